@@ -1,0 +1,1 @@
+"""The steps of maskline, one module each, and the libraries under them."""

@@ -1,0 +1,186 @@
+"""Every path that a run writes, and the two ways of writing one: a file or a folder, whole or not at all.
+
+    <workspace>/
+      mlflow.db, mlartifacts/                 tracking store and its artifacts
+      datasets/<name>/                        materialize: DatasetDir
+      runs/<run>/                             one pipeline run: RunDir
+        run.json                              open-run
+        <config>/                             one zoo config: ModelDir
+        compare/                              compare
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import UserError
+
+WORKSPACE_VARIABLE = "MASKLINE_WORKSPACE"
+
+
+def workspace_root() -> Path:
+    """The folder that holds everything: `$MASKLINE_WORKSPACE`, by default `workspace` in the current directory."""
+    return Path(os.environ.get(WORKSPACE_VARIABLE, "workspace")).absolute()
+
+
+@dataclass(frozen=True)
+class DatasetDir:
+    """A materialized dataset; complete when its manifest exists, which is written last."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def label_map(self) -> Path:
+        return self.root / "label_map.pbtxt"
+
+    @property
+    def source(self) -> Path:
+        """Where a generated dataset's own images and COCO JSON lie."""
+        return self.root / "source"
+
+    def shard(self, split: str, index: int, count: int) -> Path:
+        return self.root / f"{split}.record-{index:05d}-of-{count:05d}"
+
+    def shard_pattern(self, split: str, count: int) -> str:
+        return str(self.root / f"{split}.record-?????-of-{count:05d}")
+
+
+@dataclass(frozen=True)
+class ModelDir:
+    """All that one zoo config leaves in one pipeline run."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def pipeline_config(self) -> Path:
+        return self.root / "pipeline.config"
+
+    @property
+    def experiment(self) -> Path:
+        """The experiment as converted; overrides on the command line of `train` do not touch it."""
+        return self.root / "experiment.yaml"
+
+    @property
+    def conversion_report(self) -> Path:
+        return self.root / "conversion.json"
+
+    @property
+    def train(self) -> Path:
+        """Checkpoints, `experiment.yaml` as it was trained, `metrics.jsonl`, and `result.json`, which is written last."""
+        return self.root / "train"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluation"
+
+    @property
+    def tracking(self) -> Path:
+        """Identity of this model's tracking run, so that evaluate adds to the run that train opened."""
+        return self.root / "tracking.json"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One pipeline run: a folder per zoo config, their comparison, and the identity of the parent tracking run."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def comparison(self) -> Path:
+        return self.root / "compare"
+
+    def model(self, config_name: str) -> ModelDir:
+        return ModelDir(self.root / config_name)
+
+
+def dataset_dir(name: str) -> DatasetDir:
+    return DatasetDir(workspace_root() / "datasets" / name)
+
+
+def run_dir(name: str) -> RunDir:
+    return RunDir(workspace_root() / "runs" / name)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole: to a temporary name beside it, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist", "run the step that writes it first, or correct the path") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: {error}", "remove the file and run the step that writes it again") from error
+
+
+@contextmanager
+def staged_directory(final: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `final` that takes its place, replacing it, when the block ends without an error."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
+    staging.chmod(0o755)
+    try:
+        yield staging
+        if final.exists():
+            shutil.rmtree(final)
+        staging.rename(final)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step answers with: small, JSON, names and paths only; arrays and tables stay in the files it names."""
+
+    step: str
+    status: str
+    """`done`, or `skipped` where the outputs of the same inputs were already there."""
+    outputs: Mapping[str, str]
+    summary: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"step": self.step, "status": self.status, "outputs": dict(self.outputs), "summary": dict(self.summary)}
