@@ -1,0 +1,199 @@
+"""The experiment that training runs: Model Garden's `ExperimentConfig` with the zoo models' own fields.
+
+Fields carry the names and defaults of the original `pipeline.config` language where it has them. A value enters once, through
+`load_experiment`, which refuses unknown fields; `__post_init__` refuses values that contradict each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+from official.core import config_definitions as cfg
+from official.core import exp_factory
+from official.modeling import optimization
+from official.modeling.hyperparams import base_config
+
+from tasks.errors import UserError
+
+EXPERIMENT = "mask_rcnn_zoo"
+
+FEATURE_EXTRACTORS = (
+    "faster_rcnn_inception_resnet_v2",
+    "faster_rcnn_inception_v2",
+    "faster_rcnn_resnet101",
+    "faster_rcnn_resnet50",
+)
+
+
+@dataclasses.dataclass
+class Initializer(base_config.Config):
+    """Kernel initializer of a head: `truncated_normal`, `random_normal` (mean, stddev) or `variance_scaling` (the rest)."""
+
+    kind: str = "truncated_normal"
+    mean: float = 0.0
+    stddev: float = 0.01
+    factor: float = 1.0
+    uniform: bool = False
+    mode: str = "FAN_IN"
+
+
+@dataclasses.dataclass
+class Hyperparams(base_config.Config):
+    """What a config says of a head's layers: initial kernel and L2 weight."""
+
+    initializer: Initializer = dataclasses.field(default_factory=Initializer)
+    l2_weight: float = 0.0
+
+
+@dataclasses.dataclass
+class ImageResizer(base_config.Config):
+    """`keep_aspect_ratio` (min_dimension, max_dimension), `fixed_shape` (height, width) or `identity`; pixels."""
+
+    kind: str = "keep_aspect_ratio"
+    min_dimension: int = 800
+    max_dimension: int = 1365
+    pad_to_max_dimension: bool = False
+    height: int = 0
+    width: int = 0
+
+
+@dataclasses.dataclass
+class FeatureExtractor(base_config.Config):
+    type: str = "faster_rcnn_resnet50"
+    first_stage_features_stride: int = 16
+    batch_norm_trainable: bool = False
+
+
+@dataclasses.dataclass
+class GridAnchorGenerator(base_config.Config):
+    """Sizes and strides in pixels of the resized image; `scales` multiply the base size."""
+
+    scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    height: int = 256
+    width: int = 256
+    height_stride: int = 16
+    width_stride: int = 16
+    height_offset: int = 0
+    width_offset: int = 0
+
+
+@dataclasses.dataclass
+class FirstStage(base_config.Config):
+    """The region proposal network and the choice of proposals."""
+
+    atrous_rate: int = 1
+    box_predictor_depth: int = 512
+    box_predictor_kernel_size: int = 3
+    box_predictor_hyperparams: Hyperparams = dataclasses.field(default_factory=Hyperparams)
+    minibatch_size: int = 256
+    positive_balance_fraction: float = 0.5
+    nms_score_threshold: float = 0.0
+    nms_iou_threshold: float = 0.7
+    max_proposals: int = 300
+    localization_loss_weight: float = 1.0
+    objectness_loss_weight: float = 1.0
+
+
+@dataclasses.dataclass
+class SecondStage(base_config.Config):
+    """Crops, box head, and what becomes of its predictions. `initial_crop_size` and the pool are in feature cells."""
+
+    initial_crop_size: int = 14
+    maxpool_kernel_size: int = 2
+    maxpool_stride: int = 2
+    fc_hyperparams: Hyperparams = dataclasses.field(default_factory=Hyperparams)
+    use_dropout: bool = False
+    dropout_keep_probability: float = 0.5
+    share_box_across_classes: bool = False
+    batch_size: int = 64
+    balance_fraction: float = 0.25
+    nms_score_threshold: float = 0.0
+    nms_iou_threshold: float = 0.6
+    max_detections_per_class: int = 100
+    max_total_detections: int = 300
+    localization_loss_weight: float = 1.0
+    classification_loss_weight: float = 1.0
+
+
+@dataclasses.dataclass
+class MaskHead(base_config.Config):
+    """The third stage; `conv_depth` 0 computes the depth from the number of classes; `num_conv_layers` counts the last one."""
+
+    height: int = 15
+    width: int = 15
+    conv_depth: int = 256
+    num_conv_layers: int = 2
+    conv_hyperparams: Hyperparams = dataclasses.field(default_factory=Hyperparams)
+    loss_weight: float = 1.0
+
+
+@dataclasses.dataclass
+class MaskRCNN(base_config.Config):
+    """One of the zoo models. `number_of_stages`: 1 proposals only, 2 boxes, 3 boxes and masks."""
+
+    num_classes: int = 90
+    number_of_stages: int = 3
+    image_resizer: ImageResizer = dataclasses.field(default_factory=ImageResizer)
+    feature_extractor: FeatureExtractor = dataclasses.field(default_factory=FeatureExtractor)
+    anchors: GridAnchorGenerator = dataclasses.field(default_factory=GridAnchorGenerator)
+    first_stage: FirstStage = dataclasses.field(default_factory=FirstStage)
+    second_stage: SecondStage = dataclasses.field(default_factory=SecondStage)
+    mask_head: MaskHead = dataclasses.field(default_factory=MaskHead)
+
+
+@dataclasses.dataclass
+class DataConfig(cfg.DataConfig):
+    """Records as the original reads them. `mask_type`: `PNG_MASKS` or `NUMERICAL_MASKS`."""
+
+    label_map_path: str = ""
+    mask_type: str = "PNG_MASKS"
+    load_instance_masks: bool = True
+    max_number_of_boxes: int = 100
+    shuffle_buffer_size: int = 2048
+    drop_remainder: bool = False
+    random_horizontal_flip: bool = False
+
+
+@dataclasses.dataclass
+class MaskRCNNTask(cfg.TaskConfig):
+    """The zoo config's name, its model, its data."""
+
+    name: str = ""
+    model: MaskRCNN = dataclasses.field(default_factory=MaskRCNN)
+    train_data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(is_training=True))
+    validation_data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(is_training=False))
+
+
+@exp_factory.register_config_factory(EXPERIMENT)
+def mask_rcnn_zoo() -> cfg.ExperimentConfig:
+    """The experiment with the `pipeline.config` language's defaults; a converted config states the rest."""
+    return cfg.ExperimentConfig(
+        task=MaskRCNNTask(),
+        trainer=cfg.TrainerConfig(
+            optimizer_config=optimization.OptimizationConfig(
+                {
+                    "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9, "global_clipnorm": 10.0}},
+                    "learning_rate": {"type": "stepwise", "stepwise": {"boundaries": [], "values": [0.0003]}},
+                }
+            )
+        ),
+        runtime=cfg.RuntimeConfig(distribution_strategy="one_device"),
+    )
+
+
+def load_experiment(path: Path) -> cfg.ExperimentConfig:
+    """The experiment written in a YAML file; refuses fields that no part of it has."""
+    try:
+        values: dict[str, Any] = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist", "write it with `maskline convert`") from error
+    experiment = exp_factory.get_exp_config(EXPERIMENT)
+    try:
+        experiment.override(values, is_strict=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}", "convert the pipeline.config again, or correct the field") from error
+    return experiment
