@@ -1,0 +1,56 @@
+"""The feature extractors of the zoo: what a backbone is, and the registry of those that can be built."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+
+import tensorflow as tf
+import tf_keras
+
+from tasks.errors import UserError
+from tasks.mask_rcnn import config
+
+FIRST_STAGE_SCOPE = "FirstStageFeatureExtractor"
+SECOND_STAGE_SCOPE = "SecondStageFeatureExtractor"
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """The two halves of a feature extractor. Every layer that owns variables is named by its full TF1 scope.
+
+    `name` is the network's TF1 scope, e.g. `resnet_v1_50`. `preprocess` maps RGB images, float32 [B, H, W, 3] in 0..255, to what the
+    network was trained on. `first_stage` maps those to features [B, h, w, C], whose cells lie `first_stage_features_stride` pixels
+    apart. `second_stage` maps pooled crops of these features, [N, c, c, C], to [N, c', c', C'].
+    """
+
+    name: str
+    preprocess: Callable[[tf.Tensor], tf.Tensor]
+    first_stage: tf_keras.Model
+    second_stage: tf_keras.Model
+
+
+# The module that builds a feature extractor type; each has `build(config.FeatureExtractor) -> Backbone`.
+_MODULES = {
+    "faster_rcnn_inception_resnet_v2": "inception_resnet_v2",
+    "faster_rcnn_inception_v2": "inception_v2",
+    "faster_rcnn_resnet101": "resnet_v1",
+    "faster_rcnn_resnet50": "resnet_v1",
+}
+
+
+def build_backbone(feature_extractor: config.FeatureExtractor) -> Backbone:
+    """The backbone that `feature_extractor.type` names, with fresh variables; UserError for an unknown type."""
+    kind = feature_extractor.type
+    if kind not in _MODULES:
+        raise UserError(f"feature_extractor.type {kind!r} is unknown", f"use one of {', '.join(sorted(_MODULES))}")
+    name = f"{__name__}.{_MODULES[kind]}"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UserError(f"feature_extractor.type {kind!r} is not built yet", "use faster_rcnn_resnet50") from error
+    backbone: Backbone = module.build(feature_extractor)
+    return backbone
