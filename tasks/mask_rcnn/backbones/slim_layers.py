@@ -1,4 +1,4 @@
-"""Convolutions as TF-slim made them: bias-free, batch normalized, activated, and named by their TF1 scope."""
+"""Convolutions as TF-slim made them: bias-free, batch normalized, rectified, and named by their TF1 scope."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class SlimLayers:
         stride: int = 1,
         rate: int = 1,
         padding: str = "same",
-        activation: str | None = "relu",
+        relu: bool = True,
         kernel_initializer: tf_keras.initializers.Initializer | None = None,
     ) -> tf.Tensor:
-        """Convolution `scope` without bias, batch norm `scope`/BatchNorm, activation."""
+        """Convolution `scope` without bias, batch norm `scope`/BatchNorm, ReLU `scope`/Relu."""
         x = tf_keras.layers.Conv2D(
             filters,
             kernel,
@@ -50,9 +50,11 @@ class SlimLayers:
             kernel_initializer=kernel_initializer or variance_scaling(),
             name=scope,
         )(x)
-        return self.normalize(x, scope, activation)
+        return self.normalize(x, scope, relu)
 
-    def conv_same(self, x: tf.Tensor, filters: int, kernel: int, scope: str, *, stride: int, rate: int = 1) -> tf.Tensor:
+    def conv_same(
+        self, x: tf.Tensor, filters: int, kernel: int, scope: str, *, stride: int, rate: int = 1
+    ) -> tf.Tensor:
         """slim's conv2d_same: with a stride the padding is symmetric, not TensorFlow's (which depends on the input's size)."""
         if stride == 1:
             return self.conv(x, filters, kernel, scope, rate=rate)
@@ -61,10 +63,10 @@ class SlimLayers:
         x = tf_keras.layers.ZeroPadding2D(((before, total - before),) * 2)(x)
         return self.conv(x, filters, kernel, scope, stride=stride, rate=rate, padding="valid")
 
-    def normalize(self, x: tf.Tensor, scope: str, activation: str | None) -> tf.Tensor:
-        """Batch norm `scope`/BatchNorm, then the activation."""
+    def normalize(self, x: tf.Tensor, scope: str, relu: bool) -> tf.Tensor:
+        """Batch norm `scope`/BatchNorm, then the ReLU `scope`/Relu."""
         norm = tf_keras.layers.BatchNormalization(
             momentum=self.decay, epsilon=self.epsilon, scale=self.scale, name=f"{scope}/BatchNorm"
         )
         x = norm(x) if self.batch_norm_trainable else norm(x, training=False)
-        return tf_keras.layers.Activation(activation)(x) if activation else x
+        return tf_keras.layers.ReLU(name=f"{scope}/Relu")(x) if relu else x

@@ -1,0 +1,90 @@
+"""ResNet-50 and ResNet-101 v1 as TF-slim built them: the stride sits in the last unit of a block, and turns to dilation at the end."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+
+from tasks.errors import UserError
+from tasks.mask_rcnn import config
+from tasks.mask_rcnn.backbones import FIRST_STAGE_SCOPE, SECOND_STAGE_SCOPE, Backbone
+from tasks.mask_rcnn.backbones.slim_layers import SlimLayers
+
+CHANNEL_MEANS_RGB = (123.68, 116.779, 103.939)
+FEATURE_CHANNELS = 1024
+
+# Scope, and the units of block1..block3; block4 is the second stage and always has three.
+_NETWORKS = {
+    "faster_rcnn_resnet50": ("resnet_v1_50", (3, 4, 6)),
+    "faster_rcnn_resnet101": ("resnet_v1_101", (3, 4, 23)),
+}
+_DEPTHS = (64, 128, 256, 512)
+_SECOND_STAGE_UNITS = 3
+
+
+def build(feature_extractor: config.FeatureExtractor) -> Backbone:
+    """ResNet with block1..block3 as first stage ([B, H/stride, W/stride, 1024]) and block4 as second ([N, c, c, 2048])."""
+    if feature_extractor.first_stage_features_stride not in (8, 16):
+        raise UserError(
+            f"feature_extractor.first_stage_features_stride is {feature_extractor.first_stage_features_stride}",
+            "a ResNet's is 8 or 16",
+        )
+    name, units = _NETWORKS[feature_extractor.type]
+    layers = SlimLayers(
+        epsilon=1e-5, decay=0.997, scale=True, batch_norm_trainable=feature_extractor.batch_norm_trainable
+    )
+    return Backbone(
+        name=name,
+        preprocess=subtract_channel_means,
+        first_stage=_first_stage(
+            layers, f"{FIRST_STAGE_SCOPE}/{name}", units, feature_extractor.first_stage_features_stride
+        ),
+        second_stage=_second_stage(layers, f"{SECOND_STAGE_SCOPE}/{name}"),
+    )
+
+
+def subtract_channel_means(images: tf.Tensor) -> tf.Tensor:
+    """RGB images [B, H, W, 3] less the channel means; neither scaled nor swapped."""
+    return images - tf.constant(CHANNEL_MEANS_RGB, images.dtype)
+
+
+def _first_stage(layers: SlimLayers, scope: str, units: tuple[int, ...], features_stride: int) -> tf_keras.Model:
+    images = tf_keras.Input((None, None, 3))
+    x = layers.conv_same(images, 64, 7, f"{scope}/conv1", stride=2)
+    x = tf_keras.layers.MaxPooling2D(3, strides=2, padding="same", name=f"{scope}/pool1")(x)
+    stride, rate = 4, 1
+    for block, (depth, count) in enumerate(zip(_DEPTHS, units, strict=False), start=1):
+        for unit in range(1, count + 1):
+            unit_scope = f"{scope}/block{block}/unit_{unit}/bottleneck_v1"
+            wanted = 2 if unit == count else 1
+            # Once the features are as coarse as they may get, a stride becomes dilation of what follows.
+            if stride == features_stride:
+                x = _bottleneck(layers, x, depth, unit_scope, stride=1, rate=rate)
+                rate *= wanted
+            else:
+                x = _bottleneck(layers, x, depth, unit_scope, stride=wanted, rate=1)
+                stride *= wanted
+    return tf_keras.Model(images, x, name="first_stage")
+
+
+def _second_stage(layers: SlimLayers, scope: str) -> tf_keras.Model:
+    crops = tf_keras.Input((None, None, FEATURE_CHANNELS))
+    x = crops
+    for unit in range(1, _SECOND_STAGE_UNITS + 1):
+        x = _bottleneck(layers, x, _DEPTHS[-1], f"{scope}/block4/unit_{unit}/bottleneck_v1", stride=1, rate=1)
+    return tf_keras.Model(crops, x, name="second_stage")
+
+
+def _bottleneck(layers: SlimLayers, x: tf.Tensor, depth: int, scope: str, *, stride: int, rate: int) -> tf.Tensor:
+    """Residual unit [B, h, w, C] -> [B, h/stride, w/stride, 4 * depth]; the stride is the 3x3 convolution's."""
+    if x.shape[-1] != 4 * depth:
+        shortcut = layers.conv(x, 4 * depth, 1, f"{scope}/shortcut", stride=stride, relu=False)
+    elif stride > 1:
+        shortcut = tf_keras.layers.MaxPooling2D(1, strides=stride, name=f"{scope}/shortcut")(x)
+    else:
+        shortcut = x
+    residual = layers.conv(x, depth, 1, f"{scope}/conv1")
+    residual = layers.conv_same(residual, depth, 3, f"{scope}/conv2", stride=stride, rate=rate)
+    residual = layers.conv(residual, 4 * depth, 1, f"{scope}/conv3", relu=False)
+    x = tf_keras.layers.Add(name=f"{scope}/add")([shortcut, residual])
+    return tf_keras.layers.ReLU(name=f"{scope}/Relu")(x)
