@@ -1,0 +1,118 @@
+"""What numbers make sense where the type alone does not say so."""
+
+from __future__ import annotations
+
+import math
+
+from tasks.pipeline_config import pipeline_pb2
+from tasks.pipeline_config.fields import FieldError, set_values, shortest
+
+_COUNT = (1, math.inf)
+_FRACTION = (0, 1)
+_NOT_NEGATIVE = (0, math.inf)
+
+RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "FasterRcnn": {
+        "number_of_stages": (1, 3),
+        "num_classes": _COUNT,
+        "first_stage_atrous_rate": _COUNT,
+        "first_stage_box_predictor_kernel_size": _COUNT,
+        "first_stage_box_predictor_depth": _COUNT,
+        "first_stage_minibatch_size": _COUNT,
+        "first_stage_positive_balance_fraction": _FRACTION,
+        "first_stage_nms_score_threshold": _FRACTION,
+        "first_stage_nms_iou_threshold": _FRACTION,
+        "first_stage_max_proposals": _COUNT,
+        "first_stage_localization_loss_weight": _NOT_NEGATIVE,
+        "first_stage_objectness_loss_weight": _NOT_NEGATIVE,
+        "initial_crop_size": _COUNT,
+        "maxpool_kernel_size": _COUNT,
+        "maxpool_stride": _COUNT,
+        "second_stage_batch_size": _COUNT,
+        "second_stage_balance_fraction": _FRACTION,
+        "second_stage_localization_loss_weight": _NOT_NEGATIVE,
+        "second_stage_classification_loss_weight": _NOT_NEGATIVE,
+        "second_stage_mask_prediction_loss_weight": _NOT_NEGATIVE,
+    },
+    "FasterRcnnFeatureExtractor": {"first_stage_features_stride": _COUNT},
+    "KeepAspectRatioResizer": {"min_dimension": _COUNT, "max_dimension": _COUNT},
+    "FixedShapeResizer": {"height": _COUNT, "width": _COUNT},
+    "GridAnchorGenerator": {
+        "height": _COUNT,
+        "width": _COUNT,
+        "height_stride": _COUNT,
+        "width_stride": _COUNT,
+        "height_offset": _NOT_NEGATIVE,
+        "width_offset": _NOT_NEGATIVE,
+        "scales": (1e-6, math.inf),
+        "aspect_ratios": (1e-6, math.inf),
+    },
+    "MaskRCNNBoxPredictor": {
+        "dropout_keep_probability": _FRACTION,
+        "mask_prediction_conv_depth": _NOT_NEGATIVE,
+        "mask_prediction_num_conv_layers": _COUNT,
+        "mask_height": _COUNT,
+        "mask_width": _COUNT,
+    },
+    "BatchNonMaxSuppression": {
+        "score_threshold": _FRACTION,
+        "iou_threshold": _FRACTION,
+        "max_detections_per_class": _COUNT,
+        "max_total_detections": _COUNT,
+        "soft_nms_sigma": _NOT_NEGATIVE,
+    },
+    "L1Regularizer": {"weight": _NOT_NEGATIVE},
+    "L2Regularizer": {"weight": _NOT_NEGATIVE},
+    "TruncatedNormalInitializer": {"stddev": _NOT_NEGATIVE},
+    "RandomNormalInitializer": {"stddev": _NOT_NEGATIVE},
+    "VarianceScalingInitializer": {"factor": (1e-12, math.inf)},
+    "TrainConfig": {"batch_size": _COUNT, "gradient_clipping_by_norm": _NOT_NEGATIVE},
+    "MomentumOptimizer": {"momentum_optimizer_value": _FRACTION},
+    "RMSPropOptimizer": {"momentum_optimizer_value": _FRACTION, "decay": _FRACTION, "epsilon": _NOT_NEGATIVE},
+    "AdamOptimizer": {"epsilon": _NOT_NEGATIVE},
+    "Optimizer": {"moving_average_decay": _FRACTION},
+    "ConstantLearningRate": {"learning_rate": _NOT_NEGATIVE},
+    "ManualStepLearningRate": {"initial_learning_rate": _NOT_NEGATIVE},
+    "LearningRateSchedule": {"learning_rate": _NOT_NEGATIVE},
+    "ExponentialDecayLearningRate": {
+        "initial_learning_rate": _NOT_NEGATIVE,
+        "decay_steps": _COUNT,
+        "decay_factor": _NOT_NEGATIVE,
+        "burnin_learning_rate": _NOT_NEGATIVE,
+        "min_learning_rate": _NOT_NEGATIVE,
+    },
+    "CosineDecayLearningRate": {
+        "learning_rate_base": _NOT_NEGATIVE,
+        "total_steps": _COUNT,
+        "warmup_learning_rate": _NOT_NEGATIVE,
+    },
+    "InputReader": {"sample_1_of_n_examples": _COUNT, "num_readers": _COUNT, "max_number_of_boxes": _COUNT},
+    "EvalConfig": {"batch_size": _COUNT},
+    "RandomHorizontalFlip": {"probability": _FRACTION},
+    "RandomVerticalFlip": {"probability": _FRACTION},
+    "RandomRotation90": {"probability": _FRACTION},
+}
+"""Inclusive bounds by message and field name."""
+
+
+def check_ranges(config: pipeline_pb2.TrainEvalPipelineConfig) -> None:
+    """Raises FieldError for the first number outside its range, and for one that is not a number."""
+    for path, owner, field, value in set_values(config):
+        bounds = bounds_of(owner.DESCRIPTOR.name, field.name)
+        for number in value if field.is_repeated and bounds is not None else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise FieldError(path, f"{number} is not a number to work with", "write a finite number")
+            if bounds is not None and not bounds[0] <= number <= bounds[1]:
+                shown = shortest(number) if isinstance(number, float) else number
+                raise FieldError(path, f"{shown} is out of range", f"write a value {bounds_text(*bounds)}")
+
+
+def bounds_of(owner: str, field: str) -> tuple[float, float] | None:
+    """The inclusive bounds of a field of the message named `owner`; None where its type alone bounds it."""
+    return RANGES.get(owner, {}).get(field)
+
+
+def bounds_text(low: float, high: float) -> str:
+    if high == math.inf:
+        return f"of at least {low:g}"
+    return f"from {low:g} to {high:g}"
