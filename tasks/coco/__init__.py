@@ -1,0 +1,1 @@
+"""Masks, pictures and metrics in COCO's terms; no TensorFlow."""

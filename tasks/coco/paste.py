@@ -1,0 +1,106 @@
+"""Box-relative masks pasted into their image, straight to run-length codes, pixel for pixel as the original does it.
+
+The original (`reframe_box_masks_to_image_masks`, then `> 0.5`) samples every mask on the whole image by
+`crop_and_resize`: corner-aligned, bilinear, float32, zero outside the box. That is a second of work per 100 masks of
+800 x 1333. Here the same float32 operations run in the same order, but only on the pixels inside each box, one axis
+after the other, and no full-size image is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+# The original's guard against boxes without extent, in normalized coordinates.
+_MIN_EXTENT = np.float32(1e-4)
+
+
+def paste_masks(
+    masks: npt.ArrayLike, boxes_yxyx: npt.ArrayLike, height: int, width: int, threshold: float = 0.5
+) -> list[dict[str, Any]]:
+    """N compressed COCO run-length codes `{"size": [height, width], "counts": bytes}` of the image's size.
+
+    Args:
+      masks: float [N, h, w], probabilities over each box, corner pixels on the box's corners.
+      boxes_yxyx: float [N, 4], pixels of the image (not normalized); a box may reach outside the image.
+      height, width: size of the image in pixels.
+      threshold: a pixel belongs to the object when its interpolated probability is greater.
+    """
+    masks = np.asarray(masks, np.float32)
+    boxes = np.array(boxes_yxyx, np.float32).reshape(-1, 4)
+    if masks.ndim != 3 or len(masks) != len(boxes):
+        raise ValueError(f"masks {masks.shape} and boxes {boxes.shape} must be [N, h, w] and [N, 4]")
+    if not len(masks):
+        return []
+    boxes /= np.asarray([height, width, height, width], np.float32)
+    rows = _sample_positions(boxes[:, 0], boxes[:, 2], masks.shape[1], height)
+    columns = _sample_positions(boxes[:, 1], boxes[:, 3], masks.shape[2], width)
+    codes = []
+    for index, mask in enumerate(masks):
+        top, y = _inside(rows[index], masks.shape[1])
+        left, x = _inside(columns[index], masks.shape[2])
+        # Along x first, as the original does; each pass gathers whole contiguous lines.
+        widened = np.ascontiguousarray(_interpolate(np.ascontiguousarray(mask.T), x).T)
+        local = _interpolate(widened, y) > np.float32(threshold)
+        codes.append({"size": [height, width], "counts": _run_lengths(local, top, left, height, width)})
+    compressed: list[dict[str, Any]] = coco_mask.frPyObjects(codes, height, width)
+    return compressed
+
+
+def _sample_positions(low: FloatArray, high: FloatArray, mask_size: int, image_size: int) -> FloatArray:
+    """[N, image_size]: where along a mask's axis, in mask cells, every pixel row (or column) of the image falls."""
+    extent = np.maximum(high - low, _MIN_EXTENT)
+    start = (np.float32(0) - low) / extent
+    stop = (np.float32(1) - low) / extent
+    cells = np.float32(mask_size - 1)
+    if image_size == 1:
+        middle: FloatArray = np.float32(0.5) * (start + stop) * cells
+        return middle[:, None]
+    step = (stop - start) * cells / np.float32(image_size - 1)
+    pixels = np.arange(image_size, dtype=np.float32)
+    positions: FloatArray = (start * cells)[:, None] + pixels[None, :] * step[:, None]
+    return positions
+
+
+def _inside(positions: FloatArray, mask_size: int) -> tuple[int, FloatArray]:
+    """First pixel that falls on the mask, and the positions of that pixel and the following ones that do."""
+    inside = np.flatnonzero((positions >= 0) & (positions <= np.float32(mask_size - 1)))
+    if not inside.size:
+        return 0, positions[:0]
+    return int(inside[0]), positions[inside[0] : inside[-1] + 1]
+
+
+def _interpolate(values: FloatArray, positions: FloatArray) -> FloatArray:
+    """[P, K]: rows of `values` [S, K] interpolated at `positions` [P] in cells, as `low + (high - low) * fraction`."""
+    floor = np.floor(positions)
+    lower = floor.astype(np.intp)
+    rise = np.zeros_like(values)
+    np.subtract(values[1:], values[:-1], out=rise[:-1])
+    sampled: FloatArray = rise[lower]
+    sampled *= (positions - floor)[:, None]
+    sampled += values[lower]
+    return sampled
+
+
+def _run_lengths(local: npt.NDArray[np.bool_], top: int, left: int, height: int, width: int) -> list[int]:
+    """Lengths of alternating runs of 0 and 1 down the image's columns; `local` [rows, columns] lies at (top, left)."""
+    # A zero before and after each column makes every run begin and end inside it.
+    padded_rows = local.shape[0] + 2
+    framed = np.zeros((local.shape[1], padded_rows), np.bool_)
+    framed[:, 1:-1] = local.T
+    flat = framed.ravel()
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), padded_rows)
+    edges: IntArray = (column + left) * height + row + top
+    # A run that ends at the foot of a column and goes on at the head of the next is one run: its two edges coincide.
+    joined = np.flatnonzero(edges[1:] == edges[:-1])
+    edges = np.delete(edges, np.concatenate([joined, joined + 1]))
+    lengths = np.diff(edges, prepend=0, append=height * width)
+    # Zeros come first even when there are none; a trailing run of no zeros is left out.
+    counts: list[int] = (lengths if lengths[-1] else lengths[:-1]).tolist()
+    return counts
