@@ -1,6 +1,6 @@
 """The command line over the steps: `maskline STEP ...` or `python -m tasks STEP ...`.
 
-Each command parses its options, imports its step only then, so that a command which needs no TensorFlow does not pay for it,
+Each command parses its options, imports its step only then, so that one which needs no TensorFlow does not pay for it,
 and writes the step's result to `--result FILE` for whoever called it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -28,8 +28,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+@app.callback()
+def steps() -> None:
+    """Keeps the step's name a word of the command line, however many steps there are."""
+
+
 ResultOption = Annotated[
-    Optional[Path], typer.Option("--result", help="Write the step's result (names, paths, small numbers) to this JSON file.")
+    Path | None,
+    typer.Option("--result", help="Write the step's result (names, paths, small numbers) to this JSON file."),
 ]
 
 
@@ -40,6 +47,33 @@ def answer(result: StepResult, result_file: Path | None) -> None:
         print(f"  {name}: {path}")
     if result_file is not None:
         write_json(result_file, result.to_json())
+
+
+@app.command("convert")
+def convert_command(
+    config: Annotated[str, typer.Argument(help="Name of a zoo config, or path of a pipeline.config.")],
+    dataset: Annotated[Path, typer.Option(help="Folder of a materialized dataset.")],
+    output: Annotated[Path, typer.Option(help="Folder of the model: receives pipeline.config and experiment.yaml.")],
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the config; repeatable.")
+    ] = None,
+    mask_height: Annotated[int | None, typer.Option(help="Rows of a predicted mask.")] = None,
+    mask_width: Annotated[int | None, typer.Option(help="Columns of a predicted mask.")] = None,
+    mask_conv_depth: Annotated[
+        int | None, typer.Option(help="Channels of the mask branch; 0 derives them from the number of classes.")
+    ] = None,
+    mask_conv_layers: Annotated[
+        int | None, typer.Option(help="Convolutions of the mask branch, counting the last.")
+    ] = None,
+    result: ResultOption = None,
+) -> None:
+    """Make a pipeline.config a Mask R-CNN experiment on a dataset."""
+    from tasks.convert import convert
+    from tasks.pipeline_config.edits import MaskBranch
+    from tasks.workspace import DatasetDir, ModelDir
+
+    branch = MaskBranch(mask_height, mask_width, mask_conv_depth, mask_conv_layers)
+    answer(convert(config, DatasetDir(dataset), ModelDir(output), assignments=assignments or (), branch=branch), result)
 
 
 def main() -> None:

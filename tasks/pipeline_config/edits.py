@@ -1,0 +1,224 @@
+"""The six edits that make a Faster R-CNN config a Mask R-CNN config, and the one that fits it to a dataset's classes.
+
+Each edit takes a config and answers with an edited copy and what it changed; applied again it changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import text_format
+
+from tasks.pipeline_config.fields import Change, follow, is_message, text_of
+from tasks.pipeline_config.layers_pb2 import Hyperparams
+from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
+
+BOX_PREDICTOR = "model.faster_rcnn.second_stage_box_predictor"
+MASK_PREDICTOR = f"{BOX_PREDICTOR}.mask_rcnn_box_predictor"
+
+DEFAULT_METRICS = ("coco_detection_metrics",)
+"""What the original reports where a config names no metrics set."""
+
+FC_HYPERPARAMS = """
+    op: FC
+    regularizer { l2_regularizer { weight: 0 } }
+    initializer { variance_scaling_initializer { factor: 1 uniform: true mode: FAN_AVG } }
+"""
+CONV_HYPERPARAMS = """
+    op: CONV
+    regularizer { l2_regularizer { weight: 0 } }
+    initializer { truncated_normal_initializer { stddev: 0.01 } }
+"""
+
+Edited = tuple[TrainEvalPipelineConfig, tuple[Change, ...]]
+
+
+@dataclass(frozen=True)
+class MaskBranch:
+    """Wishes for the mask branch; None keeps what the config says, or the language's default where it says nothing."""
+
+    height: int | None = None
+    width: int | None = None
+    conv_depth: int | None = None
+    conv_layers: int | None = None
+
+
+@dataclass(frozen=True)
+class Records:
+    """Where a dataset's records and label map lie, how they store masks, and how many classes there are."""
+
+    train_pattern: str
+    validation_pattern: str
+    label_map: str
+    mask_type: str
+    """`PNG_MASKS` or `NUMERICAL_MASKS`."""
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit as it went: its title and the fields it changed; none where the config had it already."""
+
+    title: str
+    changes: tuple[Change, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"edit": self.title, "changes": [change.to_json() for change in self.changes]}
+
+
+class _Draft:
+    """A copy of a config that notes every field it changes."""
+
+    def __init__(self, config: TrainEvalPipelineConfig) -> None:
+        self.config = config
+        self.changes: list[Change] = []
+
+    def put(self, path: str, value: Any, why: str) -> None:
+        """Sets the field unless it has, by itself or by default, that value; a message only where it is absent."""
+        edited = TrainEvalPipelineConfig()
+        edited.CopyFrom(self.config)
+        owner, field, _ = follow(edited, path)
+        if is_message(field):
+            if owner.HasField(field.name):
+                return
+        elif _plain(getattr(owner, field.name)) == value:
+            return
+        before = text_of(owner, field.name)
+        if field.is_repeated:
+            owner.ClearField(field.name)
+            getattr(owner, field.name).extend(value)
+        elif is_message(field):
+            getattr(owner, field.name).CopyFrom(value)
+        else:
+            setattr(owner, field.name, value)
+        self.config = edited
+        self.changes.append(Change(path, before, text_of(owner, field.name), why))
+
+    def put_enum(self, path: str, name: str, why: str) -> None:
+        probe = TrainEvalPipelineConfig()
+        probe.CopyFrom(self.config)
+        _, field, _ = follow(probe, path)
+        assert field.enum_type is not None
+        self.put(path, field.enum_type.values_by_name[name].number, why)
+
+    def readers(self) -> list[str]:
+        """Paths of the training reader and of every evaluation reader; the latter is added where there is none."""
+        if not self.config.eval_input_reader:
+            edited = TrainEvalPipelineConfig()
+            edited.CopyFrom(self.config)
+            edited.eval_input_reader.add(shuffle=False)
+            self.config = edited
+            self.changes.append(Change("eval_input_reader[0]", None, "shuffle: false", "evaluation needs data"))
+        return ["train_input_reader", *(f"eval_input_reader[{i}]" for i in range(len(self.config.eval_input_reader)))]
+
+    def done(self) -> Edited:
+        return self.config, tuple(self.changes)
+
+
+def load_masks(config: TrainEvalPipelineConfig, mask_type: str) -> Edited:
+    """Edit 1: every reader loads instance masks, in the form in which the records hold them."""
+    draft = _Draft(config)
+    for reader in draft.readers():
+        draft.put(f"{reader}.load_instance_masks", True, "without it the masks in the records are not read")
+        draft.put_enum(f"{reader}.mask_type", mask_type, "the form in which the records hold masks")
+    return draft.done()
+
+
+def use_mask_predictor(config: TrainEvalPipelineConfig) -> Edited:
+    """Edit 2: the second stage's predictor is one that can have a mask branch."""
+    draft = _Draft(config)
+    if not draft.config.model.faster_rcnn.second_stage_box_predictor.HasField("mask_rcnn_box_predictor"):
+        why = "the only predictor that can have a mask branch"
+        draft.put(f"{MASK_PREDICTOR}.fc_hyperparams", _hyperparams(FC_HYPERPARAMS), why)
+    return draft.done()
+
+
+def predict_masks(config: TrainEvalPipelineConfig, branch: MaskBranch) -> Edited:
+    """Edit 3: the predictor has a mask branch, whose convolutions are defined."""
+    draft = _Draft(config)
+    predictor = config.model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor
+    conv_depth = branch.conv_depth
+    if (
+        conv_depth is None
+        and not predictor.HasField("mask_prediction_conv_depth")
+        and not predictor.predict_instance_masks
+    ):
+        conv_depth = 0
+    draft.put(f"{MASK_PREDICTOR}.predict_instance_masks", True, "adds the mask branch")
+    draft.put(
+        f"{MASK_PREDICTOR}.conv_hyperparams", _hyperparams(CONV_HYPERPARAMS), "the mask branch is built of convolutions"
+    )
+    wishes = {
+        "mask_height": (branch.height, "asked for"),
+        "mask_width": (branch.width, "asked for"),
+        "mask_prediction_conv_depth": (
+            conv_depth,
+            "0 derives the depth from the number of classes" if conv_depth == 0 else "asked for",
+        ),
+        "mask_prediction_num_conv_layers": (branch.conv_layers, "asked for"),
+    }
+    for name, (value, why) in wishes.items():
+        if value is not None:
+            draft.put(f"{MASK_PREDICTOR}.{name}", value, why)
+    return draft.done()
+
+
+def three_stages(config: TrainEvalPipelineConfig) -> Edited:
+    """Edit 4: proposals, boxes, and masks."""
+    draft = _Draft(config)
+    draft.put("model.faster_rcnn.number_of_stages", 3, "the third stage predicts the masks")
+    return draft.done()
+
+
+def report_mask_metrics(config: TrainEvalPipelineConfig) -> Edited:
+    """Edit 5: `coco_mask_metrics` joins the metrics set."""
+    draft = _Draft(config)
+    metrics = list(config.eval_config.metrics_set) or list(DEFAULT_METRICS)
+    if "coco_mask_metrics" not in metrics:
+        draft.put("eval_config.metrics_set", [*metrics, "coco_mask_metrics"], "box metrics alone do not see the masks")
+    return draft.done()
+
+
+def read_records(config: TrainEvalPipelineConfig, records: Records) -> Edited:
+    """Edit 6: the readers point at the records and their label map."""
+    draft = _Draft(config)
+    for reader in draft.readers():
+        pattern = records.train_pattern if reader == "train_input_reader" else records.validation_pattern
+        draft.put(f"{reader}.tf_record_input_reader.input_path", [pattern], "the dataset's records")
+        draft.put(f"{reader}.label_map_path", records.label_map, "the dataset's label map")
+    return draft.done()
+
+
+def count_classes(config: TrainEvalPipelineConfig, num_classes: int) -> Edited:
+    """Not of the six: as many classes as the label map has, without which the heads do not fit the records."""
+    draft = _Draft(config)
+    draft.put("model.faster_rcnn.num_classes", num_classes, "the greatest id in the dataset's label map")
+    return draft.done()
+
+
+def to_mask_rcnn(
+    config: TrainEvalPipelineConfig, records: Records, branch: MaskBranch
+) -> tuple[TrainEvalPipelineConfig, tuple[Edit, ...]]:
+    """The config with the six edits applied and fitted to the dataset, and each edit's report."""
+    edits = []
+    for title, edit in (
+        ("1. readers load instance masks", lambda c: load_masks(c, records.mask_type)),
+        ("2. the second stage has a Mask R-CNN predictor", use_mask_predictor),
+        ("3. the predictor has a mask branch", lambda c: predict_masks(c, branch)),
+        ("4. three stages", three_stages),
+        ("5. mask metrics are reported", report_mask_metrics),
+        ("6. readers point at the data", lambda c: read_records(c, records)),
+        ("the number of classes is the dataset's", lambda c: count_classes(c, records.num_classes)),
+    ):
+        config, changes = edit(config)
+        edits.append(Edit(title, changes))
+    return config, tuple(edits)
+
+
+def _hyperparams(text: str) -> Hyperparams:
+    return text_format.Parse(text, Hyperparams())
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float)) else list(value)

@@ -1,0 +1,234 @@
+"""The model part of an experiment: `model.faster_rcnn` to the mapping of `tasks.mask_rcnn.config.MaskRCNN`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.pipeline_config.ledger import Reading
+
+FEATURE_EXTRACTORS = (
+    "faster_rcnn_inception_resnet_v2",
+    "faster_rcnn_inception_v2",
+    "faster_rcnn_resnet101",
+    "faster_rcnn_resnet50",
+)
+
+_STATIC = "fixed shapes for TPUs change what is sampled and suppressed; they are not supported"
+
+
+def translate_model(model: Reading, *, with_regularization: bool) -> dict[str, Any]:
+    """The `task.model` mapping; `with_regularization` False drops every L2 weight.
+
+    Raises FieldError for what the model cannot do.
+    """
+    _refuse_variants(model)
+    predictor = model.inside("second_stage_box_predictor")
+    head = predictor.inside(
+        predictor.choose("box_predictor_oneof", ("mask_rcnn_box_predictor",), "second-stage box predictor")
+    )
+    _check_head(head)
+    if model.value("number_of_stages") == 3 and not head.value("predict_instance_masks"):
+        raise head.error("predict_instance_masks", "three stages need a mask branch", "set it to true")
+    head.value("predict_instance_masks")
+
+    def layers(reading: Reading, op: str, *, activation_is_used: bool) -> dict[str, Any]:
+        hyperparams = _hyperparams(reading, op, activation_is_used=activation_is_used)
+        return hyperparams if with_regularization else {**hyperparams, "l2_weight": 0.0}
+
+    suppression = _post_processing(model.inside("second_stage_post_processing"))
+    return {
+        "num_classes": _positive(model, "num_classes"),
+        "number_of_stages": model.value("number_of_stages"),
+        "image_resizer": _image_resizer(model.inside("image_resizer")),
+        "feature_extractor": _feature_extractor(model.inside("feature_extractor")),
+        "anchors": _anchors(model.inside("first_stage_anchor_generator")),
+        "first_stage": {
+            "atrous_rate": model.value("first_stage_atrous_rate"),
+            "box_predictor_depth": model.value("first_stage_box_predictor_depth"),
+            "box_predictor_kernel_size": model.value("first_stage_box_predictor_kernel_size"),
+            "box_predictor_hyperparams": layers(
+                model.inside("first_stage_box_predictor_conv_hyperparams"), "CONV", activation_is_used=False
+            ),
+            "minibatch_size": model.value("first_stage_minibatch_size"),
+            "positive_balance_fraction": model.value("first_stage_positive_balance_fraction"),
+            "nms_score_threshold": model.value("first_stage_nms_score_threshold"),
+            "nms_iou_threshold": model.value("first_stage_nms_iou_threshold"),
+            "max_proposals": model.value("first_stage_max_proposals"),
+            "localization_loss_weight": model.value("first_stage_localization_loss_weight"),
+            "objectness_loss_weight": model.value("first_stage_objectness_loss_weight"),
+        },
+        "second_stage": {
+            "initial_crop_size": _positive(model, "initial_crop_size"),
+            "maxpool_kernel_size": _positive(model, "maxpool_kernel_size"),
+            "maxpool_stride": _positive(model, "maxpool_stride"),
+            "fc_hyperparams": layers(head.inside("fc_hyperparams"), "FC", activation_is_used=False),
+            "use_dropout": head.value("use_dropout"),
+            "dropout_keep_probability": head.value("dropout_keep_probability"),
+            "share_box_across_classes": head.value("share_box_across_classes"),
+            "batch_size": model.value("second_stage_batch_size"),
+            "balance_fraction": model.value("second_stage_balance_fraction"),
+            **suppression,
+            "localization_loss_weight": model.value("second_stage_localization_loss_weight"),
+            "classification_loss_weight": model.value("second_stage_classification_loss_weight"),
+        },
+        "mask_head": {
+            "height": head.value("mask_height"),
+            "width": head.value("mask_width"),
+            "conv_depth": head.value("mask_prediction_conv_depth"),
+            "num_conv_layers": head.value("mask_prediction_num_conv_layers"),
+            "conv_hyperparams": layers(head.inside("conv_hyperparams"), "CONV", activation_is_used=True),
+            "loss_weight": model.value("second_stage_mask_prediction_loss_weight"),
+        },
+    }
+
+
+def _refuse_variants(model: Reading) -> None:
+    model.refuse("hard example mining is not supported", "hard_example_miner")
+    if model.has("second_stage_classification_loss"):
+        loss = model.inside("second_stage_classification_loss")
+        softmax = loss.inside(loss.choose("classification_loss", ("weighted_softmax",), "classification loss"))
+        softmax.require("logit_scale", 1.0, "scaled logits are not supported")
+        softmax.ignore("the loss is summed over anchors either way", "anchorwise_output")
+    model.require("inplace_batchnorm_update", False, "the original refuses it for this family too")
+    model.require("clip_anchors_to_image", False, "anchors that cross the border are left out of training, not clipped")
+    model.require("use_static_shapes", False, _STATIC)
+    model.require("use_static_shapes_for_eval", False, _STATIC)
+    model.require("resize_masks", True, "masks are resized together with their image")
+    model.require("use_combined_nms_in_first_stage", False, "proposals are suppressed in the plain way")
+    model.ignore("another computation of the same values", "use_matmul_crop_and_resize", "use_matmul_gather_in_matcher")
+    model.ignore("another way to draw a sample of the same distribution", "use_static_balanced_label_sampler")
+    model.ignore("has no effect without fixed shapes", "use_partitioned_nms_in_first_stage")
+    model.ignore(
+        "adds outputs that no step here reads",
+        "return_raw_detections_during_predict",
+        "output_final_box_features",
+        "output_final_box_rpn_features",
+    )
+
+
+def _check_head(head: Reading) -> None:
+    head.require("box_code_size", 4, "boxes are encoded by four numbers")
+    head.require("predict_keypoints", False, "keypoints are not supported")
+    head.require("masks_are_class_agnostic", False, "one mask for all classes is not supported")
+    head.require("convolve_then_upsample_masks", False, "the mask branch upsamples before its convolutions")
+
+
+def _image_resizer(resizer: Reading) -> dict[str, Any]:
+    kinds = ("keep_aspect_ratio_resizer", "fixed_shape_resizer", "identity_resizer")
+    chosen = resizer.choose("image_resizer_oneof", kinds, "image resizer")
+    one = resizer.inside(chosen)
+    if chosen == "identity_resizer":
+        return {"kind": "identity"}
+    one.require("resize_method", "BILINEAR", "only bilinear resizing is supported")
+    one.require("convert_to_grayscale", False, "the backbones take colour images")
+    if chosen == "fixed_shape_resizer":
+        return {"kind": "fixed_shape", "height": one.value("height"), "width": one.value("width")}
+    padding = one.value("per_channel_pad_value")
+    if any(padding):
+        raise one.error("per_channel_pad_value", "images are padded with zeros", "remove the field")
+    return {
+        "kind": "keep_aspect_ratio",
+        "min_dimension": one.value("min_dimension"),
+        "max_dimension": one.value("max_dimension"),
+        "pad_to_max_dimension": one.value("pad_to_max_dimension"),
+    }
+
+
+def _feature_extractor(extractor: Reading) -> dict[str, Any]:
+    kind = extractor.value("type")
+    if kind not in FEATURE_EXTRACTORS:
+        names = ", ".join(FEATURE_EXTRACTORS)
+        raise extractor.error("type", f"the feature extractor {kind!r} is not supported", f"supported: {names}")
+    stride = extractor.value("first_stage_features_stride")
+    if stride not in (8, 16):
+        raise extractor.error("first_stage_features_stride", f"{stride} is neither 8 nor 16", "write 8 or 16")
+    extractor.ignore(
+        "this extractor brings its own layers, as in the original",
+        "conv_hyperparams",
+        "override_base_feature_extractor_hyperparams",
+    )
+    extractor.ignore("only extractors with a feature pyramid read it", "pad_to_multiple", "fpn")
+    return {
+        "type": kind,
+        "first_stage_features_stride": stride,
+        "batch_norm_trainable": extractor.value("batch_norm_trainable"),
+    }
+
+
+def _anchors(generator: Reading) -> dict[str, Any]:
+    grid = generator.inside(
+        generator.choose("anchor_generator_oneof", ("grid_anchor_generator",), "first-stage anchor generator")
+    )
+    sizes = ("height", "width", "height_stride", "width_stride", "height_offset", "width_offset")
+    anchors = {name: grid.value(name) for name in (*sizes, "scales", "aspect_ratios")}
+    for name in ("scales", "aspect_ratios"):
+        if not anchors[name]:
+            raise grid.error(name, "no value, so there would be no anchors", f"for example {name}: [0.5, 1.0, 2.0]")
+    return anchors
+
+
+def _post_processing(processing: Reading) -> dict[str, Any]:
+    processing.require("score_converter", "SOFTMAX", "the box head is trained with a softmax loss")
+    processing.require("logit_scale", 1.0, "scaled logits are not supported")
+    processing.refuse("calibrated scores are not supported", "calibration_config")
+    nms = processing.inside("batch_non_max_suppression")
+    nms.require("soft_nms_sigma", 0.0, "soft suppression is not supported")
+    nms.require("use_class_agnostic_nms", False, "boxes are suppressed per class")
+    nms.require("use_combined_nms", False, "boxes are suppressed in the plain way")
+    nms.require("change_coordinate_frame", True, "detections are relative to the image")
+    nms.ignore("read by class-agnostic suppression only", "max_classes_per_detection")
+    nms.ignore("the plain suppression is already hard", "use_hard_nms")
+    nms.ignore("where and how it is computed, not what", "use_cpu_nms", "use_partitioned_nms", "use_static_shapes")
+    return {
+        "nms_score_threshold": nms.value("score_threshold"),
+        "nms_iou_threshold": nms.value("iou_threshold"),
+        "max_detections_per_class": nms.value("max_detections_per_class"),
+        "max_total_detections": nms.value("max_total_detections"),
+    }
+
+
+def _hyperparams(hyperparams: Reading, op: str, *, activation_is_used: bool) -> dict[str, Any]:
+    """`Hyperparams` of a head; RPN and box head fix their activation in code, the mask branch reads it."""
+    if hyperparams.has("op"):
+        hyperparams.require("op", op, f"these layers are {op}")
+    if activation_is_used:
+        hyperparams.require("activation", "RELU", "the mask branch's activation is a plain ReLU")
+    else:
+        hyperparams.ignore("these layers have an activation of their own, as in the original", "activation")
+    hyperparams.refuse(
+        "heads with normalization layers are not supported", "batch_norm", "sync_batch_norm", "group_norm"
+    )
+    hyperparams.ignore("there are no depthwise layers here", "regularize_depthwise")
+    hyperparams.ignore("these layers always have a bias", "force_use_bias")
+    return {
+        "initializer": _initializer(hyperparams.inside("initializer")),
+        "l2_weight": _l2_weight(hyperparams.inside("regularizer")),
+    }
+
+
+def _l2_weight(regularizer: Reading) -> float:
+    kind = regularizer.choice("regularizer_oneof")
+    if kind is None:
+        return 0.0
+    weight = regularizer.inside(kind).value("weight")
+    if kind == "l1_regularizer" and weight != 0:
+        raise regularizer.error(kind, "an L1 penalty is not supported", "use l2_regularizer, or weight: 0")
+    return float(weight)
+
+
+def _initializer(initializer: Reading) -> dict[str, Any]:
+    if initializer.choice("initializer_oneof") is None:
+        # What both slim and Keras use where nothing is said: Glorot's uniform distribution.
+        return {"kind": "variance_scaling", "factor": 1.0, "uniform": True, "mode": "FAN_AVG"}
+    kinds = ("truncated_normal_initializer", "random_normal_initializer", "variance_scaling_initializer")
+    chosen = initializer.choose("initializer_oneof", kinds, "initializer")
+    one = initializer.inside(chosen)
+    names = ("factor", "uniform", "mode") if chosen == "variance_scaling_initializer" else ("mean", "stddev")
+    return {"kind": chosen.removesuffix("_initializer"), **{name: one.value(name) for name in names}}
+
+
+def _positive(reading: Reading, name: str) -> int:
+    """A count that the language gives no default."""
+    if not reading.has(name):
+        raise reading.error(name, "is not set", f"add {name} to {reading.path}")
+    return int(reading.value(name))

@@ -1,0 +1,116 @@
+"""The optimizer part of an experiment: `train_config.optimizer` to Model Garden's `OptimizationConfig` mapping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.pipeline_config.ledger import Reading
+
+AVERAGING = "a moving average of the weights is not kept"
+
+
+def translate_optimizer(optimizer: Reading, global_clipnorm: float) -> dict[str, Any]:
+    """The `trainer.optimizer_config` mapping; `global_clipnorm` 0 does not clip.
+
+    Raises FieldError for a rule or schedule that Model Garden has no equal of.
+    """
+    # The language switches averaging on unless told otherwise, so its absence is a decision too.
+    optimizer.require("use_moving_average", False, AVERAGING)
+    optimizer.ignore("no moving average is kept", "moving_average_decay")
+    names = ("momentum_optimizer", "rms_prop_optimizer", "adam_optimizer")
+    chosen = optimizer.choose("optimizer", names, "optimizer")
+    rule = optimizer.inside(chosen)
+    # Written even when absent: the experiment that this overrides clips by default.
+    clipping = {"global_clipnorm": global_clipnorm if global_clipnorm > 0 else None}
+    if chosen == "momentum_optimizer":
+        settings = {"type": "sgd", "sgd": {"momentum": rule.value("momentum_optimizer_value"), **clipping}}
+    elif chosen == "rms_prop_optimizer":
+        values = {"rho": "decay", "momentum": "momentum_optimizer_value", "epsilon": "epsilon"}
+        settings = {
+            "type": "rmsprop",
+            "rmsprop": {**{ours: rule.value(name) for ours, name in values.items()}, **clipping},
+        }
+    else:
+        settings = {
+            "type": "adam",
+            "adam": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": rule.value("epsilon"), **clipping},
+        }
+    return {"optimizer": settings, **_schedule(rule.inside("learning_rate"))}
+
+
+def _schedule(rate: Reading) -> dict[str, Any]:
+    schedules = {
+        "constant_learning_rate": _constant,
+        "manual_step_learning_rate": _manual_steps,
+        "exponential_decay_learning_rate": _exponential,
+        "cosine_decay_learning_rate": _cosine,
+    }
+    chosen = rate.choose("learning_rate", schedules, "learning rate")
+    return schedules[chosen](rate.inside(chosen))
+
+
+def _constant(schedule: Reading) -> dict[str, Any]:
+    return _stepwise([], [schedule.value("learning_rate")])
+
+
+def _manual_steps(schedule: Reading) -> dict[str, Any]:
+    """Keras changes the rate after a boundary, the original at it: hence the minus one."""
+    initial = schedule.value("initial_learning_rate")
+    points = [(point.value("step"), point.value("learning_rate")) for point in schedule.each("schedule")]
+    warmup = schedule.value("warmup")
+    if not points:
+        raise schedule.error(
+            "schedule", "has no step", "add schedule { step: ... learning_rate: ... }, or use a constant rate"
+        )
+    steps = [step for step, _ in points]
+    if steps != sorted(set(steps)):
+        raise schedule.error("schedule", f"the steps {steps} do not grow", "order them")
+    if warmup and steps[0] > 0:
+        later = points[1:]
+        settings = _stepwise([step - 1 for step, _ in later], [points[0][1], *(value for _, value in later)])
+        return {**settings, **_warmup(initial, steps[0])}
+    values = [initial, *(value for _, value in points)]
+    if steps[0] == 0:
+        steps, values = steps[1:], values[1:]
+    return _stepwise([step - 1 for step in steps], values)
+
+
+def _exponential(schedule: Reading) -> dict[str, Any]:
+    initial = schedule.value("initial_learning_rate")
+    schedule.require("min_learning_rate", 0.0, "an exponential decay with a floor is not supported")
+    schedule.require("burnin_steps", 0, "an exponential decay after a burn-in is not supported")
+    schedule.ignore("there are no burn-in steps", "burnin_learning_rate")
+    settings = {
+        "initial_learning_rate": initial,
+        "decay_steps": schedule.value("decay_steps"),
+        "decay_rate": schedule.value("decay_factor"),
+        "staircase": schedule.value("staircase"),
+    }
+    return {"learning_rate": {"type": "exponential", "exponential": settings}}
+
+
+def _cosine(schedule: Reading) -> dict[str, Any]:
+    base = schedule.value("learning_rate_base")
+    total, warmup_steps = schedule.value("total_steps"), schedule.value("warmup_steps")
+    warmup_rate = schedule.value("warmup_learning_rate")
+    schedule.require("hold_base_rate_steps", 0, "a plateau between warm-up and decay is not supported")
+    if total <= warmup_steps:
+        raise schedule.error("total_steps", f"{total} ends within the warm-up of {warmup_steps} steps", "raise it")
+    if warmup_steps and warmup_rate > base:
+        raise schedule.error("warmup_learning_rate", f"{warmup_rate} is above learning_rate_base {base}", "lower it")
+    settings = {
+        "initial_learning_rate": base,
+        "decay_steps": total - warmup_steps,
+        "alpha": 0.0,
+        "offset": warmup_steps,
+    }
+    cosine = {"learning_rate": {"type": "cosine", "cosine": settings}}
+    return {**cosine, **_warmup(warmup_rate, warmup_steps)} if warmup_steps else cosine
+
+
+def _stepwise(boundaries: list[int], values: list[float]) -> dict[str, Any]:
+    return {"learning_rate": {"type": "stepwise", "stepwise": {"boundaries": boundaries, "values": values}}}
+
+
+def _warmup(rate: float, steps: int) -> dict[str, Any]:
+    return {"warmup": {"type": "linear", "linear": {"warmup_learning_rate": rate, "warmup_steps": steps}}}
