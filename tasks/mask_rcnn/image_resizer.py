@@ -1,0 +1,65 @@
+"""The original's image resizers: sizes rounded as it rounded them, pixels sampled on the grid it sampled.
+
+That grid is TensorFlow 1's (`align_corners=False`, no half-pixel centres: output pixel i reads input position i * in / out), which
+today's `tf.image.resize` no longer offers. A model trained on it sees images shifted by up to half a pixel on any other.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tasks.errors import UserError
+from tasks.mask_rcnn import config
+
+KINDS = ("keep_aspect_ratio", "fixed_shape", "identity")
+
+
+def resized_shape(height: tf.Tensor, width: tf.Tensor, resizer: config.ImageResizer) -> tf.Tensor:
+    """The size (height, width), int32 [2], that an image of `height` x `width` pixels gets, before any padding.
+
+    `keep_aspect_ratio`: the short side becomes `min_dimension`, unless the long side would then pass `max_dimension`; in that case the
+    long side becomes `max_dimension`. Sides are rounded half to even, in float32, as in the original.
+    """
+    if resizer.kind == "identity":
+        return tf.stack([tf.cast(height, tf.int32), tf.cast(width, tf.int32)])
+    if resizer.kind == "fixed_shape":
+        return tf.constant([resizer.height, resizer.width], tf.int32)
+    if resizer.kind != "keep_aspect_ratio":
+        raise UserError(f"image_resizer.kind {resizer.kind!r} is unknown", f"use one of {', '.join(KINDS)}")
+    shape = tf.cast(tf.stack([height, width]), tf.float32)
+    by_short_side = tf.round(shape * (tf.cast(resizer.min_dimension, tf.float32) / tf.reduce_min(shape)))
+    by_long_side = tf.round(shape * (tf.cast(resizer.max_dimension, tf.float32) / tf.reduce_max(shape)))
+    fits = tf.reduce_max(by_short_side) <= float(resizer.max_dimension)
+    return tf.cast(tf.where(fits, by_short_side, by_long_side), tf.int32)
+
+
+def resize_image(image: tf.Tensor, resizer: config.ImageResizer) -> tuple[tf.Tensor, tf.Tensor]:
+    """The resized image, float32 [h, w, 3] in the input's value range, and its size before padding, int32 [2].
+
+    `image` is [H, W, 3] of any number type. Bilinear. With `pad_to_max_dimension`, zeros are added at the bottom and the right up to
+    max_dimension x max_dimension.
+    """
+    size = resized_shape(tf.shape(image)[0], tf.shape(image)[1], resizer)
+    # The raw operation, for the legacy grid. It computes in float32 whatever the input's type.
+    resized = tf.raw_ops.ResizeBilinear(
+        images=tf.cast(image, tf.float32)[tf.newaxis], size=size, align_corners=False, half_pixel_centers=False
+    )[0]
+    return _pad(resized, size, resizer, channels_last=True), size
+
+
+def resize_masks(masks: tf.Tensor, resizer: config.ImageResizer) -> tf.Tensor:
+    """Masks [N, H, W] of any number type on the grid of the resized (and padded) image, nearest neighbour: [N, h, w]."""
+    size = resized_shape(tf.shape(masks)[1], tf.shape(masks)[2], resizer)
+    resized = tf.raw_ops.ResizeNearestNeighbor(
+        images=masks[..., tf.newaxis], size=size, align_corners=False, half_pixel_centers=False
+    )[..., 0]
+    return _pad(resized, size, resizer, channels_last=False)
+
+
+def _pad(pixels: tf.Tensor, size: tf.Tensor, resizer: config.ImageResizer, *, channels_last: bool) -> tf.Tensor:
+    """Zeros below and to the right of `pixels`, [h, w, C] or [N, h, w], up to a square of max_dimension where the config asks."""
+    if resizer.kind != "keep_aspect_ratio" or not resizer.pad_to_max_dimension:
+        return pixels
+    bottom, right = resizer.max_dimension - size[0], resizer.max_dimension - size[1]
+    paddings = [[0, bottom], [0, right], [0, 0]] if channels_last else [[0, 0], [0, bottom], [0, right]]
+    return tf.pad(pixels, paddings)

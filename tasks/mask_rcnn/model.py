@@ -1,0 +1,293 @@
+"""The zoo's Mask R-CNN: backbone -> proposals -> boxes -> masks, over one feature map."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+
+from tasks.mask_rcnn import boxes, config, losses
+from tasks.mask_rcnn.anchors import anchors_per_cell, grid_anchors
+from tasks.mask_rcnn.backbones import build_backbone
+from tasks.mask_rcnn.box_head import BoxHead
+from tasks.mask_rcnn.crop import crop_and_pool
+from tasks.mask_rcnn.detections import detect
+from tasks.mask_rcnn.mask_head import MaskHead
+from tasks.mask_rcnn.proposals import propose
+from tasks.mask_rcnn.rpn import RegionProposalNetwork
+from tasks.mask_rcnn.targets import GroundTruth, proposal_targets, rpn_targets, sample
+
+Tensors = dict[str, tf.Tensor]
+
+
+class MaskRCNN(tf_keras.Model):
+    """One zoo model (He et al. 2017 on a single C4-style feature map), equal to the original's by number; see `tests/parity`.
+
+    Tensors carry the original's names. Its variables are there from construction on, under the original's scopes.
+    """
+
+    def __init__(self, model: config.MaskRCNN) -> None:
+        super().__init__(name="mask_rcnn")
+        self.config = model
+        backbone = build_backbone(model.feature_extractor)
+        self._preprocess = backbone.preprocess
+        self.first_stage = backbone.first_stage
+        channels = self.first_stage.output_shape[-1]
+        self.rpn = RegionProposalNetwork(model.first_stage, anchors_per_cell(model.anchors), channels)
+        if model.number_of_stages >= 2:
+            self.second_stage = backbone.second_stage
+            crop = _pooled_size(model.second_stage)
+            feature_shape = self.second_stage.compute_output_shape((None, crop, crop, channels))[1:]
+            self.box_head = BoxHead(model.second_stage, model.num_classes, feature_shape[-1])
+        if model.number_of_stages == 3:
+            self.mask_head = MaskHead(model.mask_head, model.num_classes, tuple(feature_shape))
+        self.built = True
+
+    def call(
+        self,
+        images: tf.Tensor,
+        true_shapes: tf.Tensor,
+        groundtruth: Tensors | None = None,
+        training: bool = False,
+    ) -> Tensors:
+        """Detections, or in training what `compute_losses` needs.
+
+        Args:
+          images: float32 [B, H, W, 3], RGB 0..255, resized, zero padded at the bottom and the right to a common size.
+          true_shapes: int32 [B, 2], (height, width) before padding.
+          groundtruth: in training, `boxes` float32 [B, M, 4] yxyx normalized to the true image, `classes` int32 [B, M] zero-based,
+            `num_boxes` int32 [B], `weights` float32 [B, M] and, for three stages, `masks` uint8 [B, M, H, W] on the padded image.
+
+        Detections are those of `tasks.mask_rcnn.detections.detect`, with `detection_masks` float32 [B, D, mask_h, mask_w],
+        probabilities over each box, when there are three stages.
+        """
+        outputs = self.propose(images, true_shapes, training)
+        if training:
+            if groundtruth is None:
+                raise ValueError("training needs ground truth")
+            return self.training_outputs(outputs, true_shapes, groundtruth)
+        if self.config.number_of_stages == 1:
+            return outputs
+        outputs |= self.refine(outputs["rpn_features_to_crop"], outputs["proposal_boxes_normalized"])
+        outputs |= self.detections(outputs, true_shapes)
+        if self.config.number_of_stages == 3:
+            outputs["detection_masks"] = self.masks(outputs, true_shapes)
+        return outputs
+
+    def compute_losses(self, outputs: Tensors) -> Tensors:
+        """The original's weighted losses by its own names; their plain sum is the total. `outputs` come from a training call."""
+        values = losses.rpn_losses(outputs, self.config.first_stage)
+        if self.config.number_of_stages >= 2:
+            values |= losses.box_losses(outputs, self.config.second_stage)
+        if self.config.number_of_stages == 3:
+            values |= losses.mask_loss(outputs, self.config.mask_head)
+        return values
+
+    def propose(self, images: tf.Tensor, true_shapes: tf.Tensor, training: bool = False) -> Tensors:
+        """Stage 1: features, its raw predictions, `anchors` [N, 4] and `proposal_boxes` [B, P, 4] in pixels, and the latter normalized.
+
+        Proposals are normalized to the padded image, and once only: the last bit decides what a crop holds at the image's border.
+
+        In training, anchors that cross the padded image's border are gone together with their predictions; otherwise all anchors are
+        clipped to it.
+        """
+        preprocessed = self._preprocess(images)
+        features = self.first_stage(preprocessed, training=training)
+        outputs = self.rpn(features)
+        height, width = tf.cast(tf.shape(images)[1], tf.float32), tf.cast(tf.shape(images)[2], tf.float32)
+        anchors = grid_anchors(tf.shape(features)[1], tf.shape(features)[2], self.config.anchors)
+        if training:
+            inside = (tf.reduce_min(anchors, axis=1) >= 0) & (anchors[:, 2] <= height) & (anchors[:, 3] <= width)
+            kept = tf.where(inside)[:, 0]
+            anchors = tf.gather(anchors, kept)
+            for name in ("rpn_box_encodings", "rpn_objectness_predictions_with_background"):
+                outputs[name] = tf.gather(outputs[name], kept, axis=1)
+        else:
+            anchors = boxes.clip(anchors, height, width)
+        proposals, scores, num_proposals = propose(
+            outputs["rpn_box_encodings"],
+            outputs["rpn_objectness_predictions_with_background"],
+            anchors,
+            true_shapes,
+            self.config.first_stage,
+        )
+        return outputs | {
+            "preprocessed": preprocessed,
+            "rpn_features_to_crop": features,
+            "anchors": anchors,
+            "image_size": tf.stack([height, width]),
+            "proposal_boxes": proposals,
+            "proposal_boxes_normalized": boxes.scale(proposals, 1.0 / height, 1.0 / width),
+            "proposal_scores": scores,
+            "num_proposals": num_proposals,
+        }
+
+    def refine(self, features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, training: bool = False) -> Tensors:
+        """Stage 2 at boxes [B, P, 4] normalized to the padded image: its features and predictions, one row per box ([B * P, ...])."""
+        crops = crop_and_pool(features, boxes_yxyx_normalized, self.config.second_stage)
+        box_features = self.second_stage(crops, training=training)
+        return {"box_classifier_features": box_features} | self.box_head(box_features, training=training)
+
+    def detections(self, outputs: Tensors, true_shapes: tf.Tensor) -> Tensors:
+        """Post-processing of stage 2, see `tasks.mask_rcnn.detections.detect`."""
+        proposals = outputs["proposal_boxes"]
+        leading = tf.shape(proposals)[:2]
+        encodings, logits = outputs["refined_box_encodings"], outputs["class_predictions_with_background"]
+        return detect(
+            tf.reshape(encodings, tf.concat([leading, encodings.shape[1:]], 0)),
+            tf.reshape(logits, tf.concat([leading, logits.shape[1:]], 0)),
+            proposals,
+            outputs["num_proposals"],
+            true_shapes,
+            self.config.second_stage,
+        )
+
+    def masks(self, outputs: Tensors, true_shapes: tf.Tensor) -> tf.Tensor:
+        """Stage 3: probabilities float32 [B, D, mask_h, mask_w] of each detection's own class.
+
+        Crops are taken anew, at the detections. The original takes boxes that are normalized to the true image for boxes on the padded
+        feature map; here they are rescaled first, which differs from it only where there is padding.
+        """
+        padding = tf.cast(true_shapes, tf.float32) / outputs["image_size"]
+        crop_boxes = boxes.scale(outputs["detection_boxes"], padding[:, :1], padding[:, 1:])
+        crops = crop_and_pool(outputs["rpn_features_to_crop"], crop_boxes, self.config.second_stage)
+        classes = outputs["detection_classes"]
+        logits = self.mask_head(self.second_stage(crops, training=False), tf.reshape(classes, [-1]))
+        shape = [self.config.second_stage.max_total_detections, *logits.shape[1:]]
+        return tf.sigmoid(tf.reshape(logits, [-1, *shape]))
+
+    def training_outputs(self, outputs: Tensors, true_shapes: tf.Tensor, groundtruth: Tensors) -> Tensors:
+        """What `compute_losses` needs: `outputs` of `propose` in training, with the targets, the sampled proposals and their predictions."""
+        shapes = tf.cast(true_shapes, tf.float32)
+        truth_boxes = boxes.scale(groundtruth["boxes"], shapes[:, :1], shapes[:, 1:])
+        outputs |= self._rpn_targets(outputs["anchors"], truth_boxes, groundtruth)
+        if self.config.number_of_stages == 1:
+            return outputs
+        outputs |= self._sampled_proposals(outputs, truth_boxes, groundtruth)
+        outputs |= self.refine(outputs["rpn_features_to_crop"], outputs["proposal_boxes_normalized"], training=True)
+        if self.config.number_of_stages == 3:
+            outputs |= self._mask_outputs(outputs, groundtruth)
+        return outputs
+
+    def _rpn_targets(self, anchors: tf.Tensor, truth_boxes: tf.Tensor, groundtruth: Tensors) -> Tensors:
+        first_stage = self.config.first_stage
+
+        def one(image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+            targets = rpn_targets(anchors, _unpadded(*image))
+            objects = targets.matches >= 0
+            sampled = sample(
+                objects, targets.class_weights > 0, first_stage.minibatch_size, first_stage.positive_balance_fraction
+            )
+            return (
+                targets.box_encodings,
+                targets.box_weights,
+                tf.cast(objects, tf.int32),
+                tf.cast(sampled, tf.float32),
+            )
+
+        encodings, box_weights, objectness, sampled = tf.map_fn(
+            one,
+            _per_image(truth_boxes, groundtruth),
+            fn_output_signature=(tf.float32, tf.float32, tf.int32, tf.float32),
+        )
+        targets = {
+            "rpn_target_encodings": encodings,
+            "rpn_target_box_weights": box_weights,
+            "rpn_target_objectness": objectness,
+            "rpn_sampled": sampled,
+        }
+        return {name: tf.stop_gradient(value) for name, value in targets.items()}
+
+    def _sampled_proposals(self, outputs: Tensors, truth_boxes: tf.Tensor, groundtruth: Tensors) -> Tensors:
+        """The proposals that stage 2 trains on, [B, batch_size, ...], best first and zero padded, with their targets."""
+        second_stage = self.config.second_stage
+        size = second_stage.batch_size
+
+        def one(image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+            image_proposals, num_proposals, *image_truth = image
+            truth = _unpadded(*image_truth)
+            image_proposals = image_proposals[:num_proposals]
+            targets = proposal_targets(image_proposals, truth)
+            objects = targets.matches >= 0
+            chosen = tf.where(sample(objects, targets.class_weights > 0, size, second_stage.balance_fraction))[:, 0]
+            count = tf.size(chosen)
+            matches = tf.gather(targets.matches, chosen)
+            classes = tf.gather(tf.pad(truth.classes, [[0, 1]]), tf.maximum(matches, 0)) + 1
+            rows = (
+                tf.gather(image_proposals, chosen),
+                matches,
+                tf.where(matches >= 0, classes, 0),
+                tf.gather(targets.box_encodings, chosen),
+                tf.gather(targets.box_weights, chosen),
+                tf.gather(targets.class_weights, chosen),
+            )
+            padded = [tf.pad(row, [[0, size - count]] + [[0, 0]] * (len(row.shape) - 1)) for row in rows]
+            shapes = ([size, 4], [size], [size], [size, 4], [size], [size])
+            return (*(tf.ensure_shape(row, shape) for row, shape in zip(padded, shapes, strict=True)), count)
+
+        chosen, matches, classes, encodings, box_weights, class_weights, counts = tf.map_fn(
+            one,
+            (outputs["proposal_boxes"], outputs["num_proposals"], *_per_image(truth_boxes, groundtruth)),
+            fn_output_signature=(tf.float32, tf.int32, tf.int32, tf.float32, tf.float32, tf.float32, tf.int32),
+        )
+        height, width = tf.unstack(outputs["image_size"])
+        sampled = {
+            "proposal_boxes": chosen,
+            "proposal_boxes_normalized": boxes.scale(chosen, 1.0 / height, 1.0 / width),
+            "num_proposals": counts,
+            "target_matches": matches,
+            "target_classes": classes,
+            "target_encodings": encodings,
+            "target_box_weights": box_weights,
+            "target_class_weights": class_weights,
+        }
+        return {name: tf.stop_gradient(value) for name, value in sampled.items()}
+
+    def _mask_outputs(self, outputs: Tensors, groundtruth: Tensors) -> Tensors:
+        """The mask branch on positives alone: `mask_logits` and `mask_targets` [B * K, mask_h, mask_w], `mask_weights` [B * K].
+
+        At most K proposals of an image can be positive, by the sampler's own limit; only their masks enter the loss. Targets are soft:
+        the object's mask, cropped by the proposal and bilinearly resized.
+        """
+        second_stage, mask_head = self.config.second_stage, self.config.mask_head
+        places = max(1, int(second_stage.batch_size * second_stage.balance_fraction))
+        # Background after objects, otherwise in order.
+        order = tf.argsort(tf.cast(outputs["target_classes"] == 0, tf.int32), axis=1, stable=True)[:, :places]
+
+        def pick(values: tf.Tensor) -> tf.Tensor:
+            return tf.gather(values, order, batch_dims=1)
+
+        batch = tf.shape(order)[0]
+        features = outputs["box_classifier_features"]
+        features = tf.reshape(features, [batch, second_stage.batch_size, *features.shape[1:]])
+        features = tf.reshape(pick(features), [-1, *features.shape[2:]])
+        classes = tf.reshape(pick(outputs["target_classes"]), [-1])
+        matches = pick(outputs["target_matches"])
+        object_masks = groundtruth["masks"]
+        objects, image_shape = tf.shape(object_masks)[1], tf.shape(object_masks)[2:]
+        # All masks of the batch in one row, with an empty one for images without objects.
+        flat = tf.reshape(object_masks, [-1, image_shape[0], image_shape[1], 1])
+        flat = tf.pad(flat, [[0, 1], [0, 0], [0, 0], [0, 0]])
+        indices = tf.range(batch)[:, tf.newaxis] * objects + tf.maximum(matches, 0)
+        targets = tf.image.crop_and_resize(
+            flat,
+            tf.reshape(pick(outputs["proposal_boxes_normalized"]), [-1, 4]),
+            tf.reshape(indices, [-1]),
+            [mask_head.height, mask_head.width],
+        )
+        return {
+            "mask_logits": self.mask_head(features, tf.maximum(classes - 1, 0)),
+            "mask_targets": tf.stop_gradient(targets[..., 0]),
+            "mask_weights": tf.reshape(pick(outputs["target_box_weights"]), [-1]),
+        }
+
+
+def _pooled_size(second_stage: config.SecondStage) -> int:
+    return (second_stage.initial_crop_size - second_stage.maxpool_kernel_size) // second_stage.maxpool_stride + 1
+
+
+def _per_image(truth_boxes: tf.Tensor, groundtruth: Tensors) -> tuple[tf.Tensor, ...]:
+    return truth_boxes, groundtruth["classes"], groundtruth["weights"], groundtruth["num_boxes"]
+
+
+def _unpadded(truth_boxes: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor, count: tf.Tensor) -> GroundTruth:
+    return GroundTruth(truth_boxes[:count], classes[:count], weights[:count])

@@ -1,0 +1,56 @@
+"""Proposals: decoded anchors, suppressed, clipped, sorted and padded."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tasks.mask_rcnn import boxes, config
+
+
+def propose(
+    box_encodings: tf.Tensor,
+    objectness: tf.Tensor,
+    anchors: tf.Tensor,
+    true_shapes: tf.Tensor,
+    first_stage: config.FirstStage,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Proposals float32 [B, P, 4], their objectness [B, P] and their number int32 [B]; P = max_proposals, zero padded.
+
+    Args:
+      box_encodings: float32 [B, N, 4].
+      objectness: logits float32 [B, N, 2], background first.
+      anchors: float32 [N, 4], yxyx in pixels.
+      true_shapes: int32 [B, 2], (height, width) before padding.
+
+    Proposals are yxyx in pixels, best first. As in the original, suppression sees all anchors and unclipped boxes; clipping to the true
+    image comes after it, and boxes left without area are dropped, so that fewer than P may remain.
+    """
+    decoded = boxes.decode(box_encodings, anchors)
+    scores = tf.nn.softmax(objectness)[..., 1]
+
+    def propose_one(image: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        image_boxes, image_scores, true_shape = image
+        kept = tf.image.non_max_suppression(
+            image_boxes,
+            image_scores,
+            first_stage.max_proposals,
+            first_stage.nms_iou_threshold,
+            first_stage.nms_score_threshold,
+        )
+        true_shape = tf.cast(true_shape, tf.float32)
+        clipped = boxes.clip(tf.gather(image_boxes, kept), true_shape[0], true_shape[1])
+        with_area = tf.where(boxes.area(clipped) > 0)[:, 0]
+        count = tf.size(with_area)
+        missing = first_stage.max_proposals - count
+        selected = tf.pad(tf.gather(clipped, with_area), [[0, missing], [0, 0]])
+        selected_scores = tf.pad(tf.gather(tf.gather(image_scores, kept), with_area), [[0, missing]])
+        return (
+            tf.ensure_shape(selected, [first_stage.max_proposals, 4]),
+            tf.ensure_shape(selected_scores, [first_stage.max_proposals]),
+            count,
+        )
+
+    selected, selected_scores, counts = tf.map_fn(
+        propose_one, (decoded, scores, true_shapes), fn_output_signature=(tf.float32, tf.float32, tf.int32)
+    )
+    return tf.stop_gradient(selected), tf.stop_gradient(selected_scores), counts

@@ -1,0 +1,103 @@
+"""What the two stages should have said: matching to ground truth, sampling, and targets. One image at a time, without gradient."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tasks.mask_rcnn import boxes
+
+_RPN_FOREGROUND_IOU = 0.7
+_RPN_BACKGROUND_IOU = 0.3
+_PROPOSAL_FOREGROUND_IOU = 0.5
+
+UNMATCHED = -1
+IGNORED = -2
+
+
+class GroundTruth(NamedTuple):
+    """The objects of one image, without padding: G of them."""
+
+    boxes: tf.Tensor
+    """float32 [G, 4], yxyx in pixels of the resized image"""
+    classes: tf.Tensor
+    """int32 [G], zero-based"""
+    weights: tf.Tensor
+    """float32 [G]"""
+
+
+class Targets(NamedTuple):
+    """Targets of N anchors or proposals."""
+
+    matches: tf.Tensor
+    """int32 [N]: index of the matched object, UNMATCHED for background, IGNORED for neither"""
+    box_encodings: tf.Tensor
+    """float32 [N, 4]: encoding of the matched object; zeros elsewhere"""
+    box_weights: tf.Tensor
+    """float32 [N]: weight of the matched object; zero elsewhere"""
+    class_weights: tf.Tensor
+    """float32 [N]: weight of the matched object, one for background, zero for what is ignored"""
+
+
+def rpn_targets(anchors: tf.Tensor, truth: GroundTruth) -> Targets:
+    """Targets of anchors [N, 4]: objects at an IoU of 0.7, background below 0.3, and every object's best anchor whatever its IoU.
+
+    Of several best anchors the first is taken; of several objects with the same best anchor the first object.
+    """
+    return _targets(anchors, truth, _RPN_FOREGROUND_IOU, _RPN_BACKGROUND_IOU, every_object_matches=True)
+
+
+def proposal_targets(proposals: tf.Tensor, truth: GroundTruth) -> Targets:
+    """Targets of proposals [N, 4]: the best object at an IoU of 0.5, otherwise background."""
+    return _targets(proposals, truth, _PROPOSAL_FOREGROUND_IOU, _PROPOSAL_FOREGROUND_IOU, every_object_matches=False)
+
+
+def sample(positive: tf.Tensor, eligible: tf.Tensor, size: int, positive_fraction: float) -> tf.Tensor:
+    """A random subset of at most `size` of the `eligible`, bool [N], at most `positive_fraction` of it `positive`; bool [N].
+
+    Negatives fill what positives leave free.
+    """
+    positive = positive & eligible
+    sampled_positive = _random_subset(positive, int(size * positive_fraction))
+    left = size - tf.reduce_sum(tf.cast(sampled_positive, tf.int32))
+    return sampled_positive | _random_subset(eligible & ~positive, left)
+
+
+def _random_subset(candidates: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
+    indices = tf.random.shuffle(tf.where(candidates)[:, 0])[:count]
+    return tf.scatter_nd(
+        indices[:, tf.newaxis], tf.ones_like(indices, tf.bool), tf.shape(candidates, out_type=tf.int64)
+    )
+
+
+def _targets(
+    anchors: tf.Tensor, truth: GroundTruth, foreground_iou: float, background_iou: float, *, every_object_matches: bool
+) -> Targets:
+    iou = boxes.pairwise_iou(truth.boxes, anchors)
+    # A row of -1 stands for "no object": it wins where there are none, and is background by its IoU.
+    best = tf.argmax(tf.pad(iou, [[0, 1], [0, 0]], constant_values=-1.0), axis=0, output_type=tf.int32)
+    best_iou = tf.reduce_max(tf.pad(iou, [[0, 1], [0, 0]], constant_values=-1.0), axis=0)
+    matches = tf.where(best_iou >= foreground_iou, best, IGNORED)
+    matches = tf.where(best_iou < background_iou, UNMATCHED, matches)
+    if every_object_matches:
+        objects, count = tf.shape(iou)[0], tf.shape(iou)[1]
+        best_anchor = tf.argmax(iou, axis=1, output_type=tf.int32)
+        # The smallest object index wins an anchor that is the best of several.
+        forced = tf.tensor_scatter_nd_min(tf.fill([count], objects), best_anchor[:, tf.newaxis], tf.range(objects))
+        matches = tf.where(forced < objects, forced, matches)
+    matched = matches >= 0
+    indices = tf.maximum(matches, 0)
+    # One more object of zeros, so that an image without objects can be gathered from.
+    matched_boxes = tf.gather(tf.pad(truth.boxes, [[0, 1], [0, 0]]), indices)
+    weights = tf.where(matched, tf.gather(tf.pad(truth.weights, [[0, 1]]), indices), 0.0)
+    return Targets(
+        matches=matches,
+        box_encodings=tf.where(
+            matched[:, tf.newaxis],
+            boxes.encode(tf.where(matched[:, tf.newaxis], matched_boxes, anchors), anchors),
+            0.0,
+        ),
+        box_weights=weights,
+        class_weights=tf.where(matches == UNMATCHED, 1.0, weights),
+    )
