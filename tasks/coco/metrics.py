@@ -39,7 +39,7 @@ class CocoEvaluator:
     """
 
     def __init__(self, categories: Sequence[tuple[int, str]], with_masks: bool = True) -> None:
-        """`categories`: (id, name) as in the label map, ids from 1; `with_masks`: mask metrics beside the box metrics."""
+        """`categories`: (id, name) as in the label map, ids from 1; `with_masks`: mask metrics beside box metrics."""
         self._names = dict(categories)
         if len(self._names) < len(categories) or len(set(self._names.values())) < len(categories):
             raise ValueError(f"category ids and names must be unique: {list(categories)}")

@@ -1,0 +1,29 @@
+"""Runs kept in MLflow, one experiment per dataset: a parent run per pipeline run, a child run per zoo config.
+
+Nothing else in the house knows MLflow, and nothing depends on it: what it holds is a copy of local files, and when it
+does not answer, a loud warning says so and the step goes on.
+"""
+
+from tasks.tracking.metric_names import mlflow_name, original_name
+from tasks.tracking.runs import (
+    ModelRun,
+    RunIdentity,
+    close_pipeline_run,
+    model_run,
+    open_pipeline_run,
+    pipeline_run_identity,
+)
+from tasks.tracking.store import tracking_uri, ui_address
+
+__all__ = [
+    "ModelRun",
+    "RunIdentity",
+    "close_pipeline_run",
+    "mlflow_name",
+    "model_run",
+    "open_pipeline_run",
+    "original_name",
+    "pipeline_run_identity",
+    "tracking_uri",
+    "ui_address",
+]

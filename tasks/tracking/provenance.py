@@ -1,0 +1,80 @@
+"""Where a run came from: the Airflow task, the program's version and commit, the user."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_AIRFLOW_VARIABLES = {
+    "airflow.dag_id": "MASKLINE_AIRFLOW_DAG_ID",
+    "airflow.run_id": "MASKLINE_AIRFLOW_RUN_ID",
+    "airflow.task_id": "MASKLINE_AIRFLOW_TASK_ID",
+    "airflow.try_number": "MASKLINE_AIRFLOW_TRY_NUMBER",
+    "airflow.url": "MASKLINE_AIRFLOW_URL",
+}
+NOTE = "mlflow.note.content"
+"""The tag whose Markdown MLflow shows on the run's page."""
+
+_PACKAGES = ("maskline", "tensorflow", "tensorflow-cpu", "tf-models-official", "numpy")
+
+
+def provenance_tags(step: str) -> dict[str, str]:
+    """Tags of a run; those that nobody can answer are left out."""
+    airflow = {tag: os.environ[name] for tag, name in _AIRFLOW_VARIABLES.items() if os.environ.get(name)}
+    tags = {
+        "mlflow.source.name": f"maskline {step}",
+        "mlflow.source.type": "JOB" if airflow else "LOCAL",
+        "version.python": ".".join(map(str, sys.version_info[:3])),
+        **airflow,
+    }
+    if url := airflow.get("airflow.url"):
+        tags[NOTE] = f"Airflow: [{airflow.get('airflow.dag_id', 'task')}]({url})"
+    for package in _PACKAGES:
+        try:
+            tags[f"version.{package}"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    with contextlib.suppress(KeyError, OSError):  # A container's numeric user may have no name.
+        tags["mlflow.user"] = getpass.getuser()
+    if commit := _commit():
+        tags["mlflow.source.git.commit"] = commit
+    return tags
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with `-dirty` where files differ from it; None when this file is in no checkout."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def dataset_input(manifest: Mapping[str, Any], root: Path, context: str) -> Any:
+    """The dataset as MLflow's own kind of run input."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    counts = {name: {k: split[k] for k in ("images", "objects")} for name, split in manifest["splits"].items()}
+    dataset = Dataset(
+        name=manifest["name"],
+        # MLflow holds 36 characters; the whole digest stands in the tag `dataset.digest`.
+        digest=manifest["digest"][:36],
+        source_type="local",
+        source=json.dumps({"uri": str(root)}),
+        profile=json.dumps(counts),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])

@@ -1,0 +1,270 @@
+"""The two kinds of runs: a pipeline run's parent, and one zoo config's child, which train and evaluate share."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import UserError
+from tasks.tracking import store
+from tasks.tracking.metric_names import mlflow_name
+from tasks.tracking.provenance import NOTE, dataset_input, provenance_tags
+from tasks.workspace import DatasetDir, ModelDir, RunDir, read_json, write_json
+
+_PARAMS_PER_CALL, _METRICS_PER_CALL, _PARAM_LENGTH = 100, 1000, 6000
+_SECONDS_BETWEEN_RETRIES = 60.0
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Where MLflow keeps a run, and the page that shows it."""
+
+    run_id: str
+    experiment_id: str
+    url: str
+
+
+def open_pipeline_run(run: RunDir, dataset: DatasetDir) -> RunIdentity | None:
+    """The parent run of a pipeline run, opened or, when the folder has one already, opened again; None without MLflow.
+
+    `run.json` remembers it, and the dataset. The manifest and the label map become its artifacts.
+
+    Raises:
+      UserError: the folder was opened for another dataset, or for an earlier state of it.
+    """
+    manifest = read_json(dataset.manifest)
+    ours = {"name": manifest["name"], "digest": manifest["digest"], "root": str(dataset.root.absolute())}
+    theirs = read_json(run.identity)["dataset"] if run.identity.exists() else ours
+    if (theirs["name"], theirs["digest"]) != (ours["name"], ours["digest"]):
+        raise UserError(
+            f"{run.root} compares models of dataset {theirs['name']} ({theirs['digest'][:12]}), "
+            f"not of {ours['name']} ({ours['digest'][:12]})",
+            "choose a new run folder for the other dataset, or materialize the earlier one again",
+        )
+    identity = pipeline_run_identity(run)
+    try:
+        with store.connected() as client:
+            mlflow_run = _resumed(client, identity) or client.create_run(
+                store.experiment_id(client, manifest["name"]), run_name=run.name
+            )
+            identity = _identity(mlflow_run)
+            client.update_run(identity.run_id, status="RUNNING")
+            _set_tags(client, identity.run_id, provenance_tags("open-run") | _dataset_tags(manifest))
+            client.log_inputs(identity.run_id, datasets=[dataset_input(manifest, dataset.root, "pipeline")])
+            for file in (dataset.manifest, dataset.label_map):
+                client.log_artifact(identity.run_id, str(file), "dataset")
+    except Exception as error:  # Whatever ails the tracker, the pipeline goes on.
+        store.warn("the pipeline run", error)
+    write_json(run.identity, {"dataset": ours, "tracking": asdict(identity) if identity else None})
+    return identity
+
+
+def pipeline_run_identity(run: RunDir) -> RunIdentity | None:
+    """The parent run that `run.json` remembers; None when the folder has none."""
+    recorded = read_json(run.identity).get("tracking") if run.identity.exists() else None
+    return RunIdentity(**recorded) if recorded else None
+
+
+def close_pipeline_run(
+    run: RunDir,
+    *,
+    complete: bool,
+    artifacts: Path,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    description: str,
+) -> None:
+    """Ends the parent run, FINISHED when `complete` and else FAILED, with its comparison.
+
+    `artifacts` is a folder, stored as `compare`; `description` is Markdown that MLflow shows on the run's page.
+    """
+    identity = pipeline_run_identity(run)
+    if identity is None:
+        return
+    try:
+        with store.connected() as client:
+            origin = provenance_tags("compare").get(NOTE, "")
+            _set_tags(client, identity.run_id, {**tags, NOTE: f"{description}\n\n{origin}".strip()})
+            client.log_batch(identity.run_id, metrics=_metrics(metrics, step=0))
+            client.log_artifacts(identity.run_id, str(artifacts), "compare")
+            client.set_terminated(identity.run_id, "FINISHED" if complete else "FAILED")
+    except Exception as error:
+        store.warn("the comparison", error)
+
+
+class ModelRun:
+    """One zoo config's run. What MLflow does not take is said loudly and never raised; metrics are sent again later."""
+
+    def __init__(self, client: Any = None, identity: RunIdentity | None = None) -> None:
+        self._client = client
+        self.identity = identity
+        """None when MLflow could not be reached; then nothing is logged."""
+        self._unsent: list[Any] = []
+        self._failing_since: float | None = None
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Logs a nested mapping under dotted names. A value that differs from an earlier one of this run is refused."""
+        flat = flatten(params)
+
+        def send(client: Any, run_id: str) -> None:
+            from mlflow.entities import Param
+
+            earlier = client.get_run(run_id).data.params
+            changed = sorted(name for name in flat if earlier.get(name, flat[name]) != flat[name])
+            if changed:
+                print(
+                    f"WARNING: MLflow keeps a parameter's first value; {len(changed)} of {self._name()} differ now: "
+                    f"{', '.join(changed[:5])}\n  fix: train other settings in a new run folder",
+                    file=sys.stderr,
+                )
+            new = [Param(name, value) for name, value in flat.items() if name not in earlier]
+            for start in range(0, len(new), _PARAMS_PER_CALL):
+                client.log_batch(run_id, params=new[start : start + _PARAMS_PER_CALL])
+
+        self._attempt("the parameters", send)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Logs values under the original's names (see `metric_names`), in one call."""
+        if self.identity is None:
+            return
+        self._unsent += _metrics(metrics, step)
+        if self._failing_since is None or time.monotonic() - self._failing_since > _SECONDS_BETWEEN_RETRIES:
+            self._send_metrics()
+
+    def log_artifacts(self, path: Path, folder: str | None = None) -> None:
+        """Copies a file, or what a folder holds, into the run's artifacts, under `folder`."""
+
+        def send(client: Any, run_id: str) -> None:
+            log = client.log_artifacts if path.is_dir() else client.log_artifact
+            log(run_id, str(path), folder)
+
+        self._attempt(f"artifact {path.name}", send)
+
+    def close(self, status: str, error: BaseException | None = None) -> None:
+        """Ends the run: FINISHED, FAILED or KILLED; called by `model_run`."""
+        if self._unsent:
+            self._send_metrics()
+        if self._unsent:
+            print(f"WARNING: {len(self._unsent)} metric values of {self._name()} never reached MLflow", file=sys.stderr)
+
+        def send(client: Any, run_id: str) -> None:
+            if error is not None:
+                client.set_tag(run_id, "error", f"{type(error).__name__}: {error}"[:1000])
+            client.set_terminated(run_id, status)
+
+        self._attempt(f"the end of the run ({status})", send)
+
+    def _send_metrics(self) -> None:
+        try:
+            while self._unsent:
+                self._client.log_batch(self.identity.run_id, metrics=self._unsent[:_METRICS_PER_CALL])  # type: ignore[union-attr]
+                del self._unsent[:_METRICS_PER_CALL]
+        except Exception as error:
+            if self._failing_since is None:
+                store.warn("metrics", error)
+            self._failing_since = time.monotonic()
+            return
+        if self._failing_since is not None:
+            print("MLflow answers again; the metrics it had missed were sent", file=sys.stderr, flush=True)
+        self._failing_since = None
+
+    def _attempt(self, what: str, send: Any) -> None:
+        if self.identity is None:
+            return
+        try:
+            send(self._client, self.identity.run_id)
+        except Exception as error:
+            store.warn(f"{what} of {self._name()}", error)
+
+    def _name(self) -> str:
+        return f"run {self.identity.run_id}" if self.identity else "an unopened run"
+
+
+@contextmanager
+def model_run(model: ModelDir, dataset: DatasetDir, step: str) -> Iterator[ModelRun]:
+    """The run of one zoo config, opened by `train` and opened again by `evaluate`; ends when the block ends.
+
+    It bears the config's name and hangs under the pipeline run of the folder above, where that has one. An exception
+    marks it FAILED (an interrupt: KILLED) and goes on its way.
+    """
+    run = _open_model_run(model, dataset, step)
+    try:
+        yield run
+    except Exception as error:
+        run.close("FAILED", error)
+        raise
+    except BaseException as error:
+        run.close("KILLED", error)
+        raise
+    run.close("FINISHED")
+
+
+def _open_model_run(model: ModelDir, dataset: DatasetDir, step: str) -> ModelRun:
+    manifest = read_json(dataset.manifest)
+    parent = pipeline_run_identity(RunDir(model.root.parent))
+    recorded = RunIdentity(**read_json(model.tracking)) if model.tracking.exists() else None
+    try:
+        with store.connected() as client:
+            mlflow_run = _resumed(client, recorded) or client.create_run(
+                parent.experiment_id if parent else store.experiment_id(client, manifest["name"]),
+                run_name=model.name,
+                tags={"mlflow.parentRunId": parent.run_id} if parent else {},
+            )
+            identity = _identity(mlflow_run)
+            client.update_run(identity.run_id, status="RUNNING")
+            if "error" in mlflow_run.data.tags:
+                client.delete_tag(identity.run_id, "error")
+            tags = {"config": model.name, **provenance_tags(step), **_dataset_tags(manifest)}
+            _set_tags(client, identity.run_id, tags)
+            context = "training" if step == "train" else "evaluation"
+            client.log_inputs(identity.run_id, datasets=[dataset_input(manifest, dataset.root, context)])
+    except Exception as error:
+        store.warn(f"the run of {model.name}, which will not be tracked", error)
+        return ModelRun()
+    write_json(model.tracking, asdict(identity))
+    return ModelRun(client, identity)
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted names and values as text, cut to what MLflow stores; lists and empty mappings as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{name}.")
+            continue
+        text = json.dumps(value, default=str) if isinstance(value, (Mapping, list, tuple)) else str(value)
+        flat[mlflow_name(name)] = text if len(text) <= _PARAM_LENGTH else text[: _PARAM_LENGTH - 3] + "..."
+    return flat
+
+
+def _resumed(client: Any, recorded: RunIdentity | None) -> Any | None:
+    return store.existing_run(client, recorded.run_id) if recorded else None
+
+
+def _identity(mlflow_run: Any) -> RunIdentity:
+    run_id, experiment = mlflow_run.info.run_id, mlflow_run.info.experiment_id
+    return RunIdentity(run_id, experiment, f"{store.ui_address()}/#/experiments/{experiment}/runs/{run_id}")
+
+
+def _metrics(metrics: Mapping[str, float], step: int) -> list[Any]:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    return [Metric(mlflow_name(name), float(value), now, step) for name, value in metrics.items()]
+
+
+def _set_tags(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _dataset_tags(manifest: Mapping[str, Any]) -> dict[str, str]:
+    return {"dataset.name": manifest["name"], "dataset.digest": manifest["digest"]}
