@@ -10,6 +10,8 @@ from typing import Any
 
 from google.protobuf import text_format
 
+from tasks.errors import UserError
+from tasks.pipeline_config.box_predictor_pb2 import BoxPredictor
 from tasks.pipeline_config.fields import Change, follow, is_message, text_of
 from tasks.pipeline_config.layers_pb2 import Hyperparams
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
@@ -31,6 +33,9 @@ CONV_HYPERPARAMS = """
     initializer { truncated_normal_initializer { stddev: 0.01 } }
 """
 
+LARGEST = 4096
+"""Cells or channels beyond which a mask branch is a slip of the keyboard."""
+
 Edited = tuple[TrainEvalPipelineConfig, tuple[Change, ...]]
 
 
@@ -42,6 +47,12 @@ class MaskBranch:
     width: int | None = None
     conv_depth: int | None = None
     conv_layers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            low = 0 if name == "conv_depth" else 1
+            if value is not None and not low <= value <= LARGEST:
+                raise UserError(f"mask {name} {value} is out of range", f"give a value from {low} to {LARGEST}")
 
 
 @dataclass(frozen=True)
@@ -75,21 +86,20 @@ class _Draft:
         self.changes: list[Change] = []
 
     def put(self, path: str, value: Any, why: str) -> None:
-        """Sets the field unless it has, by itself or by default, that value; a message only where it is absent."""
+        """Sets the field unless it has that value already, by itself or by default."""
         edited = TrainEvalPipelineConfig()
         edited.CopyFrom(self.config)
         owner, field, _ = follow(edited, path)
-        if is_message(field):
-            if owner.HasField(field.name):
-                return
-        elif _plain(getattr(owner, field.name)) == value:
-            return
-        before = text_of(owner, field.name)
+        before, current = text_of(owner, field.name), getattr(owner, field.name)
         if field.is_repeated:
+            if list(current) == value:
+                return
             owner.ClearField(field.name)
             getattr(owner, field.name).extend(value)
         elif is_message(field):
-            getattr(owner, field.name).CopyFrom(value)
+            current.CopyFrom(value)
+        elif current == value:
+            return
         else:
             setattr(owner, field.name, value)
         self.config = edited
@@ -128,9 +138,10 @@ def load_masks(config: TrainEvalPipelineConfig, mask_type: str) -> Edited:
 def use_mask_predictor(config: TrainEvalPipelineConfig) -> Edited:
     """Edit 2: the second stage's predictor is one that can have a mask branch."""
     draft = _Draft(config)
-    if not draft.config.model.faster_rcnn.second_stage_box_predictor.HasField("mask_rcnn_box_predictor"):
-        why = "the only predictor that can have a mask branch"
-        draft.put(f"{MASK_PREDICTOR}.fc_hyperparams", _hyperparams(FC_HYPERPARAMS), why)
+    if not config.model.faster_rcnn.second_stage_box_predictor.HasField("mask_rcnn_box_predictor"):
+        predictor = BoxPredictor()
+        predictor.mask_rcnn_box_predictor.fc_hyperparams.CopyFrom(_hyperparams(FC_HYPERPARAMS))
+        draft.put(BOX_PREDICTOR, predictor, "the only predictor that can have a mask branch")
     return draft.done()
 
 
@@ -146,9 +157,9 @@ def predict_masks(config: TrainEvalPipelineConfig, branch: MaskBranch) -> Edited
     ):
         conv_depth = 0
     draft.put(f"{MASK_PREDICTOR}.predict_instance_masks", True, "adds the mask branch")
-    draft.put(
-        f"{MASK_PREDICTOR}.conv_hyperparams", _hyperparams(CONV_HYPERPARAMS), "the mask branch is built of convolutions"
-    )
+    if not predictor.HasField("conv_hyperparams"):
+        path = f"{MASK_PREDICTOR}.conv_hyperparams"
+        draft.put(path, _hyperparams(CONV_HYPERPARAMS), "the mask branch is built of convolutions")
     wishes = {
         "mask_height": (branch.height, "asked for"),
         "mask_width": (branch.width, "asked for"),
@@ -218,7 +229,3 @@ def to_mask_rcnn(
 
 def _hyperparams(text: str) -> Hyperparams:
     return text_format.Parse(text, Hyperparams())
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float)) else list(value)

@@ -50,7 +50,7 @@ def _schedule(rate: Reading) -> dict[str, Any]:
 
 
 def _constant(schedule: Reading) -> dict[str, Any]:
-    return _stepwise([], [schedule.value("learning_rate")])
+    return _steps([], [schedule.value("learning_rate")])
 
 
 def _manual_steps(schedule: Reading) -> dict[str, Any]:
@@ -67,12 +67,12 @@ def _manual_steps(schedule: Reading) -> dict[str, Any]:
         raise schedule.error("schedule", f"the steps {steps} do not grow", "order them")
     if warmup and steps[0] > 0:
         later = points[1:]
-        settings = _stepwise([step - 1 for step, _ in later], [points[0][1], *(value for _, value in later)])
+        settings = _steps([step - 1 for step, _ in later], [points[0][1], *(value for _, value in later)])
         return {**settings, **_warmup(initial, steps[0])}
     values = [initial, *(value for _, value in points)]
     if steps[0] == 0:
         steps, values = steps[1:], values[1:]
-    return _stepwise([step - 1 for step in steps], values)
+    return _steps([step - 1 for step in steps], values)
 
 
 def _exponential(schedule: Reading) -> dict[str, Any]:
@@ -108,7 +108,10 @@ def _cosine(schedule: Reading) -> dict[str, Any]:
     return {**cosine, **_warmup(warmup_rate, warmup_steps)} if warmup_steps else cosine
 
 
-def _stepwise(boundaries: list[int], values: list[float]) -> dict[str, Any]:
+def _steps(boundaries: list[int], values: list[float]) -> dict[str, Any]:
+    """values[i] up to and including boundaries[i]; Keras cannot do it without a boundary."""
+    if not boundaries:
+        return {"learning_rate": {"type": "constant", "constant": {"learning_rate": values[0]}}}
     return {"learning_rate": {"type": "stepwise", "stepwise": {"boundaries": boundaries, "values": values}}}
 
 

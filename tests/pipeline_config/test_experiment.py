@@ -1,0 +1,202 @@
+"""Translation: golden files per zoo config, and the fate of single fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.pipeline_config.edits import MaskBranch, Records, to_mask_rcnn
+from tasks.pipeline_config.experiment import Experiment, translate
+from tasks.pipeline_config.fields import FieldError
+from tasks.pipeline_config.parser import read_pipeline_config, set_field
+from tasks.pipeline_config.zoo import zoo_configs
+
+GOLDEN = Path(__file__).parent / "golden"
+OPTIMIZER = "train_config.optimizer"
+FLIP = "train_config.data_augmentation_options[0].random_horizontal_flip"
+RCNN = "model.faster_rcnn"
+HEAD = f"{RCNN}.second_stage_box_predictor.mask_rcnn_box_predictor"
+RATE = f"{OPTIMIZER}.momentum_optimizer.learning_rate"
+STEPS = f"{RATE}.manual_step_learning_rate"
+
+
+@pytest.fixture
+def translated(configs: Path, records: Records) -> Any:
+    """A function: the ResNet-50 zoo config with assignments applied, translated."""
+    config, _ = to_mask_rcnn(
+        read_pipeline_config(configs / "zoo" / "mask_rcnn_resnet50_atrous_coco.config"), records, MaskBranch()
+    )
+
+    def apply(*assignments: str) -> Experiment:
+        changed = config
+        for assignment in assignments:
+            changed, _ = set_field(changed, assignment)
+        return translate(changed, name="x")
+
+    return apply
+
+
+@pytest.mark.parametrize("name", sorted(zoo_configs()))
+def test_zoo_configs_translate_to_their_golden_files(name: str, records: Records) -> None:
+    """To accept a change: look at it, then write the printed text into the golden file."""
+    config, _ = to_mask_rcnn(read_pipeline_config(zoo_configs()[name]), records, MaskBranch())
+    values = translate(config, name=name).values
+    print(yaml.safe_dump(values, sort_keys=False))
+    assert values == yaml.safe_load((GOLDEN / f"{name}.yaml").read_text())
+
+
+def test_every_config_of_the_project_translates(config_file: Path, records: Records) -> None:
+    config, _ = to_mask_rcnn(read_pipeline_config(config_file), records, MaskBranch())
+    experiment = translate(config, name=config_file.stem)
+    assert experiment.values["task"]["model"]["num_classes"] == 3
+    told = {entry["path"] for entry in experiment.fields["ignored"]}
+    assert told == {
+        "train_config.fine_tune_checkpoint",
+        "train_config.from_detection_checkpoint",
+        "eval_config.num_examples",
+        "eval_config.max_evals",
+        "eval_input_reader[0].shuffle",
+        "eval_input_reader[0].num_readers",
+    }
+
+
+@pytest.mark.parametrize(
+    ("assignment", "keys", "value"),
+    [
+        (f"{RCNN}.first_stage_minibatch_size=128", "task.model.first_stage.minibatch_size", 128),
+        (f"{RCNN}.second_stage_batch_size=32", "task.model.second_stage.batch_size", 32),
+        (
+            f"{RCNN}.feature_extractor.batch_norm_trainable=true",
+            "task.model.feature_extractor.batch_norm_trainable",
+            True,
+        ),
+        (
+            f"{RCNN}.image_resizer.fixed_shape_resizer={{height: 320 width: 640}}",
+            "task.model.image_resizer",
+            {"kind": "fixed_shape", "height": 320, "width": 640},
+        ),
+        (f"{RCNN}.image_resizer.identity_resizer={{}}", "task.model.image_resizer", {"kind": "identity"}),
+        ("train_config.batch_size=8", "task.train_data.global_batch_size", 8),
+        ("eval_config.batch_size=4", "task.validation_data.global_batch_size", 4),
+        ("train_config.num_steps=30", "trainer.checkpoint_interval", 30),
+        ("train_config.num_steps=30", "trainer.steps_per_loop", 30),
+        ("train_config.use_bfloat16=true", "runtime.mixed_precision_dtype", "bfloat16"),
+        ("train_config.gradient_clipping_by_norm=0", "trainer.optimizer_config.optimizer.sgd.global_clipnorm", None),
+        ("train_config.fine_tune_checkpoint=/zoo/model.ckpt", "task.init_checkpoint", "/zoo/model.ckpt"),
+        ("train_config.fine_tune_checkpoint=/zoo/model.ckpt", "task.fine_tune_checkpoint_type", "detection"),
+        ("train_input_reader.shuffle=false", "task.train_data.shuffle_buffer_size", 1),
+        ("train_input_reader.mask_type=DEFAULT", "task.train_data.mask_type", "NUMERICAL_MASKS"),
+        ("train_input_reader.tf_record_input_reader.input_path=['a', 'b']", "task.train_data.input_path", ["a", "b"]),
+    ],
+)
+def test_a_field_arrives_where_it_belongs(translated: Any, assignment: str, keys: str, value: Any) -> None:
+    found = translated(assignment).values
+    for key in keys.split("."):
+        found = found[key]
+    assert found == value
+
+
+def test_regularization_can_be_switched_off_at_once(translated: Any) -> None:
+    assignment = f"{HEAD}.fc_hyperparams.regularizer.l2_regularizer.weight=0.5"
+    second_stage = translated(assignment).values["task"]["model"]["second_stage"]
+    assert second_stage["fc_hyperparams"]["l2_weight"] == 0.5
+    second_stage = translated(assignment, "train_config.add_regularization_loss=false").values["task"]["model"][
+        "second_stage"
+    ]
+    assert second_stage["fc_hyperparams"]["l2_weight"] == 0.0
+
+
+def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
+    model = translated("model.faster_rcnn.first_stage_box_predictor_conv_hyperparams={op: CONV}").values["task"][
+        "model"
+    ]
+    initializer = model["first_stage"]["box_predictor_hyperparams"]["initializer"]
+    assert initializer == {"kind": "variance_scaling", "factor": 1.0, "uniform": True, "mode": "FAN_AVG"}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "words"),
+    [
+        (f"{RCNN}.hard_example_miner={{}}", "model.faster_rcnn.hard_example_miner", "hard example mining"),
+        (f"{RCNN}.second_stage_classification_loss={{weighted_sigmoid {{}}}}", "weighted_sigmoid", "weighted_softmax"),
+        (f"{RCNN}.second_stage_post_processing.score_converter=SIGMOID", "score_converter", "softmax"),
+        (f"{RCNN}.second_stage_post_processing.batch_non_max_suppression.soft_nms_sigma=0.5", "soft_nms_sigma", "soft"),
+        (f"{RCNN}.feature_extractor.type=faster_rcnn_nas", "feature_extractor.type", "faster_rcnn_resnet101"),
+        (f"{RCNN}.feature_extractor.first_stage_features_stride=4", "first_stage_features_stride", "8 or 16"),
+        (f"{RCNN}.image_resizer.keep_aspect_ratio_resizer.resize_method=BICUBIC", "resize_method", "bilinear"),
+        (
+            f"{RCNN}.image_resizer.conditional_shape_resizer={{}}",
+            "conditional_shape_resizer",
+            "keep_aspect_ratio_resizer",
+        ),
+        (f"{RCNN}.clip_anchors_to_image=true", "clip_anchors_to_image", "not clipped"),
+        (
+            f"{RCNN}.first_stage_anchor_generator.ssd_anchor_generator={{}}",
+            "ssd_anchor_generator",
+            "grid_anchor_generator",
+        ),
+        (f"{HEAD}.conv_hyperparams.batch_norm={{}}", "batch_norm", "normalization"),
+        (f"{HEAD}.predict_instance_masks=false", "predict_instance_masks", "mask branch"),
+        (
+            "train_config.data_augmentation_options={random_crop_image {}}",
+            "random_crop_image",
+            "random_horizontal_flip",
+        ),
+        (f"{FLIP}.probability=0.3", "probability", "0.5"),
+        (f"{OPTIMIZER}.use_moving_average=true", "use_moving_average", "=false"),
+        (f"{STEPS}.schedule[1].step=5", "schedule", "do not grow"),
+        (f"{RATE}.cosine_decay_learning_rate={{hold_base_rate_steps: 9}}", "hold_base_rate_steps", "plateau"),
+        (f"{RATE}.exponential_decay_learning_rate={{burnin_steps: 9}}", "burnin_steps", "burn-in"),
+        (f"{RATE}.exponential_decay_learning_rate={{min_learning_rate: 0.1}}", "min_learning_rate", "floor"),
+        ("train_config.num_steps=0", "num_steps", "without end"),
+        ("train_config.freeze_variables='.*BatchNorm'", "freeze_variables", "all variables are trained"),
+        ("train_config.bias_grad_multiplier=2", "bias_grad_multiplier", "common rate"),
+        ("train_input_reader.use_display_name=true", "use_display_name", "name"),
+        ("train_input_reader.external_input_reader={}", "external_input_reader", "tf_record_input_reader"),
+        ("eval_input_reader={name: 'second'}", "eval_input_reader", "exactly one"),
+        ("graph_rewriter.quantization.delay=5", "graph_rewriter", "quantization"),
+    ],
+)
+def test_what_would_change_the_result_is_refused(translated: Any, assignment: str, path: str, words: str) -> None:
+    with pytest.raises(FieldError) as caught:
+        translated(*_both_readers(assignment))
+    assert caught.value.path.endswith(path)
+    assert words in str(caught.value)
+
+
+def _both_readers(assignment: str) -> list[str]:
+    """`eval_input_reader={...}` replaces the list; two of them need two elements."""
+    if assignment.startswith("eval_input_reader={"):
+        return ["eval_input_reader=[{name: 'first'}, {name: 'second'}]"]
+    return [assignment]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path"),
+    [
+        (f"{RCNN}.use_matmul_crop_and_resize=true", "model.faster_rcnn.use_matmul_crop_and_resize"),
+        ("train_config.sync_replicas=true", "train_config.sync_replicas"),
+        ("train_config.keep_checkpoint_every_n_hours=1", "train_config.keep_checkpoint_every_n_hours"),
+        ("train_input_reader.queue_capacity=2", "train_input_reader.queue_capacity"),
+        ("eval_config.keypoint_edge={start: 1 end: 2}", "eval_config.keypoint_edge[0]"),
+        ("eval_config.super_categories={key: 'a' value: 'b'}", "eval_config.super_categories"),
+        ("eval_config.metrics_set=['coco_mask_metrics', 'lvis_mask_metrics']", "eval_config.metrics_set"),
+        (f"{RCNN}.feature_extractor.fpn={{min_level: 2}}", "model.faster_rcnn.feature_extractor.fpn"),
+    ],
+)
+def test_what_changes_nothing_is_ignored_with_a_reason(translated: Any, assignment: str, path: str) -> None:
+    plain, changed = translated(), translated(assignment)
+    assert changed.values == plain.values
+    reasons = {entry["path"]: entry["reason"] for entry in changed.fields["ignored"]}
+    assert reasons[path]
+    assert path not in changed.fields["honoured"]
+
+
+def test_every_field_that_is_set_is_accounted_for(translated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field that no part of the translation reads is refused, not dropped."""
+    monkeypatch.setattr("tasks.pipeline_config.experiment._READING", ())
+    with pytest.raises(FieldError, match=r"eval_input_reader\[0\]\.num_readers: is not supported"):
+        translated()
