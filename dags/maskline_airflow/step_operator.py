@@ -1,0 +1,188 @@
+"""The one operator of ours: it runs a step of maskline as a command in the trainer environment.
+
+Deployment settings, read from the worker's environment when a task runs (never while a DAG file is parsed):
+
+    MASKLINE_TRAINER     the command that takes a step's name and arguments;
+                         default `<repository>/.venv/bin/python -m tasks`
+    MASKLINE_WORKSPACE   the folder that runs, data sets and step logs are written to;
+                         default `<repository>/workspace`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from airflow.configuration import conf
+from airflow.sdk import BaseOperator, BaseOperatorLink, Context, ResumableJobMixin
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from maskline_airflow import local_process
+from maskline_airflow.local_process import LocalProcess
+from maskline_airflow.step_log import LogReader, as_file_name, new_try, task_folder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+USER_ERROR = 2
+"""Exit code of a step whose input a person has to mend; trying again would end the same way."""
+
+_POLL_SECONDS = 0.5
+_AIRFLOW_VARIABLES = re.compile(r"_*AIRFLOW|PYTHONPATH$|VIRTUAL_ENV$")
+"""A step must not see Airflow's secrets, nor its interpreter's paths."""
+
+
+def trainer_command() -> list[str]:
+    return shlex.split(os.environ.get("MASKLINE_TRAINER") or f"{REPOSITORY}/.venv/bin/python -m tasks")
+
+
+def workspace() -> Path:
+    return Path(os.environ.get("MASKLINE_WORKSPACE") or REPOSITORY / "workspace").absolute()
+
+
+def run_dir(run_name: str, run_id: str) -> str:
+    """The folder of a pipeline run: the name that was asked for, else one made of the DAG run's id."""
+    return str(workspace() / "runs" / (run_name or as_file_name(run_id)))
+
+
+class MlflowRunLink(BaseOperatorLink):
+    """The button of a task that opens what it wrote to MLflow."""
+
+    name = "MLflow run"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002
+        """The address as far as it is known; Airflow stores it when the task ends, the operator when it starts."""
+        return getattr(operator, "mlflow_url", None) or ""
+
+
+class StepOperator(ResumableJobMixin, BaseOperator):
+    """Runs `<trainer> <step> <arguments> <options> --result FILE` and answers with the step's result.
+
+    The result's JSON (names, paths, small numbers) is the task's XCom, and each of its `outputs` one more under its
+    own name, so that `materialize.output["dataset"]` is the path that `materialize` wrote and orders the two tasks.
+
+    The step runs in a session of its own and outlives the task. When the task is killed, the next try re-attaches to
+    the running step, or takes the result that it has left meanwhile. Marking the task failed or clearing it stops the
+    step: SIGTERM, time to write a checkpoint, then SIGKILL.
+
+    A step that ends with code 2 has told a person what to mend: the task fails at once. Any other code is retried.
+
+    :param step: name of the step, a sub-command of the trainer's command line.
+    :param arguments: positional arguments. (templated)
+    :param options: options by name, such as `--steps`; those whose value is None or empty are left out. (templated)
+    :param instance_name: shown in place of the map index when the task is mapped. (templated)
+    :param mlflow_url: where the link leads until the step's own result has an `mlflow_url`. (templated)
+    """
+
+    # In the order of rendering: arguments and options may say `task.instance_name`.
+    template_fields: Sequence[str] = ("instance_name", "arguments", "options", "mlflow_url")
+    operator_extra_links = (MlflowRunLink(),)
+    external_id_key = "step_process"
+    ui_color: ClassVar[str] = "#e8f1f8"
+
+    def __init__(
+        self,
+        *,
+        step: str,
+        arguments: Sequence[Any] = (),
+        options: Mapping[str, Any] | None = None,
+        instance_name: Any = None,
+        mlflow_url: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.step = step
+        self.arguments = list(arguments)
+        self.options = dict(options or {})
+        self.instance_name = instance_name
+        self.mlflow_url = mlflow_url
+        self._process: LocalProcess | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        self._publish_link(context)
+        result = self.execute_resumable(context)
+        # Forgotten once it is done, so that clearing the task runs the step again; what is done, the step knows itself.
+        context["task_state_store"].delete(self.external_id_key)
+        self.mlflow_url = result["summary"].get("mlflow_url") or self.mlflow_url
+        for name, path in result["outputs"].items():
+            context["ti"].xcom_push(key=name, value=path)
+        return result
+
+    def command(self) -> list[str]:
+        """The step's name, arguments and given options, as the trainer's parser gets them (but for `--result`)."""
+        given = [(name, str(value)) for name, value in self.options.items() if value is not None and value != ""]
+        return [self.step, *map(str, self.arguments), *(part for option in given for part in option)]
+
+    def submit_job(self, context: Context) -> dict[str, Any]:
+        ti = context["ti"]
+        folder = new_try(task_folder(workspace(), ti.run_id, ti.task_id, ti.map_index))
+        command = [*trainer_command(), *self.command(), "--result", str(folder / "result.json")]
+        self.log.info("Running in %s: %s", REPOSITORY, shlex.join(command))
+        self.log.info("The step's log is %s", folder / "log.txt")
+        self._process = local_process.start(command, folder, self._environment(context), REPOSITORY)
+        return self._process.to_json()
+
+    def get_job_status(self, external_id: Any, context: Context) -> str:  # noqa: ARG002
+        process = LocalProcess(**external_id)
+        status = process.status
+        if status == local_process.LOST:
+            process.kill_orphans()
+        return status
+
+    def is_job_active(self, status: str) -> bool:
+        return status == local_process.RUNNING
+
+    def is_job_succeeded(self, status: str) -> bool:
+        return status == local_process.SUCCEEDED
+
+    def poll_until_complete(self, external_id: Any, context: Context) -> dict[str, Any]:
+        """The step's result, when it has ended well. The mixin takes it from here after re-attaching."""
+        self._process = process = LocalProcess(**external_id)
+        log = LogReader(process.log)
+        while (status := process.status) == local_process.RUNNING:
+            self._print(log.new_lines())
+            time.sleep(_POLL_SECONDS)
+        self._print(log.new_lines(whole=True))
+        if status == local_process.SUCCEEDED:
+            return self.get_job_result(external_id, context)
+        tail = "\n".join(log.tail)
+        if status == local_process.LOST:
+            process.kill_orphans()
+            raise AirflowException(f"{self.step} vanished without an exit code; its last words:\n{tail}")
+        if process.exit_code == USER_ERROR:
+            raise AirflowFailException(f"{self.step} needs a person:\n{tail}")
+        raise AirflowException(f"{self.step} ended with code {process.exit_code}; its last words:\n{tail}")
+
+    def get_job_result(self, external_id: Any, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        return json.loads(LocalProcess(**external_id).result.read_text())
+
+    def on_kill(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+
+    def _publish_link(self, context: Context) -> None:
+        if self.mlflow_url:
+            context["ti"].xcom_push(key=MlflowRunLink().xcom_key, value=self.mlflow_url)
+
+    def _print(self, lines: list[str]) -> None:
+        for line in lines:
+            self.log.info(line)
+
+    def _environment(self, context: Context) -> dict[str, str]:
+        ti = context["ti"]
+        inherited = {name: value for name, value in os.environ.items() if not _AIRFLOW_VARIABLES.match(name)}
+        base_url = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
+        return inherited | {
+            "PYTHONUNBUFFERED": "1",
+            "MASKLINE_WORKSPACE": str(workspace()),
+            "MASKLINE_AIRFLOW_DAG_ID": ti.dag_id,
+            "MASKLINE_AIRFLOW_RUN_ID": ti.run_id,
+            "MASKLINE_AIRFLOW_TASK_ID": ti.task_id,
+            "MASKLINE_AIRFLOW_TRY_NUMBER": str(ti.try_number),
+            "MASKLINE_AIRFLOW_URL": f"{base_url.rstrip('/')}/dags/{ti.dag_id}/runs/{quote(ti.run_id)}",
+        }
