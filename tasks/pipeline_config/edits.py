@@ -150,11 +150,7 @@ def predict_masks(config: TrainEvalPipelineConfig, branch: MaskBranch) -> Edited
     draft = _Draft(config)
     predictor = config.model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor
     conv_depth = branch.conv_depth
-    if (
-        conv_depth is None
-        and not predictor.HasField("mask_prediction_conv_depth")
-        and not predictor.predict_instance_masks
-    ):
+    if conv_depth is None and not predictor.HasField("mask_prediction_conv_depth") and not predictor.predict_instance_masks:
         conv_depth = 0
     draft.put(f"{MASK_PREDICTOR}.predict_instance_masks", True, "adds the mask branch")
     if not predictor.HasField("conv_hyperparams"):
@@ -208,9 +204,7 @@ def count_classes(config: TrainEvalPipelineConfig, num_classes: int) -> Edited:
     return draft.done()
 
 
-def to_mask_rcnn(
-    config: TrainEvalPipelineConfig, records: Records, branch: MaskBranch
-) -> tuple[TrainEvalPipelineConfig, tuple[Edit, ...]]:
+def to_mask_rcnn(config: TrainEvalPipelineConfig, records: Records, branch: MaskBranch) -> tuple[TrainEvalPipelineConfig, tuple[Edit, ...]]:
     """The config with the six edits applied and fitted to the dataset, and each edit's report."""
     edits = []
     for title, edit in (

@@ -66,9 +66,7 @@ def translate(config: TrainEvalPipelineConfig, *, name: str) -> Experiment:
 def _only_evaluation_reader(root: Reading) -> Reading:
     readers = root.each("eval_input_reader")
     if len(readers) != 1:
-        raise FieldError(
-            "eval_input_reader", f"{len(readers)} of them; evaluation reads exactly one", "keep one eval_input_reader"
-        )
+        raise FieldError("eval_input_reader", f"{len(readers)} of them; evaluation reads exactly one", "keep one eval_input_reader")
     return readers[0]
 
 
@@ -99,9 +97,7 @@ def _start(train: Reading) -> dict[str, Any]:
     kind = train.value("fine_tune_checkpoint_type")
     if kind not in CHECKPOINT_TYPES:
         supported = ", ".join(filter(None, CHECKPOINT_TYPES))
-        raise train.error(
-            "fine_tune_checkpoint_type", f"{kind!r} is not a type of checkpoint", f"supported: {supported}"
-        )
+        raise train.error("fine_tune_checkpoint_type", f"{kind!r} is not a type of checkpoint", f"supported: {supported}")
     detection = train.value("from_detection_checkpoint")
     train.ignore("the file itself says how it is written", "fine_tune_checkpoint_version")
     return {
@@ -145,9 +141,7 @@ def _data(reader: Reading) -> dict[str, Any]:
     reader.require("num_additional_channels", 0, "the backbones take three channels")
     reader.require("load_multiclass_scores", False, "soft labels are not supported")
     reader.require("load_context_features", False, "context features are not supported")
-    reader.require(
-        "input_type", _or_default(reader, "input_type", "INPUT_DEFAULT", "TF_EXAMPLE"), "records hold tf.Example"
-    )
+    reader.require("input_type", _or_default(reader, "input_type", "INPUT_DEFAULT", "TF_EXAMPLE"), "records hold tf.Example")
     reader.require("use_display_name", False, "classes are matched by `name` of the label map")
     reader.require("expand_labels_hierarchy", False, "labels are taken as they are")
     reader.refuse("datasets are read in proportion to their size", "sample_from_datasets_weights")
@@ -224,9 +218,7 @@ def _account_for_the_rest(train: Reading) -> None:
     train.ignore("padding never counts as an object", "unpad_groundtruth_tensors")
     train.ignore("what is logged, not what is trained", "retain_original_images", "summarize_gradients")
     train.ignore("variables exist before they are restored", "run_fine_tune_checkpoint_dummy_computation")
-    train.ignore(
-        "tf.data tunes reading by itself", "batch_queue_capacity", "num_batch_queue_threads", "prefetch_queue_capacity"
-    )
+    train.ignore("tf.data tunes reading by itself", "batch_queue_capacity", "num_batch_queue_threads", "prefetch_queue_capacity")
 
 
 def _account_for_evaluation(evaluation: Reading) -> None:

@@ -23,9 +23,7 @@ def translate_model(model: Reading, *, with_regularization: bool) -> dict[str, A
     """
     _refuse_variants(model)
     predictor = model.inside("second_stage_box_predictor")
-    head = predictor.inside(
-        predictor.choose("box_predictor_oneof", ("mask_rcnn_box_predictor",), "second-stage box predictor")
-    )
+    head = predictor.inside(predictor.choose("box_predictor_oneof", ("mask_rcnn_box_predictor",), "second-stage box predictor"))
     _check_head(head)
     if model.value("number_of_stages") == 3 and not head.value("predict_instance_masks"):
         raise head.error("predict_instance_masks", "three stages need a mask branch", "set it to true")
@@ -156,9 +154,7 @@ def _feature_extractor(extractor: Reading) -> dict[str, Any]:
 
 
 def _anchors(generator: Reading) -> dict[str, Any]:
-    grid = generator.inside(
-        generator.choose("anchor_generator_oneof", ("grid_anchor_generator",), "first-stage anchor generator")
-    )
+    grid = generator.inside(generator.choose("anchor_generator_oneof", ("grid_anchor_generator",), "first-stage anchor generator"))
     sizes = ("height", "width", "height_stride", "width_stride", "height_offset", "width_offset")
     anchors = {name: grid.value(name) for name in (*sizes, "scales", "aspect_ratios")}
     for name in ("scales", "aspect_ratios"):
@@ -195,9 +191,7 @@ def _hyperparams(hyperparams: Reading, op: str, *, activation_is_used: bool) -> 
         hyperparams.require("activation", "RELU", "the mask branch's activation is a plain ReLU")
     else:
         hyperparams.ignore("these layers have an activation of their own, as in the original", "activation")
-    hyperparams.refuse(
-        "heads with normalization layers are not supported", "batch_norm", "sync_batch_norm", "group_norm"
-    )
+    hyperparams.refuse("heads with normalization layers are not supported", "batch_norm", "sync_batch_norm", "group_norm")
     hyperparams.ignore("there are no depthwise layers here", "regularize_depthwise")
     hyperparams.ignore("these layers always have a bias", "force_use_bias")
     return {

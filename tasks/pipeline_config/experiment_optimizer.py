@@ -59,9 +59,7 @@ def _manual_steps(schedule: Reading) -> dict[str, Any]:
     points = [(point.value("step"), point.value("learning_rate")) for point in schedule.each("schedule")]
     warmup = schedule.value("warmup")
     if not points:
-        raise schedule.error(
-            "schedule", "has no step", "add schedule { step: ... learning_rate: ... }, or use a constant rate"
-        )
+        raise schedule.error("schedule", "has no step", "add schedule { step: ... learning_rate: ... }, or use a constant rate")
     steps = [step for step, _ in points]
     if steps != sorted(set(steps)):
         raise schedule.error("schedule", f"the steps {steps} do not grow", "order them")

@@ -133,9 +133,7 @@ def follow(config: Message, path: str) -> tuple[Message, FieldDescriptor, int | 
             raise unknown_field(descriptor_of(message), walked, name)
         walked = joined(walked, part)
         if index is not None and not (field.is_repeated and index < len(getattr(message, name))):
-            raise FieldError(
-                walked, "there is no such element", f"the config has {_count(message, field)} of {name}, counted from 0"
-            )
+            raise FieldError(walked, "there is no such element", f"the config has {_count(message, field)} of {name}, counted from 0")
         if position == len(parts) - 1:
             return message, field, index
         if not is_message(field):

@@ -51,9 +51,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", "give the path of a pipeline.config") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read as text: {error}", "give the path of a pipeline.config in text format"
-        ) from error
+        raise UserError(f"{path} cannot be read as text: {error}", "give the path of a pipeline.config in text format") from error
 
 
 def parse_pipeline_config(text: str, source: str) -> TrainEvalPipelineConfig:
@@ -98,9 +96,7 @@ def set_field(config: TrainEvalPipelineConfig, assignment: str) -> tuple[TrainEv
     path, separator, value = assignment.partition("=")
     path, value = path.strip(), value.strip()
     if not separator or not path or not value:
-        raise UserError(
-            f"--set {assignment}: not of the form path=value", "for example --set model.faster_rcnn.num_classes=3"
-        )
+        raise UserError(f"--set {assignment}: not of the form path=value", "for example --set model.faster_rcnn.num_classes=3")
     changed = TrainEvalPipelineConfig()
     changed.CopyFrom(config)
     try:
@@ -157,7 +153,7 @@ def _family_of_unparsable(text: str) -> FieldError | None:
     config = TrainEvalPipelineConfig()
     try:
         text_format.Parse(text, config, allow_unknown_field=True)
-    except text_format.ParseError:
+    except (text_format.ParseError, RecursionError):  # the latter: unknown messages nested without end
         return None
     if config.model.WhichOneof("model") in (None, "faster_rcnn"):
         return None
@@ -204,12 +200,10 @@ def _explained(message: str, field: FieldDescriptor | None, path: str) -> FieldE
     """What the text-format parser complains of, in terms of the field it was reading."""
     no_value = _NO_VALUE.search(message)
     if field is not None and field.enum_type is not None and no_value:
-        return FieldError(
-            path, f"{no_value[1]} is not a value of it", nearest(no_value[1], field.enum_type.values_by_name)
-        )
+        return FieldError(path, f"{_cut(no_value[1])} is not a value of it", nearest(no_value[1], field.enum_type.values_by_name))
     bad = _BAD_VALUE.search(message)
     if field is not None and not is_message(field) and bad:
-        return FieldError(path, f"{bad[1]} is out of range or of another type", f"write {_type_text(field)}")
+        return FieldError(path, f"{_cut(bad[1])} is out of range or of another type", f"write {_type_text(field)}")
     if 'Expected "true" or "false"' in message:
         return FieldError(path, "this is a switch", "write true or false")
     unknown = _NO_FIELD.search(message)
@@ -219,10 +213,12 @@ def _explained(message: str, field: FieldDescriptor | None, path: str) -> FieldE
         return FieldError(path, "is given twice", "keep one of the two")
     if "another member of oneof" in message:
         return FieldError(path, "only one of its kind can be given", "keep one of them")
-    plain = _QUOTED_LINE.sub("", message).rstrip(".")
-    return FieldError(
-        path, plain.replace("maskline.pipeline.", ""), "correct the text; the format is name: value and name { ... }"
-    )
+    plain = _cut(_QUOTED_LINE.sub("", message).rstrip("."))
+    return FieldError(path, plain.replace("maskline.pipeline.", ""), "correct the text; the format is name: value and name { ... }")
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= 120 else f"{words[:117]}..."
 
 
 def _type_text(field: FieldDescriptor) -> str:

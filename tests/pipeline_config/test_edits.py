@@ -54,9 +54,7 @@ def differences(ours: TrainEvalPipelineConfig, theirs: TrainEvalPipelineConfig) 
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_an_edited_faster_rcnn_is_its_zoo_twin_but_for_what_the_guide_leaves_open(
-    name: str, configs: Path, records: Records
-) -> None:
+def test_an_edited_faster_rcnn_is_its_zoo_twin_but_for_what_the_guide_leaves_open(name: str, configs: Path, records: Records) -> None:
     twin, (height, width, layers), more = TWINS[name]
     edited, _ = to_mask_rcnn(
         read_pipeline_config(configs / "faster_rcnn" / f"{name}.config"),
@@ -128,9 +126,7 @@ def test_edits_applied_again_change_nothing(config_file: Path, records: Records)
         (MaskBranch(33, 33, 256, 4), (33, 33, 256, 4)),
     ],
 )
-def test_mask_branch_of_a_fresh_conversion(
-    branch: MaskBranch, expected: tuple[int, ...], configs: Path, records: Records
-) -> None:
+def test_mask_branch_of_a_fresh_conversion(branch: MaskBranch, expected: tuple[int, ...], configs: Path, records: Records) -> None:
     config = read_pipeline_config(configs / "faster_rcnn" / "faster_rcnn_resnet50_coco.config")
     edited, _ = to_mask_rcnn(config, records, branch)
     head = edited.model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor

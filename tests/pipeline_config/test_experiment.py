@@ -26,9 +26,7 @@ STEPS = f"{RATE}.manual_step_learning_rate"
 @pytest.fixture
 def translated(configs: Path, records: Records) -> Any:
     """A function: the ResNet-50 zoo config with assignments applied, translated."""
-    config, _ = to_mask_rcnn(
-        read_pipeline_config(configs / "zoo" / "mask_rcnn_resnet50_atrous_coco.config"), records, MaskBranch()
-    )
+    config, _ = to_mask_rcnn(read_pipeline_config(configs / "zoo" / "mask_rcnn_resnet50_atrous_coco.config"), records, MaskBranch())
 
     def apply(*assignments: str) -> Experiment:
         changed = config
@@ -103,16 +101,12 @@ def test_regularization_can_be_switched_off_at_once(translated: Any) -> None:
     assignment = f"{HEAD}.fc_hyperparams.regularizer.l2_regularizer.weight=0.5"
     second_stage = translated(assignment).values["task"]["model"]["second_stage"]
     assert second_stage["fc_hyperparams"]["l2_weight"] == 0.5
-    second_stage = translated(assignment, "train_config.add_regularization_loss=false").values["task"]["model"][
-        "second_stage"
-    ]
+    second_stage = translated(assignment, "train_config.add_regularization_loss=false").values["task"]["model"]["second_stage"]
     assert second_stage["fc_hyperparams"]["l2_weight"] == 0.0
 
 
 def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
-    model = translated("model.faster_rcnn.first_stage_box_predictor_conv_hyperparams={op: CONV}").values["task"][
-        "model"
-    ]
+    model = translated("model.faster_rcnn.first_stage_box_predictor_conv_hyperparams={op: CONV}").values["task"]["model"]
     initializer = model["first_stage"]["box_predictor_hyperparams"]["initializer"]
     assert initializer == {"kind": "variance_scaling", "factor": 1.0, "uniform": True, "mode": "FAN_AVG"}
 

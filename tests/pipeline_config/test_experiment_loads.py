@@ -79,17 +79,13 @@ SCHEDULES: dict[str, Callable[[int], float]] = {
     "manual_step_learning_rate { initial_learning_rate: 0.01 warmup: true schedule { step: 10 learning_rate: 0.3 } "
     "schedule { step: 20 learning_rate: 0.03 } }": manual_steps_with_warmup,
     "exponential_decay_learning_rate { initial_learning_rate: 0.4 decay_steps: 8 decay_factor: 0.5 }": exponential,
-    "exponential_decay_learning_rate { initial_learning_rate: 0.4 decay_steps: 8 decay_factor: 0.5 "
-    "staircase: false }": exponential_smooth,
-    "cosine_decay_learning_rate { learning_rate_base: 0.2 total_steps: 30 warmup_learning_rate: 0.02 "
-    "warmup_steps: 10 }": cosine,
+    "exponential_decay_learning_rate { initial_learning_rate: 0.4 decay_steps: 8 decay_factor: 0.5 staircase: false }": exponential_smooth,
+    "cosine_decay_learning_rate { learning_rate_base: 0.2 total_steps: 30 warmup_learning_rate: 0.02 warmup_steps: 10 }": cosine,
 }
 
 
 def optimizer_config(records: Records, tmp_path: Path, *assignments: str) -> Any:
-    config, _ = to_mask_rcnn(
-        read_pipeline_config(zoo_configs()["mask_rcnn_resnet50_atrous_coco"]), records, MaskBranch()
-    )
+    config, _ = to_mask_rcnn(read_pipeline_config(zoo_configs()["mask_rcnn_resnet50_atrous_coco"]), records, MaskBranch())
     for assignment in assignments:
         config, _ = set_field(config, assignment)
     file = tmp_path / "experiment.yaml"
@@ -100,9 +96,7 @@ def optimizer_config(records: Records, tmp_path: Path, *assignments: str) -> Any
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda text: text.split(" ")[0])
 def test_learning_rates_are_the_original_s_at_every_step(schedule: str, records: Records, tmp_path: Path) -> None:
     """Against the original's formulas, written down here by hand; steps 0 to 35 pass every change of rate."""
-    config = optimizer_config(
-        records, tmp_path, f"train_config.optimizer.momentum_optimizer.learning_rate={{{schedule}}}"
-    )
+    config = optimizer_config(records, tmp_path, f"train_config.optimizer.momentum_optimizer.learning_rate={{{schedule}}}")
     rate = optimization.OptimizerFactory(config).build_learning_rate()
     found = [float(rate(tf.constant(step)) if callable(rate) else rate) for step in range(36)]
     assert found == pytest.approx([SCHEDULES[schedule](step) for step in range(36)], rel=1e-5, abs=1e-8)

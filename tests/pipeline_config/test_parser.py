@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -37,9 +40,7 @@ def test_absent_fields_have_the_original_s_defaults() -> None:
     assert not config.model.faster_rcnn.feature_extractor.batch_norm_trainable
     reader = config.train_input_reader
     assert (reader.max_number_of_boxes, reader.shuffle_buffer_size) == (100, 2048)
-    assert reader.DESCRIPTOR.fields_by_name["mask_type"].enum_type.values_by_number[reader.mask_type].name == (
-        "NUMERICAL_MASKS"
-    )
+    assert reader.DESCRIPTOR.fields_by_name["mask_type"].enum_type.values_by_number[reader.mask_type].name == ("NUMERICAL_MASKS")
     assert config.train_config.optimizer.use_moving_average
 
 
@@ -163,9 +164,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("train_input_reader.mask_type=NUMERICAL_MASKS", None, "PNG_MASKS", "NUMERICAL_MASKS"),
     ],
 )
-def test_set_field_tells_what_was_and_what_is(
-    configs: Path, assignment: str, path: str | None, before: str, after: str
-) -> None:
+def test_set_field_tells_what_was_and_what_is(configs: Path, assignment: str, path: str | None, before: str, after: str) -> None:
     config = read_pipeline_config(configs / "zoo" / "mask_rcnn_resnet50_atrous_coco.config")
     kept = TrainEvalPipelineConfig()
     kept.CopyFrom(config)
@@ -238,3 +237,23 @@ def test_positions_see_through_strings_comments_and_lists() -> None:
 def test_shortest_is_the_decimal_that_was_written(value: float) -> None:
     config = parse_pipeline_config(f"{SMALL} train_config {{ gradient_clipping_by_norm: {value} }}", "x")
     assert shortest(config.train_config.gradient_clipping_by_norm) == value
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_broken_text_is_refused_never_with_a_traceback(config_file: Path, seed: int) -> None:
+    """Tokens of a good file deleted, doubled, exchanged, or replaced by what means trouble."""
+    trouble = ["", "{", "}", ":", '"', "-1", "nan", "1e400", "9" * 40, "ssd", "\\", "\x00", "[", "]", "<", "0x", "é"]
+    tokens = re.findall(r"\s+|\w+|.", config_file.read_text())
+    chance = random.Random(seed)
+    for _ in range(12):
+        broken = list(tokens)
+        for _ in range(chance.randint(1, 3)):
+            broken[chance.randrange(len(broken))] = chance.choice([*trouble, chance.choice(tokens)])
+        with contextlib.suppress(UserError):
+            config = parse_pipeline_config("".join(broken), "x.config")
+            assert parse_pipeline_config(print_pipeline_config(config), "printed") == config
+
+
+def test_unknown_messages_nested_without_end_are_refused() -> None:
+    message, _ = refusal("model { ssd " + "{ x " * 5000)
+    assert "model.ssd has no field x" in message

@@ -1,0 +1,205 @@
+"""The convert step and its command: files, reruns, and bad input that leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.convert import convert
+from tasks.errors import UserError
+from tasks.pipeline_config.edits import MaskBranch
+from tasks.pipeline_config.parser import read_pipeline_config
+from tasks.workspace import DatasetDir, ModelDir, read_json, write_json
+
+ZOO = "mask_rcnn_resnet50_atrous_coco"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def split(name: str) -> dict[str, Any]:
+    return {
+        "shards": [f"{name}.record-00000-of-00001"],
+        "pattern": f"{name}.record-?????-of-00001",
+        "images": 4,
+        "empty_images": 1,
+        "objects": 6,
+        "crowd_objects": 0,
+        "objects_per_category": {"hazelnut": 4, "date": 2},
+    }
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> DatasetDir:
+    """A dataset of two categories with ids 1 and 3, so of three classes; its manifest only."""
+    folder = DatasetDir(tmp_path / "nuts")
+    manifest = {
+        "format_version": 1,
+        "name": "nuts",
+        "digest": "0" * 64,
+        "mask_type": "PNG_MASKS",
+        "categories": [{"id": 1, "name": "hazelnut"}, {"id": 3, "name": "date"}],
+        "splits": {"train": split("train"), "val": split("val")},
+    }
+    write_json(folder.manifest, manifest)
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelDir:
+    return ModelDir(tmp_path / "run" / ZOO)
+
+
+def test_a_zoo_config_becomes_an_experiment_on_the_dataset(dataset: DatasetDir, model: ModelDir) -> None:
+    result = convert(ZOO, dataset, model)
+    assert result.status == "done"
+    assert result.summary["config"] == ZOO
+    assert result.outputs["experiment"] == str(model.experiment)
+    config = read_pipeline_config(model.pipeline_config)
+    assert config.model.faster_rcnn.num_classes == 3
+    assert list(config.train_input_reader.tf_record_input_reader.input_path) == [str(dataset.root / "train.record-?????-of-00001")]
+    task = yaml.safe_load(model.experiment.read_text())["task"]
+    assert task["name"] == ZOO
+    assert task["model"]["num_classes"] == 3
+    assert task["validation_data"]["input_path"] == str(dataset.root / "val.record-?????-of-00001")
+    assert task["train_data"]["label_map_path"] == str(dataset.label_map)
+    assert task["init_checkpoint"] == ""
+    report = read_json(model.conversion_report)
+    assert report["dataset_digest"] == "0" * 64
+    assert [edit["edit"][:2] for edit in report["edits"]][:6] == ["1.", "2.", "3.", "4.", "5.", "6."]
+    ignored = {entry["path"]: entry["reason"] for entry in report["fields"]["ignored"]}
+    assert ignored["train_config.fine_tune_checkpoint"] == ("no checkpoint is configured: training starts from scratch")
+
+
+def test_what_it_writes_converts_to_itself(dataset: DatasetDir, model: ModelDir, tmp_path: Path) -> None:
+    convert(ZOO, dataset, model)
+    again = ModelDir(tmp_path / "again")
+    convert(str(model.pipeline_config), dataset, again)
+    assert again.pipeline_config.read_text() == model.pipeline_config.read_text()
+    assert all(edit["changes"] == [] for edit in read_json(again.conversion_report)["edits"])
+
+
+def test_the_same_inputs_are_skipped_and_other_ones_are_not(dataset: DatasetDir, model: ModelDir) -> None:
+    convert(ZOO, dataset, model)
+    written = model.experiment.stat().st_mtime_ns
+    assert convert(ZOO, dataset, model).status == "skipped"
+    assert model.experiment.stat().st_mtime_ns == written
+    assert convert(ZOO, dataset, model, assignments=["train_config.num_steps=7"]).status == "done"
+    assert yaml.safe_load(model.experiment.read_text())["trainer"]["train_steps"] == 7
+    assert convert(ZOO, dataset, model).status == "done"
+    model.experiment.unlink()
+    assert convert(ZOO, dataset, model).status == "done"
+
+
+def test_a_rerun_keeps_what_training_left(dataset: DatasetDir, model: ModelDir) -> None:
+    convert(ZOO, dataset, model)
+    checkpoint = model.train / "ckpt-5.index"
+    checkpoint.parent.mkdir()
+    checkpoint.write_text("weights")
+    convert(ZOO, dataset, model, assignments=["train_config.num_steps=7"])
+    assert checkpoint.read_text() == "weights"
+
+
+def test_mask_branch_and_overrides_reach_the_experiment(dataset: DatasetDir, model: ModelDir) -> None:
+    file = CONFIGS / "faster_rcnn" / "faster_rcnn_resnet101_coco.config"
+    convert(
+        str(file),
+        dataset,
+        model,
+        assignments=["train_config.batch_size=2", "train_config.batch_size=3"],
+        branch=MaskBranch(height=28, width=14, conv_depth=64, conv_layers=3),
+    )
+    task = yaml.safe_load(model.experiment.read_text())["task"]
+    assert task["name"] == "faster_rcnn_resnet101_coco"
+    head = task["model"]["mask_head"]
+    assert (head["height"], head["width"], head["conv_depth"], head["num_conv_layers"]) == (28, 14, 64, 3)
+    assert task["train_data"]["global_batch_size"] == 3
+    overrides = read_json(model.conversion_report)["overrides"]
+    assert [(change["before"], change["after"]) for change in overrides] == [("1", "2"), ("2", "3")]
+
+
+@pytest.mark.parametrize(
+    ("assignments", "words"),
+    [
+        (["model.faster_rcnn.num_classes=2"], "less than the 3 classes"),
+        (["train_config.optimizer.use_moving_average=true"], "moving average"),
+        (["model.faster_rcnn.num_clases=3"], "num_clases"),
+    ],
+)
+def test_bad_overrides_leave_nothing_behind(dataset: DatasetDir, model: ModelDir, assignments: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        convert(ZOO, dataset, model, assignments=assignments)
+    assert not model.root.exists()
+
+
+def test_a_refused_field_is_shown_where_it_stands(dataset: DatasetDir, model: ModelDir, tmp_path: Path) -> None:
+    text = (CONFIGS / "zoo" / f"{ZOO}.config").read_text()
+    file = tmp_path / "mine.config"
+    file.write_text(text.replace("    initial_crop_size: 14\n", "    initial_crop_size: 14\n    hard_example_miner {}\n"))
+    line = file.read_text().splitlines().index("    hard_example_miner {}") + 1
+    with pytest.raises(UserError, match=rf"mine\.config:{line}:5: model\.faster_rcnn\.hard_example_miner: "):
+        convert(str(file), dataset, model)
+
+
+@pytest.mark.parametrize(
+    ("branch", "words"),
+    [
+        ({"height": 0}, "mask height 0 is out of range\n  fix: give a value from 1 to 4096"),
+        ({"conv_depth": -1}, "mask conv_depth -1 is out of range"),
+    ],
+)
+def test_mask_branch_out_of_range(branch: dict[str, int], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        MaskBranch(**branch)
+
+
+def maskline(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "tasks", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_command_writes_its_result_and_needs_no_tensorflow(dataset: DatasetDir, model: ModelDir, tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    arguments = ["convert", ZOO, "--dataset", str(dataset.root), "--output", str(model.root), "--result", str(result)]
+    arguments += ["--set", "train_config.num_steps=7", "--mask-height", "21"]
+    code = f"import sys; sys.argv = {['maskline', *arguments]!r}\nfrom tasks.cli import main\nimport atexit\n"
+    code += "atexit.register(lambda: print('tensorflow' in sys.modules, file=sys.stderr))\nmain()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == ["False"]
+    answer = json.loads(result.read_text())
+    assert (answer["step"], answer["status"], answer["outputs"]["model"]) == ("convert", "done", str(model.root))
+    experiment = yaml.safe_load(model.experiment.read_text())
+    assert experiment["trainer"]["train_steps"] == 7
+    assert experiment["task"]["model"]["mask_head"]["height"] == 21
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("mask_rcnn_resnet5_atrous_coco", "did you mean mask_rcnn_resnet50_atrous_coco?"),
+        ("ssd", "models of the ssd family are not supported"),
+        ("broken", "broken.config:2:3: model.faster_rcn: model has no field faster_rcn"),
+    ],
+)
+def test_bad_input_ends_with_code_2_and_nothing_written(
+    dataset: DatasetDir, model: ModelDir, tmp_path: Path, config: str, words: str
+) -> None:
+    (tmp_path / "ssd.config").write_text("model { ssd { num_classes: 90 matcher { argmax_matcher {} } } }")
+    (tmp_path / "broken.config").write_text("model {\n  faster_rcn { num_classes: 3 }\n}")
+    file = tmp_path / f"{config}.config"
+    named = str(file) if file.exists() else config
+    done = maskline("convert", named, "--dataset", str(dataset.root), "--output", str(model.root))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "fix: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not model.root.exists()
+
+
+def test_a_dataset_that_is_not_there_is_named(model: ModelDir, tmp_path: Path) -> None:
+    done = maskline("convert", ZOO, "--dataset", str(tmp_path / "gone"), "--output", str(model.root))
+    assert done.returncode == 2
+    assert f"{tmp_path / 'gone' / 'manifest.json'} does not exist" in done.stderr
