@@ -183,7 +183,7 @@ def mask_rcnn_zoo() -> cfg.ExperimentConfig:
             optimizer_config=optimization.OptimizationConfig(
                 {
                     "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9, "global_clipnorm": 10.0}},
-                    "learning_rate": {"type": "stepwise", "stepwise": {"boundaries": [], "values": [0.0003]}},
+                    "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.0003}},
                 }
             )
         ),

@@ -135,8 +135,10 @@ def _image_resizer(resizer: Reading) -> dict[str, Any]:
 def _feature_extractor(extractor: Reading) -> dict[str, Any]:
     kind = extractor.value("type")
     if kind not in FEATURE_EXTRACTORS:
-        names = ", ".join(FEATURE_EXTRACTORS)
-        raise extractor.error("type", f"the feature extractor {kind!r} is not supported", f"supported: {names}")
+        fix = f"supported: {', '.join(FEATURE_EXTRACTORS)}"
+        if kind.removesuffix("_keras") in FEATURE_EXTRACTORS:
+            fix = f"for the TF1 build of the same network: --set {extractor.path}.type={kind.removesuffix('_keras')}"
+        raise extractor.error("type", f"the feature extractor {kind!r} is not supported", fix)
     stride = extractor.value("first_stage_features_stride")
     if stride not in (8, 16):
         raise extractor.error("first_stage_features_stride", f"{stride} is neither 8 nor 16", "write 8 or 16")

@@ -12,7 +12,8 @@ AVERAGING = "a moving average of the weights is not kept"
 def translate_optimizer(optimizer: Reading, global_clipnorm: float) -> dict[str, Any]:
     """The `trainer.optimizer_config` mapping; `global_clipnorm` 0 does not clip.
 
-    Raises FieldError for a rule or schedule that Model Garden has no equal of.
+    Raises FieldError for a rule or schedule that Model Garden has no equal of. RMSProp is Keras's, whose running mean of
+    squares starts at 0 where TF1's started at 1: equal after the first few steps.
     """
     # The language switches averaging on unless told otherwise, so its absence is a decision too.
     optimizer.require("use_moving_average", False, AVERAGING)

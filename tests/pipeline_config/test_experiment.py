@@ -119,6 +119,11 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
         (f"{RCNN}.second_stage_post_processing.score_converter=SIGMOID", "score_converter", "softmax"),
         (f"{RCNN}.second_stage_post_processing.batch_non_max_suppression.soft_nms_sigma=0.5", "soft_nms_sigma", "soft"),
         (f"{RCNN}.feature_extractor.type=faster_rcnn_nas", "feature_extractor.type", "faster_rcnn_resnet101"),
+        (
+            f"{RCNN}.feature_extractor.type=faster_rcnn_resnet101_keras",
+            "feature_extractor.type",
+            "--set model.faster_rcnn.feature_extractor.type=faster_rcnn_resnet101",
+        ),
         (f"{RCNN}.feature_extractor.first_stage_features_stride=4", "first_stage_features_stride", "8 or 16"),
         (f"{RCNN}.image_resizer.keep_aspect_ratio_resizer.resize_method=BICUBIC", "resize_method", "bilinear"),
         (
