@@ -62,9 +62,7 @@ def convert_command(
     mask_conv_depth: Annotated[
         int | None, typer.Option(help="Channels of the mask branch; 0 derives them from the number of classes.")
     ] = None,
-    mask_conv_layers: Annotated[
-        int | None, typer.Option(help="Convolutions of the mask branch, counting the last.")
-    ] = None,
+    mask_conv_layers: Annotated[int | None, typer.Option(help="Convolutions of the mask branch, counting the last.")] = None,
     result: ResultOption = None,
 ) -> None:
     """Make a pipeline.config a Mask R-CNN experiment on a dataset."""
@@ -74,6 +72,38 @@ def convert_command(
 
     branch = MaskBranch(mask_height, mask_width, mask_conv_depth, mask_conv_layers)
     answer(convert(config, DatasetDir(dataset), ModelDir(output), assignments=assignments or (), branch=branch), result)
+
+
+@app.command("train")
+def train_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a converted model.")],
+    image_size: Annotated[int | None, typer.Option(help="Short side of the resized image, pixels.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step, over all GPUs.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="First value of the schedule; later ones keep their proportion.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = None,
+    proposals: Annotated[int | None, typer.Option(help="Proposals per image at inference, and at most sampled in training.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of initial weights, order and sampling.")] = None,
+    result: ResultOption = None,
+) -> None:
+    """Train a converted model, or go on with it."""
+    from tasks.train import Overrides, train
+    from tasks.workspace import ModelDir
+
+    overrides = Overrides(image_size, steps, batch_size, learning_rate, precision, proposals, seed)
+    answer(train(ModelDir(model.absolute()), overrides), result)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    result: ResultOption = None,
+) -> None:
+    """Measure COCO box and mask AP of a trained model on the validation records."""
+    from tasks.evaluate import evaluate
+    from tasks.workspace import ModelDir
+
+    answer(evaluate(ModelDir(model.absolute())), result)
 
 
 def main() -> None:

@@ -19,9 +19,7 @@ class BoxHead(tf_keras.Model):
         self.box_encodings = fully_connected(
             self._box_classes * 4, "SecondStageBoxPredictor/BoxEncodingPredictor", second_stage.fc_hyperparams
         )
-        self.classes = fully_connected(
-            num_classes + 1, "SecondStageBoxPredictor/ClassPredictor", second_stage.fc_hyperparams
-        )
+        self.classes = fully_connected(num_classes + 1, "SecondStageBoxPredictor/ClassPredictor", second_stage.fc_hyperparams)
         for predictor in (self.box_encodings, self.classes):
             predictor.build((None, channels))
 

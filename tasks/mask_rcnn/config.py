@@ -197,6 +197,11 @@ def load_experiment(path: Path) -> cfg.ExperimentConfig:
         values: dict[str, Any] = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", "write it with `maskline convert`") from error
+    return experiment_from(values, path)
+
+
+def experiment_from(values: dict[str, Any], path: Path) -> cfg.ExperimentConfig:
+    """The experiment of a nested mapping that was read from `path`; refuses fields that no part of it has."""
     experiment = exp_factory.get_exp_config(EXPERIMENT)
     try:
         experiment.override(values, is_strict=True)

@@ -20,9 +20,7 @@ def kernel_initializer(initializer: config.Initializer) -> tf_keras.initializers
             mode=initializer.mode.lower(),
             distribution="uniform" if initializer.uniform else "truncated_normal",
         )
-    raise UserError(
-        f"initializer kind {initializer.kind!r} is unknown", "use truncated_normal, random_normal or variance_scaling"
-    )
+    raise UserError(f"initializer kind {initializer.kind!r} is unknown", "use truncated_normal, random_normal or variance_scaling")
 
 
 def _regularizer(hyperparams: config.Hyperparams) -> tf_keras.regularizers.Regularizer | None:
@@ -30,9 +28,7 @@ def _regularizer(hyperparams: config.Hyperparams) -> tf_keras.regularizers.Regul
     return tf_keras.regularizers.L2(hyperparams.l2_weight / 2) if hyperparams.l2_weight else None
 
 
-def convolution(
-    filters: int, kernel: int, scope: str, hyperparams: config.Hyperparams, *, rate: int = 1
-) -> tf_keras.layers.Conv2D:
+def convolution(filters: int, kernel: int, scope: str, hyperparams: config.Hyperparams, *, rate: int = 1) -> tf_keras.layers.Conv2D:
     """SAME convolution [N, h, w, C] -> [N, h, w, filters], stride 1, without activation."""
     return tf_keras.layers.Conv2D(
         filters,

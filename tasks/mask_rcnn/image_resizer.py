@@ -50,9 +50,9 @@ def resize_image(image: tf.Tensor, resizer: config.ImageResizer) -> tuple[tf.Ten
 def resize_masks(masks: tf.Tensor, resizer: config.ImageResizer) -> tf.Tensor:
     """Masks [N, H, W] of any number type on the grid of the resized (and padded) image, nearest neighbour: [N, h, w]."""
     size = resized_shape(tf.shape(masks)[1], tf.shape(masks)[2], resizer)
-    resized = tf.raw_ops.ResizeNearestNeighbor(
-        images=masks[..., tf.newaxis], size=size, align_corners=False, half_pixel_centers=False
-    )[..., 0]
+    resized = tf.raw_ops.ResizeNearestNeighbor(images=masks[..., tf.newaxis], size=size, align_corners=False, half_pixel_centers=False)[
+        ..., 0
+    ]
     return _pad(resized, size, resizer, channels_last=False)
 
 

@@ -35,8 +35,7 @@ def rpn_losses(outputs: dict[str, tf.Tensor], first_stage: config.FirstStage) ->
     return {
         RPN_LOCALIZATION: first_stage.localization_loss_weight
         * tf.reduce_mean(tf.reduce_sum(localization * box_weights, axis=1) / normalizer),
-        RPN_OBJECTNESS: first_stage.objectness_loss_weight
-        * tf.reduce_mean(tf.reduce_sum(objectness * sampled, axis=1) / normalizer),
+        RPN_OBJECTNESS: first_stage.objectness_loss_weight * tf.reduce_mean(tf.reduce_sum(objectness * sampled, axis=1) / normalizer),
     }
 
 
@@ -60,10 +59,8 @@ def box_losses(outputs: dict[str, tf.Tensor], second_stage: config.SecondStage) 
     classification = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
     classification = classification * outputs["target_class_weights"] * valid
     return {
-        BOX_LOCALIZATION: second_stage.localization_loss_weight
-        * tf.reduce_mean(tf.reduce_sum(localization, axis=1) / normalizer),
-        BOX_CLASSIFICATION: second_stage.classification_loss_weight
-        * tf.reduce_mean(tf.reduce_sum(classification, axis=1) / normalizer),
+        BOX_LOCALIZATION: second_stage.localization_loss_weight * tf.reduce_mean(tf.reduce_sum(localization, axis=1) / normalizer),
+        BOX_CLASSIFICATION: second_stage.classification_loss_weight * tf.reduce_mean(tf.reduce_sum(classification, axis=1) / normalizer),
     }
 
 

@@ -174,9 +174,7 @@ class MaskRCNN(tf_keras.Model):
         def one(image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
             targets = rpn_targets(anchors, _unpadded(*image))
             objects = targets.matches >= 0
-            sampled = sample(
-                objects, targets.class_weights > 0, first_stage.minibatch_size, first_stage.positive_balance_fraction
-            )
+            sampled = sample(objects, targets.class_weights > 0, first_stage.minibatch_size, first_stage.positive_balance_fraction)
             return (
                 targets.box_encodings,
                 targets.box_weights,

@@ -22,9 +22,7 @@ class RegionProposalNetwork(tf_keras.Model):
             hyperparams,
             rate=first_stage.atrous_rate,
         )
-        self.box_encodings = convolution(
-            anchors_per_cell * 4, 1, "FirstStageBoxPredictor/BoxEncodingPredictor", hyperparams
-        )
+        self.box_encodings = convolution(anchors_per_cell * 4, 1, "FirstStageBoxPredictor/BoxEncodingPredictor", hyperparams)
         self.objectness = convolution(anchors_per_cell * 2, 1, "FirstStageBoxPredictor/ClassPredictor", hyperparams)
         self.conv.build((None, None, None, channels))
         for predictor in (self.box_encodings, self.objectness):

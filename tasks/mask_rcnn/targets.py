@@ -66,9 +66,7 @@ def sample(positive: tf.Tensor, eligible: tf.Tensor, size: int, positive_fractio
 
 def _random_subset(candidates: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
     indices = tf.random.shuffle(tf.where(candidates)[:, 0])[:count]
-    return tf.scatter_nd(
-        indices[:, tf.newaxis], tf.ones_like(indices, tf.bool), tf.shape(candidates, out_type=tf.int64)
-    )
+    return tf.scatter_nd(indices[:, tf.newaxis], tf.ones_like(indices, tf.bool), tf.shape(candidates, out_type=tf.int64))
 
 
 def _targets(

@@ -86,9 +86,7 @@ def zoo_model(reference: Reference) -> config.MaskRCNN:
     uniform = config.Initializer(kind="variance_scaling", uniform=True, mode="FAN_AVG")
     return config.MaskRCNN(
         num_classes=90,
-        feature_extractor=config.FeatureExtractor(
-            type=f"faster_rcnn_{reference.name}", first_stage_features_stride=stride
-        ),
+        feature_extractor=config.FeatureExtractor(type=f"faster_rcnn_{reference.name}", first_stage_features_stride=stride),
         anchors=config.GridAnchorGenerator(height_stride=stride, width_stride=stride),
         first_stage=config.FirstStage(
             atrous_rate=1 if inception else 2,
@@ -207,20 +205,14 @@ def training_deviations(reference: Reference) -> Iterator[Deviation]:
     for step, row in enumerate(reference["train/trajectory"]):
         losses, computed, proposals = gradients(reference["train/proposal_boxes_normalized"] if step == 0 else None)
         for name, expected in zip(names, row, strict=False):
-            yield Deviation(
-                f"train/step {step}/{name}", abs(float(losses[name]) / expected - 1), AFTER_A_STEP if step else LOSSES
-            )
+            yield Deviation(f"train/step {step}/{name}", abs(float(losses[name]) / expected - 1), AFTER_A_STEP if step else LOSSES)
         if step == 0:
             for name, value in proposals.items():
                 yield reference.deviation(f"train/{name}", value, LATER)
-            yield from _gradient_deviations(
-                reference, model, dict(zip([v.ref() for v in variables], computed, strict=True))
-            )
+            yield from _gradient_deviations(reference, model, dict(zip([v.ref() for v in variables], computed, strict=True)))
         norm = tf.linalg.global_norm(computed)
         if np.isfinite(row[-1]):
-            yield Deviation(
-                f"train/step {step}/gradient norm", abs(float(norm) / row[-1] - 1), AFTER_A_STEP if step else GRADIENTS
-            )
+            yield Deviation(f"train/step {step}/gradient norm", abs(float(norm) / row[-1] - 1), AFTER_A_STEP if step else GRADIENTS)
         clipped, _ = tf.clip_by_global_norm(computed, settings["clip_by_global_norm"], norm)
         optimizer.apply_gradients(zip(clipped, variables, strict=True))
 
@@ -241,8 +233,6 @@ def _gradient_deviations(reference: Reference, model: MaskRCNN, computed: dict[A
         samples.append(value.ravel()[::stride][:length] - stored[start : start + length])
         start += length
     expected = reference["train/grad_norms"]
-    yield Deviation(
-        "train/gradient norms", float(np.linalg.norm(norms - expected) / np.linalg.norm(expected)), GRADIENTS
-    )
+    yield Deviation("train/gradient norms", float(np.linalg.norm(norms - expected) / np.linalg.norm(expected)), GRADIENTS)
     difference = np.concatenate(samples)
     yield Deviation("train/gradient samples", float(np.linalg.norm(difference) / np.linalg.norm(stored)), GRADIENTS)

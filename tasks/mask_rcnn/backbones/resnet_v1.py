@@ -30,15 +30,11 @@ def build(feature_extractor: config.FeatureExtractor) -> Backbone:
             "a ResNet's is 8 or 16",
         )
     name, units = _NETWORKS[feature_extractor.type]
-    layers = SlimLayers(
-        epsilon=1e-5, decay=0.997, scale=True, batch_norm_trainable=feature_extractor.batch_norm_trainable
-    )
+    layers = SlimLayers(epsilon=1e-5, decay=0.997, scale=True, batch_norm_trainable=feature_extractor.batch_norm_trainable)
     return Backbone(
         name=name,
         preprocess=subtract_channel_means,
-        first_stage=_first_stage(
-            layers, f"{FIRST_STAGE_SCOPE}/{name}", units, feature_extractor.first_stage_features_stride
-        ),
+        first_stage=_first_stage(layers, f"{FIRST_STAGE_SCOPE}/{name}", units, feature_extractor.first_stage_features_stride),
         second_stage=_second_stage(layers, f"{SECOND_STAGE_SCOPE}/{name}"),
     )
 

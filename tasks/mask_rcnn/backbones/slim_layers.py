@@ -52,9 +52,7 @@ class SlimLayers:
         )(x)
         return self.normalize(x, scope, relu)
 
-    def conv_same(
-        self, x: tf.Tensor, filters: int, kernel: int, scope: str, *, stride: int, rate: int = 1
-    ) -> tf.Tensor:
+    def conv_same(self, x: tf.Tensor, filters: int, kernel: int, scope: str, *, stride: int, rate: int = 1) -> tf.Tensor:
         """slim's conv2d_same: with a stride the padding is symmetric, not TensorFlow's (which depends on the input's size)."""
         if stride == 1:
             return self.conv(x, filters, kernel, scope, rate=rate)
@@ -65,8 +63,6 @@ class SlimLayers:
 
     def normalize(self, x: tf.Tensor, scope: str, relu: bool) -> tf.Tensor:
         """Batch norm `scope`/BatchNorm, then the ReLU `scope`/Relu."""
-        norm = tf_keras.layers.BatchNormalization(
-            momentum=self.decay, epsilon=self.epsilon, scale=self.scale, name=f"{scope}/BatchNorm"
-        )
+        norm = tf_keras.layers.BatchNormalization(momentum=self.decay, epsilon=self.epsilon, scale=self.scale, name=f"{scope}/BatchNorm")
         x = norm(x) if self.batch_norm_trainable else norm(x, training=False)
         return tf_keras.layers.ReLU(name=f"{scope}/Relu")(x) if relu else x
