@@ -111,7 +111,7 @@ def _training_data(reader: Reading, train: Reading) -> dict[str, Any]:
     data = _data(reader)
     data["is_training"] = True
     data["global_batch_size"] = train.value("batch_size")
-    data["drop_remainder"] = reader.value("drop_remainder")
+    reader.ignore("training reads without end, so no batch is short", "drop_remainder")
     buffer = reader.value("shuffle_buffer_size")
     data["shuffle_buffer_size"] = buffer if reader.value("shuffle") else 1
     data["random_horizontal_flip"] = _augmentations(train)
@@ -123,7 +123,6 @@ def _evaluation_data(reader: Reading, evaluation: Reading) -> dict[str, Any]:
     data = _data(reader)
     data["is_training"] = False
     data["global_batch_size"] = evaluation.value("batch_size")
-    data["drop_remainder"] = False
     reader.ignore("the order of images does not change the metrics", "shuffle", "shuffle_buffer_size")
     reader.ignore("every image is evaluated, once", "num_epochs", "drop_remainder")
     _account_for_evaluation(evaluation)
