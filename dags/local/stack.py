@@ -33,6 +33,11 @@ READY_SECONDS = 600.0
 STOP_SECONDS = 60.0
 """More than a step may take to write its checkpoint, and more than supervisord gives the scheduler."""
 
+_MLFLOW = REPOSITORY / ".venv/bin/mlflow"
+_AIRFLOW = REPOSITORY / "dags/.venv/bin/airflow"
+_SUPERVISORD = REPOSITORY / "dags/.venv/bin/supervisord"
+_TOOLS = (_MLFLOW, _AIRFLOW, _SUPERVISORD)
+
 _MARK = "MASKLINE_STACK"
 """In the environment of every process of the stack, so that `down` finds also those that lost their parent."""
 
@@ -111,9 +116,9 @@ def up(settings: Settings) -> bool:
     if _supervisor(settings) is not None:
         _wait_until_ready(settings)
         return False
-    for tool in (".venv/bin/mlflow", "dags/.venv/bin/supervisord"):
-        if not (REPOSITORY / tool).exists():
-            raise StackError(f"{REPOSITORY / tool} is missing; run `make setup` first")
+    for tool in _TOOLS:
+        if not tool.exists():
+            raise StackError(f"{tool} is missing; run `make setup` first")
     _stop_strays(settings)
     _refuse_taken_port(settings.airflow_port, "Airflow", "MASKLINE_AIRFLOW_PORT")
     _refuse_taken_port(settings.mlflow_port, "MLflow", "MASKLINE_MLFLOW_PORT")
@@ -193,9 +198,8 @@ def _supervisor(settings: Settings) -> psutil.Process | None:
 
 def _start_supervisor(settings: Settings) -> None:
     """Returns when supervisord has gone to the background and said its process number."""
-    supervisord = REPOSITORY / "dags/.venv/bin/supervisord"
     configuration = Path(__file__).with_name("supervisord.conf")
-    subprocess.run([supervisord, "-c", configuration], env=settings.process_environment(), check=True)
+    subprocess.run([_SUPERVISORD, "-c", configuration], env=settings.process_environment(), check=True)
     deadline = time.monotonic() + STOP_SECONDS
     while _supervisor(settings) is None:
         if time.monotonic() > deadline:
@@ -223,8 +227,7 @@ def _migrate_database(settings: Settings) -> None:
     _say("preparing Airflow's database ...")
     log = settings.airflow_home / "migrate.log"
     with log.open("wb") as stream:
-        airflow = REPOSITORY / "dags/.venv/bin/airflow"
-        done = subprocess.run([airflow, "db", "migrate"], env=settings.process_environment(), stdout=stream, stderr=subprocess.STDOUT)
+        done = subprocess.run([_AIRFLOW, "db", "migrate"], env=settings.process_environment(), stdout=stream, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         raise StackError(f"`airflow db migrate` failed; see {log}")
     stamp.write_text(wanted)

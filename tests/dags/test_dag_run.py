@@ -1,0 +1,136 @@
+"""Whole runs of the DAG by Airflow's own runner, the steps answered by a fake trainer; and the real parser on their commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TRAINER = REPOSITORY / ".venv" / "bin" / "python"
+NAMES = ["mask_rcnn_resnet50_atrous_coco", "mask_rcnn_resnet101_atrous_coco", "mask_rcnn_inception_v2_coco"]
+
+
+@dataclass(frozen=True)
+class DagRun:
+    state: str
+    tasks: dict[str, list[str]]
+    """State of each task, or of each of its mapped instances in the order of the chosen configs."""
+    commands: list[list[str]]
+    workspace: Path
+
+    def of_step(self, step: str) -> list[list[str]]:
+        """Arguments of the step's commands, without `--result FILE`."""
+        return [words[1:-2] for words in self.commands if words[0] == step]
+
+
+def run_dag(workspace: Path, conf: dict[str, Any], fails: str | None = None) -> DagRun:
+    settings = {
+        "MASKLINE_WORKSPACE": str(workspace),
+        "MASKLINE_TRAINER": shlex.join([sys.executable, "-I", str(Path(__file__).parent / "fake_trainer.py")]),
+        **({"FAKE_TRAINER_FAILS": fails} if fails else {}),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        patch.setattr("maskline_airflow.step_operator._POLL_SECONDS", 0.05)
+        done = DagBag(REPOSITORY / "dags").dags["mask_rcnn_zoo"].test(run_conf=conf)
+    tasks: dict[str, list[str]] = {}
+    for instance in sorted(done.get_task_instances(), key=lambda instance: instance.map_index):
+        tasks.setdefault(instance.task_id, []).append(str(instance.state))
+    kept = (workspace / "commands.jsonl").read_text().splitlines()
+    return DagRun(str(done.state), tasks, [json.loads(line)["command"] for line in kept], workspace)
+
+
+@pytest.fixture(scope="module")
+def one_fails(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:  # noqa: ARG001
+    """Three backbones with the form's values; the training of the second cannot succeed."""
+    return run_dag(tmp_path_factory.mktemp("one_fails"), {"configs": NAMES, "run_name": "named"}, "train resnet101 2")
+
+
+@pytest.fixture(scope="module")
+def one_alone(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:  # noqa: ARG001
+    """One backbone, and every field of the form left empty that may be."""
+    empty = dict.fromkeys(["steps", "batch_size", "image_size", "learning_rate", "precision", "proposals"])
+    return run_dag(tmp_path_factory.mktemp("one_alone"), {"configs": NAMES[:1], **empty})
+
+
+@pytest.fixture(scope="module")
+def all_fail(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:  # noqa: ARG001
+    return run_dag(tmp_path_factory.mktemp("all_fail"), {"configs": NAMES[:1]}, "convert resnet50 2")
+
+
+def test_backbone_that_fails_stops_no_other_and_fails_the_run(one_fails: DagRun) -> None:
+    assert one_fails.tasks == {
+        "materialize": ["success"],
+        "open_run": ["success"],
+        "chosen_configs": ["success"],
+        "backbone.convert": ["success", "success", "success"],
+        "backbone.train": ["success", "failed", "success"],
+        "backbone.evaluate": ["success", "upstream_failed", "success"],
+        "compare": ["success"],
+        "every_backbone_finished": ["upstream_failed"],
+    }
+    assert one_fails.state == "failed"
+
+
+def test_each_backbone_walks_through_its_own_folder(one_fails: DagRun) -> None:
+    run, dataset = f"{one_fails.workspace}/runs/named", f"{one_fails.workspace}/datasets/fake"
+    assert one_fails.of_step("materialize") == [["configs/datasets/shapes.yaml"]]
+    assert one_fails.of_step("open-run") == [[run, "--dataset", dataset]]
+    assert sorted(one_fails.of_step("convert")) == sorted([name, "--dataset", dataset, "--output", f"{run}/{name}"] for name in NAMES)
+    assert sorted(words[0] for words in one_fails.of_step("train")) == sorted(f"{run}/{name}" for name in NAMES)
+    assert sorted(one_fails.of_step("evaluate")) == [[f"{run}/{NAMES[2]}"], [f"{run}/{NAMES[0]}"]]
+    assert one_fails.of_step("compare") == [[run]]
+
+
+def test_single_backbone_runs_to_the_end(one_alone: DagRun) -> None:
+    assert one_alone.state == "success"
+    assert set(one_alone.tasks["every_backbone_finished"]) == {"success"}
+
+
+def test_empty_fields_of_the_form_become_no_options(one_alone: DagRun) -> None:
+    (model,) = (words[-1] for words in one_alone.of_step("convert"))
+    assert one_alone.of_step("train") == [[model]]
+
+
+def test_nothing_is_compared_when_no_backbone_finished(all_fail: DagRun) -> None:
+    assert all_fail.state == "failed"
+    assert all_fail.tasks["compare"] == ["upstream_failed"]
+    assert all_fail.of_step("compare") == []
+
+
+@pytest.fixture(scope="module")
+def parsed(one_fails: DagRun, one_alone: DagRun) -> list[tuple[str, dict[str, Any]]]:
+    """Step and parsed parameters of every command of both runs, as the trainer's own parser reads them."""
+    if not TRAINER.exists():
+        pytest.skip(f"the trainer environment is not here: {TRAINER}")
+    commands = one_fails.commands + one_alone.commands
+    answer = subprocess.run(
+        [TRAINER, Path(__file__).with_name("parse_commands.py")],
+        input=json.dumps(commands),
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return list(zip((words[0] for words in commands), json.loads(answer.stdout), strict=True))
+
+
+def test_real_parser_accepts_every_command_of_the_dag(parsed: list[tuple[str, dict[str, Any]]]) -> None:
+    assert {step for step, _ in parsed} == {"materialize", "open-run", "convert", "train", "evaluate", "compare"}
+
+
+def test_real_parser_reads_the_forms_values(parsed: list[tuple[str, dict[str, Any]]]) -> None:
+    given, *_, empty = (parameters for step, parameters in parsed if step == "train")
+    settings = ("image_size", "steps", "batch_size", "learning_rate", "precision", "proposals")
+    assert [given[name] for name in settings] == [128, 120, 2, 0.003, "float32", 32]
+    assert [empty[name] for name in settings] == [None] * 6

@@ -1,0 +1,150 @@
+"""The local stack: what it refuses before it starts anything, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import stack
+from airflow_rest import AirflowRest
+
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("service", ["Airflow", "MLflow"])
+def test_taken_port_is_named_before_anything_starts(
+    tmp_path: Path, taken_port: int, free_port: int, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "_TOOLS", ())
+    ports = (taken_port, free_port) if service == "Airflow" else (free_port, taken_port)
+    settings = stack.Settings(tmp_path / "workspace", *ports)
+    with pytest.raises(stack.StackError, match=rf"port {taken_port}, meant for {service}, .* MASKLINE_{service.upper()}_PORT"):
+        stack.up(settings)
+    assert not settings.airflow_home.exists()
+
+
+def test_missing_environment_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "_TOOLS", (tmp_path / "mlflow",))
+    with pytest.raises(stack.StackError, match="mlflow is missing; run `make setup`"):
+        stack.up(stack.Settings(tmp_path, 1, 2))
+
+
+def test_down_where_nothing_runs_finds_nothing(tmp_path: Path) -> None:
+    assert stack.down(stack.Settings(tmp_path, 1, 2)) == 0
+
+
+def test_down_ends_what_lost_its_parent_and_ignores_term_but_no_other_workspaces_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "STOP_SECONDS", 0.5)
+    mine, others = stack.Settings(tmp_path / "mine", 1, 2), stack.Settings(tmp_path / "others", 1, 2)
+    deaf, stranger = (
+        subprocess.Popen(
+            [sys.executable, "-c", DEAF],
+            env=settings.process_environment(),
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        for settings in (mine, others)
+    )
+    for process in (deaf, stranger):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    try:
+        assert stack.down(mine) == 1
+        assert deaf.wait(timeout=10) == -9
+        assert stranger.poll() is None
+    finally:
+        for process in (deaf, stranger):
+            process.kill()
+            process.communicate()
+
+
+def test_every_address_is_this_machines_own(tmp_path: Path) -> None:
+    settings = stack.Settings(tmp_path, 8080, 5000)
+    addresses = [value for value in settings.process_environment().values() if value.startswith("http://")]
+    assert addresses
+    assert all(address.startswith("http://127.0.0.1:") for address in addresses if "example" not in address)
+
+
+def listening_addresses(settings: stack.Settings) -> set[str]:
+    processes = list(stack._marked_processes(settings))
+    return {
+        connection.laddr.ip
+        for process in processes
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+@pytest.mark.slow
+def test_training_survives_its_task_under_the_real_scheduler_and_down_leaves_nothing(
+    workspace: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        mlflow_port = probe.getsockname()[1]
+    monkeypatch.setenv("FAKE_TRAINER_WAITS", str(workspace / "gate"))
+    settings = stack.Settings(workspace, free_port, mlflow_port)
+    try:
+        assert stack.up(settings)
+        assert not stack.up(settings)
+        assert listening_addresses(settings) == {"127.0.0.1"}
+
+        airflow = AirflowRest(settings.airflow_url, stack.LOGIN)
+        run = airflow.trigger(stack.DAG_ID, {"configs": ["mask_rcnn_inception_v2_coco"], "run_name": "r"})
+        kept = workspace / "commands.jsonl"
+        wait_until(kept.exists)
+        task = kill_the_task_process(settings)
+        wait_until(lambda: not task.is_running())
+        (workspace / "gate").touch()
+        wait_until(lambda: airflow.run_state(stack.DAG_ID, run) in {"success", "failed"})
+
+        assert airflow.run_state(stack.DAG_ID, run) == "success"
+        first = next(task for task in airflow.task_instances(stack.DAG_ID, run) if task["task_id"] == "materialize")
+        assert first["try_number"] == 2
+        steps = [line.split('"')[3] for line in kept.read_text().splitlines()]
+        assert steps == ["materialize", "open-run", "convert", "train", "evaluate", "compare"]
+    finally:
+        stack.down(settings)
+    assert list(stack._marked_processes(settings)) == []
+    for port in (free_port, mlflow_port):
+        stack._refuse_taken_port(port, "anybody", "")
+
+
+def kill_the_task_process(settings: stack.Settings) -> psutil.Process:
+    """Kills the parent of the running step's keeper, which is the process of its Airflow task, and returns it."""
+    keeper = next(process for process in stack._marked_processes(settings) if "step_keeper.py" in " ".join(process.cmdline()))
+    task = psutil.Process(keeper.ppid())
+    assert task.pid not in (1, os.getpid())
+    task.kill()
+    return task
+
+
+def wait_until(condition: object) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited five minutes in vain"
+        time.sleep(0.5)

@@ -1,0 +1,250 @@
+"""The operator against a fake trainer: what it runs, what it answers, and what it does when a step or a task dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from maskline_airflow import local_process
+from maskline_airflow.local_process import LocalProcess
+from maskline_airflow.step_operator import MlflowRunLink, StepOperator, run_dir
+
+Commands = Callable[[], list[dict[str, Any]]]
+
+
+class TaskStateStore(dict[str, Any]):
+    """What outlives a try of a task, as Airflow's own store does."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+class Try:
+    """One try of one task: a fresh operator and task instance over the state that tries share."""
+
+    def __init__(self, store: TaskStateStore, number: int = 1) -> None:
+        self.xcoms: dict[str, Any] = {}
+        self.operator = StepOperator(
+            task_id="train",
+            step="train",
+            arguments=["runs/r/some_model"],
+            options={"--steps": 7, "--learning-rate": 0.5, "--precision": None, "--proposals": ""},
+            mlflow_url="http://mlflow.example/parent",
+        )
+        task_instance = SimpleNamespace(
+            dag_id="mask_rcnn_zoo",
+            run_id="manual__2026-01-02T03:04:05+00:00",
+            task_id="backbone.train",
+            map_index=3,
+            try_number=number,
+            stats_tags={},
+            xcom_push=lambda key, value: self.xcoms.__setitem__(key, value),
+        )
+        self.context = {"ti": task_instance, "task_state_store": store}
+
+    def execute(self) -> dict[str, Any]:
+        # Past Airflow's guard, which wants a task runner around the call.
+        return StepOperator.execute.__wrapped__(self.operator, self.context)
+
+
+@pytest.fixture
+def store() -> TaskStateStore:
+    return TaskStateStore()
+
+
+@pytest.fixture(autouse=True)
+def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskline_airflow.step_operator._POLL_SECONDS", 0.02)
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited 20 s in vain"
+        time.sleep(0.02)
+
+
+def test_runs_the_step_with_the_options_that_were_given(workspace: Path, commands: Commands, store: TaskStateStore) -> None:
+    Try(store).execute()
+    (call,) = commands()
+    folder = workspace / "steps" / "manual__2026-01-02T03-04-05-00-00" / "backbone.train.3" / "1"
+    assert call["command"] == [
+        *("train", "runs/r/some_model", "--steps", "7", "--learning-rate", "0.5"),
+        *("--result", str(folder / "result.json")),
+    ]
+    assert (folder / "log.txt").read_text() == "train: done\n"
+    assert (folder / "exit_code").read_text() == "0\n"
+
+
+def test_answers_with_the_result_and_names_each_output(workspace: Path, store: TaskStateStore) -> None:  # noqa: ARG001
+    attempt = Try(store)
+    result = attempt.execute()
+    assert (result["step"], result["status"]) == ("train", "done")
+    assert attempt.xcoms["model"] == result["outputs"]["model"] == "runs/r/some_model"
+    assert attempt.xcoms["checkpoint"] == "runs/r/some_model/train/ckpt-1"
+
+
+def test_link_leads_to_the_parent_run_first_and_to_the_steps_own_in_the_end(
+    workspace: Path,  # noqa: ARG001
+    store: TaskStateStore,
+) -> None:
+    attempt = Try(store)
+    attempt.execute()
+    assert attempt.xcoms["_link_MlflowRunLink"] == "http://mlflow.example/parent"
+    assert MlflowRunLink().get_link(attempt.operator, ti_key=None) == "http://mlflow.example/train"
+
+
+def test_step_learns_which_task_it_runs_for_and_none_of_airflows_secrets(
+    workspace: Path, commands: Commands, store: TaskStateStore
+) -> None:
+    Try(store, number=2).execute()
+    environment = commands()[0]["environment"]
+    assert {name: value for name, value in environment.items() if "AIRFLOW" in name} == {
+        "MASKLINE_AIRFLOW_DAG_ID": "mask_rcnn_zoo",
+        "MASKLINE_AIRFLOW_RUN_ID": "manual__2026-01-02T03:04:05+00:00",
+        "MASKLINE_AIRFLOW_TASK_ID": "backbone.train",
+        "MASKLINE_AIRFLOW_TRY_NUMBER": "2",
+        "MASKLINE_AIRFLOW_URL": "http://airflow.example/dags/mask_rcnn_zoo/runs/manual__2026-01-02T03%3A04%3A05%2B00%3A00",
+    }
+    assert environment["MASKLINE_WORKSPACE"] == str(workspace)
+
+
+@pytest.mark.parametrize(("code", "error"), [(2, AirflowFailException), (1, AirflowException), (137, AirflowException)])
+def test_bad_input_is_not_tried_again_and_everything_else_is(
+    workspace: Path,  # noqa: ARG001
+    store: TaskStateStore,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    error: type[Exception],
+) -> None:
+    monkeypatch.setenv("FAKE_TRAINER_FAILS", f"train some_model {code}")
+    with pytest.raises(AirflowException, match="some_model is broken\n  fix: mend it") as caught:
+        Try(store).execute()
+    assert type(caught.value) is error
+
+
+def test_trainer_that_is_not_there_says_so(
+    workspace: Path,  # noqa: ARG001
+    store: TaskStateStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MASKLINE_TRAINER", "/nowhere/python -m tasks")
+    with pytest.raises(AirflowException, match="/nowhere/python does not start"):
+        Try(store).execute()
+
+
+def test_next_try_finds_the_step_of_a_killed_task_still_running(
+    workspace: Path, commands: Commands, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = workspace / "gate"
+    monkeypatch.setenv("FAKE_TRAINER_WAITS", str(gate))
+    killed = Try(store)
+    store["step_process"] = killed.operator.submit_job(killed.context)  # and here the task dies
+    wait_until(commands)
+
+    threading.Timer(0.3, gate.touch).start()
+    second = Try(store, number=2)
+    assert second.execute()["status"] == "done"
+    assert second.xcoms["model"] == "runs/r/some_model"
+    assert len(commands()) == 1
+
+
+def test_next_try_takes_the_result_that_a_killed_tasks_step_has_left(
+    workspace: Path,  # noqa: ARG001
+    commands: Commands,
+    store: TaskStateStore,
+) -> None:
+    killed = Try(store)
+    store["step_process"] = killed.operator.submit_job(killed.context)
+    wait_until(lambda: LocalProcess(**store["step_process"]).status == local_process.SUCCEEDED)
+    assert Try(store, number=2).execute()["status"] == "done"
+    assert len(commands()) == 1
+
+
+def test_step_that_failed_is_started_again_by_the_next_try(
+    workspace: Path, commands: Commands, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_TRAINER_FAILS", "train some_model 1")
+    with pytest.raises(AirflowException):
+        Try(store).execute()
+    monkeypatch.delenv("FAKE_TRAINER_FAILS")
+    assert Try(store, number=2).execute()["status"] == "done"
+    results = [Path(call["command"][-1]).relative_to(workspace).parent.name for call in commands()]
+    assert results == ["1", "2"]
+
+
+def test_finished_step_runs_again_when_its_task_is_cleared(
+    workspace: Path,  # noqa: ARG001
+    commands: Commands,
+    store: TaskStateStore,
+) -> None:
+    Try(store).execute()
+    assert store == {}
+    Try(store, number=2).execute()
+    assert len(commands()) == 2
+
+
+def test_next_try_leaves_nothing_running_beside_it_when_the_keeper_was_killed(
+    workspace: Path, commands: Commands, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_TRAINER_WAITS", str(workspace / "gate"))
+    killed = Try(store)
+    store["step_process"] = killed.operator.submit_job(killed.context)
+    wait_until(commands)
+    keeper = store["step_process"]["pid"]
+    os.kill(keeper, signal.SIGKILL)
+    os.waitpid(keeper, 0)
+    monkeypatch.delenv("FAKE_TRAINER_WAITS")
+    assert Try(store, number=2).execute()["status"] == "done"
+    first, second = (call["pid"] for call in commands())
+    assert first != second
+    wait_until(lambda: not psutil.pid_exists(first) or psutil.Process(first).status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.parametrize(("deaf", "code"), [(False, 128 + signal.SIGTERM), (True, 128 + signal.SIGKILL)])
+def test_killing_the_task_ends_the_step_by_term_and_a_deaf_one_by_kill(
+    workspace: Path, commands: Commands, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch, deaf: bool, code: int
+) -> None:
+    monkeypatch.setattr(local_process, "GRACE_SECONDS", 0.3)
+    monkeypatch.setenv("FAKE_TRAINER_WAITS", str(workspace / "gate"))
+    if deaf:
+        monkeypatch.setenv("FAKE_TRAINER_DEAF", "1")
+    attempt = Try(store)
+    log = workspace / "steps" / "manual__2026-01-02T03-04-05-00-00" / "backbone.train.3" / "1" / "log.txt"
+
+    def kill() -> None:
+        wait_until(lambda: log.exists() and "waiting" in log.read_text())
+        attempt.operator.on_kill()
+
+    threading.Thread(target=kill).start()
+    with pytest.raises(AirflowException, match=f"train ended with code {code}"):
+        attempt.execute()
+    assert not psutil.pid_exists(commands()[0]["pid"])
+
+
+def test_another_process_with_the_same_number_is_not_the_step(workspace: Path) -> None:
+    myself = psutil.Process()
+    stranger = LocalProcess(host=os.uname().nodename, pid=myself.pid, started=myself.create_time() - 60, folder=str(workspace))
+    assert stranger.status == local_process.LOST
+    stranger.stop()  # which would end this test, were it taken for the step
+
+
+@pytest.mark.parametrize(
+    ("run_name", "folder"),
+    [("demo", "demo"), ("", "manual__2026-01-02T03-04-05-00-00")],
+    ids=["given", "from the run id"],
+)
+def test_run_folder(workspace: Path, run_name: str, folder: str) -> None:
+    assert run_dir(run_name, "manual__2026-01-02T03:04:05+00:00") == str(workspace / "runs" / folder)
