@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -15,7 +16,7 @@ _FAILURES = (OSError, http.client.HTTPException)  # urllib's errors are OSErrors
 def answers_ok(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
-            return response.status == 200
+            return bool(response.status == http.client.OK)
     except _FAILURES:
         return False
 
@@ -30,7 +31,7 @@ class AirflowRest:
 
     def scheduler_is_healthy(self) -> bool:
         try:
-            return self._request("GET", "/api/v2/monitor/health")["scheduler"]["status"] == "healthy"
+            return bool(self._request("GET", "/api/v2/monitor/health")["scheduler"]["status"] == "healthy")
         except _FAILURES:
             return False
 
@@ -52,20 +53,21 @@ class AirflowRest:
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Starts a run and returns its id."""
-        return self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
+        run = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
+        return str(run["dag_run_id"])
 
     def run_state(self, dag_id: str, run_id: str) -> str:
-        return self._request("GET", self._run(dag_id, run_id))["state"]
+        return str(self._request("GET", self._run(dag_id, run_id))["state"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        return self._request("GET", f"{self._run(dag_id, run_id)}/taskInstances?limit=100")["task_instances"]
+        return list(self._request("GET", f"{self._run(dag_id, run_id)}/taskInstances?limit=100")["task_instances"])
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
         path = f"{self._run(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
         return self._request("GET", path)["value"]
 
     def _run(self, dag_id: str, run_id: str) -> str:
-        return f"/api/v2/dags/{dag_id}/dagRuns/{urllib.request.quote(run_id)}"
+        return f"/api/v2/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id)}"
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         if self._token is None:

@@ -17,7 +17,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import quote
 
 from airflow.configuration import conf
@@ -83,7 +83,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
     template_fields: Sequence[str] = ("instance_name", "arguments", "options", "mlflow_url")
     operator_extra_links = (MlflowRunLink(),)
     external_id_key = "step_process"
-    ui_color: ClassVar[str] = "#e8f1f8"
+    ui_color = "#e8f1f8"
 
     def __init__(
         self,
@@ -105,7 +105,8 @@ class StepOperator(ResumableJobMixin, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         self._publish_link(context)
-        result = self.execute_resumable(context)
+        self.execute_resumable(context)
+        result = self._result()
         # Forgotten once it is done, so that clearing the task runs the step again; what is done, the step knows itself.
         context["task_state_store"].delete(self.external_id_key)
         self.mlflow_url = result["summary"].get("mlflow_url") or self.mlflow_url
@@ -128,11 +129,10 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         return self._process.to_json()
 
     def get_job_status(self, external_id: Any, context: Context) -> str:  # noqa: ARG002
-        process = LocalProcess(**external_id)
-        status = process.status
-        if status == local_process.LOST:
-            process.kill_orphans()
-        return status
+        self._process = LocalProcess(**external_id)
+        if self._process.status == local_process.LOST:
+            self._process.kill_orphans()
+        return self._process.status
 
     def is_job_active(self, status: str) -> bool:
         return status == local_process.RUNNING
@@ -140,8 +140,8 @@ class StepOperator(ResumableJobMixin, BaseOperator):
     def is_job_succeeded(self, status: str) -> bool:
         return status == local_process.SUCCEEDED
 
-    def poll_until_complete(self, external_id: Any, context: Context) -> dict[str, Any]:
-        """The step's result, when it has ended well. The mixin takes it from here after re-attaching."""
+    def poll_until_complete(self, external_id: Any, context: Context) -> None:  # noqa: ARG002
+        """Shows the step's output as it comes, and returns when the step has ended well."""
         self._process = process = LocalProcess(**external_id)
         log = LogReader(process.log)
         while (status := process.status) == local_process.RUNNING:
@@ -149,7 +149,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
             time.sleep(_POLL_SECONDS)
         self._print(log.new_lines(whole=True))
         if status == local_process.SUCCEEDED:
-            return self.get_job_result(external_id, context)
+            return
         tail = "\n".join(log.tail)
         if status == local_process.LOST:
             process.kill_orphans()
@@ -159,11 +159,16 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         raise AirflowException(f"{self.step} ended with code {process.exit_code}; its last words:\n{tail}")
 
     def get_job_result(self, external_id: Any, context: Context) -> dict[str, Any]:  # noqa: ARG002
-        return json.loads(LocalProcess(**external_id).result.read_text())
+        return self._result()
 
     def on_kill(self) -> None:
         if self._process is not None:
             self._process.stop()
+
+    def _result(self) -> dict[str, Any]:
+        assert self._process is not None, "only a started step has a result"
+        result: dict[str, Any] = json.loads(self._process.result.read_text())
+        return result
 
     def _publish_link(self, context: Context) -> None:
         if self.mlflow_url:

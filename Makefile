@@ -1,0 +1,72 @@
+# Everything that is done with this project, from a bare machine with Python 3.11 or 3.12 on. `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down test test-slow parity lint clean
+
+UV_VERSION := 0.13.9
+# The interpreter that is there; none is downloaded.
+PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$python && break; done)
+# A uv that is new enough, else one of our own in .uv/.
+UV := $(shell uv --version 2>/dev/null | grep -qE '^uv (0\.(9|[1-9][0-9])|[1-9])\.' && echo uv || echo .uv/bin/uv)
+# TensorFlow for the CPU or, after `make setup GPU=1`, for CUDA: the choice stays until GPU=0.
+INSTALLED := $(patsubst .venv/.installed-%,%,$(wildcard .venv/.installed-*))
+BUILD := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(or $(firstword $(INSTALLED)),cpu)))
+PYTEST := -m pytest -p no:cacheprovider
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: .venv/.installed-$(BUILD) dags/.venv/.installed  ## Create both environments (GPU=1: with CUDA)
+
+demo: setup  ## Train and compare the zoo on generated pictures, through Airflow
+	@dags/.venv/bin/python dags/local/demo.py configs/demo.yaml
+
+up: setup  ## Start Airflow and MLflow on 127.0.0.1
+	@dags/.venv/bin/python dags/local/stack.py up
+
+down: dags/.venv/.installed  ## Stop them, and the steps that run under them
+	@dags/.venv/bin/python dags/local/stack.py down
+
+test: setup  ## Run the tests
+	dags/.venv/bin/python $(PYTEST) -q -m "not slow" tests/dags
+	.venv/bin/python $(PYTEST) -q -m "not slow" --ignore=tests/dags
+
+test-slow: setup  ## Run the tests that take minutes each
+	dags/.venv/bin/python $(PYTEST) -q -m slow tests/dags
+	.venv/bin/python $(PYTEST) -q -m slow --ignore=tests/dags
+
+parity: setup  ## Compare the models with the original's numbers
+	.venv/bin/python $(PYTEST) -q tests/parity
+
+lint: setup  ## Check style, types and the direction of imports
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	cd dags && MYPYPATH=.:local ../.venv/bin/mypy --config-file ../pyproject.toml \
+		--python-executable .venv/bin/python maskline_airflow local
+	.venv/bin/lint-imports
+
+clean:  ## Remove both environments and all caches; keep workspace/
+	rm -rf .venv dags/.venv .uv .mypy_cache dags/.mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find tasks tests dags -name __pycache__ -prune -exec rm -rf {} +
+
+# Stamps: an environment is synchronized again when its lock file or, on our side, a protobuf schema has changed.
+.venv/.installed-$(BUILD): pyproject.toml uv.lock hatch_build.py $(shell find tasks -name '*.proto') | interpreter $(UV)
+	$(UV) sync --frozen --extra $(BUILD) --reinstall-package maskline $(if $(wildcard .venv/bin/python),,--python $(PYTHON))
+	@rm -f .venv/.installed-* && touch $@
+
+dags/.venv/.installed: dags/pyproject.toml dags/uv.lock | interpreter $(UV)
+	$(UV) sync --frozen --project dags $(if $(wildcard dags/.venv/bin/python),,--python $(PYTHON))
+	@touch $@
+
+.uv/bin/uv: | interpreter
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv==$(UV_VERSION)
+
+.PHONY: interpreter uv
+interpreter:
+	@[ -n "$(PYTHON)" ] || { echo "error: neither python3, python3.12 nor python3.11 is Python 3.11 or 3.12;" \
+		"install one, or name it: make setup PYTHON=/path/to/python" >&2; exit 2; }
+uv:
