@@ -23,6 +23,7 @@ from tasks.pipeline_config.fields import Change, FieldError
 from tasks.pipeline_config.parser import located, parse_pipeline_config, print_pipeline_config, read_text, set_field
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.zoo import find_config
+from tasks.records.manifest import read_manifest
 from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
 
 FORMAT_VERSION = 1
@@ -82,20 +83,19 @@ def convert(
 
 def _records(dataset: DatasetDir) -> tuple[Records, str]:
     """What the manifest says of the dataset, and its digest."""
-    manifest = read_json(dataset.manifest)
-    splits = manifest["splits"]
+    manifest = read_manifest(dataset.manifest)
     for split in ("train", "val"):
-        if split not in splits:
+        if split not in manifest.splits:
             raise UserError(f"{dataset.manifest} has no split {split}", "materialize the dataset with both splits")
-    root = dataset.root.absolute()
+    place = DatasetDir(dataset.root.absolute())
     records = Records(
-        train_pattern=str(root / splits["train"]["pattern"]),
-        validation_pattern=str(root / splits["val"]["pattern"]),
-        label_map=str(DatasetDir(root).label_map),
-        mask_type=manifest["mask_type"],
-        num_classes=max(category["id"] for category in manifest["categories"]),
+        train_pattern=str(place.root / manifest.splits["train"].pattern),
+        validation_pattern=str(place.root / manifest.splits["val"].pattern),
+        label_map=str(place.label_map),
+        mask_type=manifest.mask_type,
+        num_classes=manifest.label_map.num_classes,
     )
-    return records, manifest["digest"]
+    return records, manifest.digest
 
 
 def _check_against(config: TrainEvalPipelineConfig, records: Records) -> None:
@@ -109,9 +109,7 @@ def _check_against(config: TrainEvalPipelineConfig, records: Records) -> None:
         )
 
 
-def _report(
-    name: str, dataset_digest: str, edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment
-) -> dict[str, Any]:
+def _report(name: str, dataset_digest: str, edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "config": name,

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,37 +14,26 @@ from tasks.convert import convert
 from tasks.errors import UserError
 from tasks.pipeline_config.edits import MaskBranch
 from tasks.pipeline_config.parser import read_pipeline_config
-from tasks.workspace import DatasetDir, ModelDir, read_json, write_json
+from tasks.records.annotated_image import Category
+from tasks.records.manifest import Manifest, Split, write_manifest
+from tasks.workspace import DatasetDir, ModelDir, read_json
 
 ZOO = "mask_rcnn_resnet50_atrous_coco"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
-def split(name: str) -> dict[str, Any]:
-    return {
-        "shards": [f"{name}.record-00000-of-00001"],
-        "pattern": f"{name}.record-?????-of-00001",
-        "images": 4,
-        "empty_images": 1,
-        "objects": 6,
-        "crowd_objects": 0,
-        "objects_per_category": {"hazelnut": 4, "date": 2},
-    }
+def split(name: str) -> Split:
+    pattern = f"{name}.record-?????-of-00001"
+    return Split((f"{name}.record-00000-of-00001",), pattern, 4, 1, 6, 0, {"hazelnut": 4, "date": 2}, {})
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> DatasetDir:
     """A dataset of two categories with ids 1 and 3, so of three classes; its manifest only."""
     folder = DatasetDir(tmp_path / "nuts")
-    manifest = {
-        "format_version": 1,
-        "name": "nuts",
-        "digest": "0" * 64,
-        "mask_type": "PNG_MASKS",
-        "categories": [{"id": 1, "name": "hazelnut"}, {"id": 3, "name": "date"}],
-        "splits": {"train": split("train"), "val": split("val")},
-    }
-    write_json(folder.manifest, manifest)
+    categories = (Category(1, "hazelnut"), Category(3, "date"))
+    splits = {"train": split("train"), "val": split("val")}
+    write_manifest(folder.manifest, Manifest("nuts", "0" * 64, "PNG_MASKS", categories, splits))
     return folder
 
 
