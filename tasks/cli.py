@@ -106,6 +106,42 @@ def evaluate_command(
     answer(evaluate(ModelDir(model.absolute())), result)
 
 
+@app.command("open-run")
+def open_run_command(
+    run: Annotated[Path, typer.Argument(help="Folder of the pipeline run.")],
+    dataset: Annotated[Path, typer.Option(help="Folder of a materialized dataset.")],
+    result: ResultOption = None,
+) -> None:
+    """Open a pipeline run: the parent of its models in MLflow."""
+    from tasks.open_run import open_run
+    from tasks.workspace import DatasetDir, RunDir
+
+    answer(open_run(RunDir(run.absolute()), DatasetDir(dataset.absolute())), result)
+
+
+@app.command("compare")
+def compare_command(
+    run: Annotated[Path, typer.Argument(help="Folder of the pipeline run.")],
+    result: ResultOption = None,
+) -> None:
+    """Set the models of a pipeline run side by side: accuracy, size and speed."""
+    from tasks.compare import compare
+    from tasks.workspace import RunDir
+
+    answer(compare(RunDir(run.absolute())), result)
+
+
+@app.command("doctor")
+def doctor_command(result: ResultOption = None) -> None:
+    """Check Python, disk, TensorFlow, MLflow and Airflow; ends with code 1 when something is missing."""
+    from tasks.doctor import doctor
+
+    found = doctor()
+    answer(found, result)
+    if found.summary["failed"]:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Runs the command line; an error that a person can mend ends with code 2, its message and its fix."""
     try:

@@ -8,11 +8,11 @@ after the other, and no full-size image is made.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
+
+from tasks.coco.masks import Rle
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -21,10 +21,8 @@ IntArray = npt.NDArray[np.int64]
 _MIN_EXTENT = np.float32(1e-4)
 
 
-def paste_masks(
-    masks: npt.ArrayLike, boxes_yxyx: npt.ArrayLike, height: int, width: int, threshold: float = 0.5
-) -> list[dict[str, Any]]:
-    """N compressed COCO run-length codes `{"size": [height, width], "counts": bytes}` of the image's size.
+def paste_masks(masks: npt.ArrayLike, boxes_yxyx: npt.ArrayLike, height: int, width: int, threshold: float = 0.5) -> list[Rle]:
+    """N run-length codes of the image's size.
 
     Args:
       masks: float [N, h, w], probabilities over each box, corner pixels on the box's corners.
@@ -49,7 +47,7 @@ def paste_masks(
         widened = np.ascontiguousarray(_interpolate(np.ascontiguousarray(mask.T), x).T)
         local = _interpolate(widened, y) > np.float32(threshold)
         codes.append({"size": [height, width], "counts": _run_lengths(local, top, left, height, width)})
-    compressed: list[dict[str, Any]] = coco_mask.frPyObjects(codes, height, width)
+    compressed: list[Rle] = coco_mask.frPyObjects(codes, height, width)
     return compressed
 
 

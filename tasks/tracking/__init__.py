@@ -13,7 +13,7 @@ from tasks.tracking.runs import (
     open_pipeline_run,
     pipeline_run_identity,
 )
-from tasks.tracking.store import tracking_uri, ui_address
+from tasks.tracking.store import probe, tracking_uri, ui_address
 
 __all__ = [
     "ModelRun",
@@ -24,6 +24,7 @@ __all__ = [
     "open_pipeline_run",
     "original_name",
     "pipeline_run_identity",
+    "probe",
     "tracking_uri",
     "ui_address",
 ]

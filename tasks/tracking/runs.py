@@ -50,9 +50,7 @@ def open_pipeline_run(run: RunDir, dataset: DatasetDir) -> RunIdentity | None:
     identity = pipeline_run_identity(run)
     try:
         with store.connected() as client:
-            mlflow_run = _resumed(client, identity) or client.create_run(
-                store.experiment_id(client, manifest["name"]), run_name=run.name
-            )
+            mlflow_run = _resumed(client, identity) or client.create_run(store.experiment_id(client, manifest["name"]), run_name=run.name)
             identity = _identity(mlflow_run)
             client.update_run(identity.run_id, status="RUNNING")
             _set_tags(client, identity.run_id, provenance_tags("open-run") | _dataset_tags(manifest))
@@ -75,14 +73,14 @@ def close_pipeline_run(
     run: RunDir,
     *,
     complete: bool,
-    artifacts: Path,
-    metrics: Mapping[str, float],
-    tags: Mapping[str, str],
     description: str,
+    artifacts: Path | None = None,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Ends the parent run, FINISHED when `complete` and else FAILED, with its comparison.
 
-    `artifacts` is a folder, stored as `compare`; `description` is Markdown that MLflow shows on the run's page.
+    `description` is Markdown that MLflow shows on the run's page; `artifacts` is a folder, stored as `compare`.
     """
     identity = pipeline_run_identity(run)
     if identity is None:
@@ -90,9 +88,10 @@ def close_pipeline_run(
     try:
         with store.connected() as client:
             origin = provenance_tags("compare").get(NOTE, "")
-            _set_tags(client, identity.run_id, {**tags, NOTE: f"{description}\n\n{origin}".strip()})
-            client.log_batch(identity.run_id, metrics=_metrics(metrics, step=0))
-            client.log_artifacts(identity.run_id, str(artifacts), "compare")
+            _set_tags(client, identity.run_id, {**(tags or {}), NOTE: f"{description}\n\n{origin}".strip()})
+            client.log_batch(identity.run_id, metrics=_metrics(metrics or {}, step=0))
+            if artifacts is not None:
+                client.log_artifacts(identity.run_id, str(artifacts), "compare")
             client.set_terminated(identity.run_id, "FINISHED" if complete else "FAILED")
     except Exception as error:
         store.warn("the comparison", error)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
+import sqlite3
 import sys
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tasks.workspace import workspace_root
@@ -35,7 +38,7 @@ def ui_address() -> str:
     return (os.environ.get(UI_VARIABLE) or (uri if is_server(uri) else DEFAULT_UI)).rstrip("/")
 
 
-@contextmanager
+@contextlib.contextmanager
 def connected() -> Iterator[Any]:
     """An `MlflowClient`, for opening or closing a run; creates the database on first use.
 
@@ -93,3 +96,28 @@ def warn(what: str, error: Exception) -> None:
         file=sys.stderr,
         flush=True,
     )
+
+
+def probe() -> str:
+    """One line on the store that `tracking_uri` names, without importing MLflow.
+
+    Raises:
+      OSError: it does not answer, or cannot be written.
+    """
+    uri = tracking_uri()
+    if is_server(uri):
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=5) as answer:
+            return f"server {uri}, version {answer.read(100).decode(errors='replace').strip()}"
+    if not uri.startswith("sqlite:///"):
+        return f"{uri.split('://')[0]} database, not checked here"
+    file = Path(uri.removeprefix("sqlite:///")).absolute()
+    if not file.exists():
+        return f"{file}, made on first use"
+    if not os.access(file, os.W_OK):
+        raise OSError(f"{file} cannot be written")
+    with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as database:
+        try:
+            (runs,) = database.execute("SELECT COUNT(*) FROM runs").fetchone()
+        except sqlite3.Error as error:
+            raise OSError(f"{file}: {error}") from error
+    return f"{file}, {runs} runs"

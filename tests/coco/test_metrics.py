@@ -100,9 +100,7 @@ def test_perfect_detections_score_one():
     add_detections(evaluator, 7, boxes, [0.9, 0.8, 0.7], [1, 2, 2])
     metrics = evaluator.evaluate()
     expected = {f"{kind}{name}": 1.0 for kind in ("DetectionBoxes_", "DetectionMasks_") for name in SUMMARY_NAMES} | {
-        f"{kind}PerformanceByCategory/mAP/{name}": 1.0
-        for kind in ("DetectionBoxes_", "DetectionMasks_")
-        for name in ("apple", "pear")
+        f"{kind}PerformanceByCategory/mAP/{name}": 1.0 for kind in ("DetectionBoxes_", "DetectionMasks_") for name in ("apple", "pear")
     }
     # With one detection an image, one of the two pears is found at best: (1 + 0.5) / 2.
     expected["DetectionBoxes_Recall/AR@1"] = expected["DetectionMasks_Recall/AR@1"] = 0.75

@@ -51,9 +51,7 @@ def assert_equal_codes(codes, expected):
         assert code["counts"] == coco_mask.encode(np.asfortranarray(mask))["counts"]
 
 
-@pytest.mark.parametrize(
-    ("mask_size", "height", "width"), [((15, 15), 37, 53), ((33, 33), 41, 29), ((7, 11), 5, 64), ((2, 2), 24, 24)]
-)
+@pytest.mark.parametrize(("mask_size", "height", "width"), [((15, 15), 37, 53), ((33, 33), 41, 29), ((7, 11), 5, 64), ((2, 2), 24, 24)])
 def test_equals_the_definition_code_for_code(mask_size, height, width):
     masks, boxes = random_case(3, 12, mask_size, height, width)
     assert_equal_codes(paste_masks(masks, boxes, height, width), paste_plainly(masks, boxes, height, width))

@@ -109,9 +109,7 @@ def test_parent_and_child_as_mlflow_holds_them(workspace, client, dataset, run, 
     assert f"({AIRFLOW['MASKLINE_AIRFLOW_URL']})" in tags["mlflow.note.content"]
     assert tags["mlflow.source.name"] == "maskline evaluate"
     assert tags["version.python"] == ".".join(map(str, sys.version_info[:3]))
-    assert child.identity.url == (
-        f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs/{held.info.run_id}"
-    )
+    assert child.identity.url == (f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs/{held.info.run_id}")
 
     top = client.get_run(parent.run_id)
     assert top.info.run_name == run.name
@@ -130,9 +128,7 @@ def test_opening_twice_gives_one_parent(client, dataset, run):
 def test_a_folder_of_another_dataset_is_refused(workspace, dataset, run):
     open_pipeline_run(run, dataset)
     changed = make_dataset(workspace, "fruits", "f" * 64)
-    with pytest.raises(
-        UserError, match=r"compares models of dataset fruits \(0123456789ab\), not of fruits \(ffffffffffff\)"
-    ):
+    with pytest.raises(UserError, match=r"compares models of dataset fruits \(0123456789ab\), not of fruits \(ffffffffffff\)"):
         open_pipeline_run(run, changed)
 
 

@@ -1,0 +1,232 @@
+"""The comparison of a pipeline run, from the files of its models to what MLflow holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from tasks.compare import BOX_AP, MASK_AP, MASK_AP50, compare
+from tasks.errors import UserError
+from tasks.open_run import open_run
+from tasks.workspace import DatasetDir, RunDir, write_json
+
+DIGEST = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """One workspace for the module: making its MLflow database takes seconds."""
+    root = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASKLINE_WORKSPACE", str(root))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield root
+
+
+@pytest.fixture
+def run(workspace, request):
+    return RunDir(workspace / "runs" / re.sub(r"\W+", "_", request.node.name))
+
+
+@pytest.fixture
+def dataset(workspace):
+    folder = DatasetDir(workspace / "datasets" / "fruits")
+    splits = {"train": {"images": 6, "objects": 11}, "val": {"images": 2, "objects": 3}}
+    write_json(folder.manifest, {"name": "fruits", "digest": DIGEST, "splits": splits})
+    folder.label_map.write_text('item { id: 1 name: "apple" }\n')
+    return folder
+
+
+def trained(run, config, *, parameters=44_000_000, images_per_second=2.5, digest=DIGEST, checkpoint="ckpt-100"):
+    result = {
+        "config": config,
+        "parameters": parameters,
+        "images_per_second": images_per_second,
+        "checkpoint": str(run.model(config).train / checkpoint),
+        "dataset_digest": digest,
+    }
+    write_json(run.model(config).train / "result.json", result)
+
+
+def evaluated(run, config, mask_ap, *, mask_ap50=0.5, box_ap=0.4, seconds=0.25, checkpoint="ckpt-100"):
+    result = {
+        "config": config,
+        "checkpoint": str(run.model(config).train / checkpoint),
+        "images": 2,
+        "seconds_per_image": seconds,
+        "metrics": {MASK_AP: mask_ap, MASK_AP50: mask_ap50, BOX_AP: box_ap},
+    }
+    write_json(run.model(config).evaluation / "metrics.json", result)
+
+
+def table_of(run):
+    """{config: {column title: cell}} of the Markdown table, in its order."""
+    lines = [line for line in (run.comparison / "comparison.md").read_text().splitlines() if line.startswith("|")]
+    titles, _, *rows = [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: dict(zip(titles, row, strict=True)) for row in rows}
+
+
+def test_two_models_and_one_that_failed(run, dataset, capsys):
+    opened = open_run(run, dataset)
+    trained(run, "mask_rcnn_resnet50_atrous_coco")
+    evaluated(run, "mask_rcnn_resnet50_atrous_coco", 0.25, seconds=0.125)
+    trained(run, "mask_rcnn_resnet101_atrous_coco", parameters=63_140_000, images_per_second=1.0)
+    evaluated(run, "mask_rcnn_resnet101_atrous_coco", 0.3125, mask_ap50=0.625, box_ap=0.375, seconds=0.5)
+    write_json(run.model("mask_rcnn_inception_v2_coco").conversion_report, {})
+
+    result = compare(run)
+    assert result.summary["best"] == "mask_rcnn_resnet101_atrous_coco"
+    assert result.summary["mask_ap"] == 0.3125
+    assert result.summary["not_evaluated"] == ["mask_rcnn_inception_v2_coco"]
+
+    table = table_of(run)
+    assert list(table) == [
+        "mask_rcnn_resnet101_atrous_coco",
+        "mask_rcnn_resnet50_atrous_coco",
+        "mask_rcnn_inception_v2_coco",
+    ]
+    assert table["mask_rcnn_resnet101_atrous_coco"] == {
+        "config": "mask_rcnn_resnet101_atrous_coco",
+        "mask AP": "0.312",
+        "mask AP50": "0.625",
+        "box AP": "0.375",
+        "parameters": "63.1 M",
+        "train images/s": "1",
+        "s/image": "0.500",
+        "state": "evaluated",
+    }
+    assert table["mask_rcnn_inception_v2_coco"]["state"] == "converted, not trained"
+    assert set(table["mask_rcnn_inception_v2_coco"].values()) == {
+        "mask_rcnn_inception_v2_coco",
+        "converted, not trained",
+        "-",
+    }
+    data = json.loads((run.comparison / "comparison.json").read_text())
+    assert data["best"] == "mask_rcnn_resnet101_atrous_coco"
+    assert [row["mask_ap"] for row in data["rows"]] == [0.3125, 0.25, None]
+    said = capsys.readouterr().out
+    assert "converted, not trained" in said
+    assert all(config in said for config in table)
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{run.root.parents[1] / 'mlflow.db'}")
+    parent = client.get_run(opened.summary["mlflow_run_id"])
+    assert parent.info.status == "FAILED"
+    assert parent.data.tags["best.config"] == "mask_rcnn_resnet101_atrous_coco"
+    assert parent.data.metrics["best/mask_ap"] == 0.3125
+    assert parent.data.metrics["mask_rcnn_resnet50_atrous_coco/seconds_per_image"] == 0.125
+    assert "| mask_rcnn_resnet50_atrous_coco | 0.250 |" in parent.data.tags["mlflow.note.content"]
+    assert {file.path for file in client.list_artifacts(parent.info.run_id, "compare")} == {
+        f"compare/comparison.{kind}" for kind in ("md", "json", "png")
+    }
+
+    # The failed one is mended, and comparing again closes the run as finished.
+    trained(run, "mask_rcnn_inception_v2_coco")
+    evaluated(run, "mask_rcnn_inception_v2_coco", 0.5)
+    assert compare(run).summary["not_evaluated"] == []
+    parent = client.get_run(opened.summary["mlflow_run_id"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["best.config"] == "mask_rcnn_inception_v2_coco"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "state"),
+    [
+        (lambda run: (run.root / "late").mkdir(parents=True), "not converted, not trained"),
+        (lambda run: write_json(run.model("late").train / "experiment.json", {}), "training did not finish"),
+        (lambda run: trained(run, "late"), "trained, not evaluated"),
+        (
+            lambda run: (trained(run, "late", checkpoint="ckpt-200"), evaluated(run, "late", 0.9)),
+            "evaluated at ckpt-100, trained to ckpt-200",
+        ),
+    ],
+)
+def test_how_far_a_model_got(run, prepare, state):
+    trained(run, "good")
+    evaluated(run, "good", 0.1)
+    prepare(run)
+    result = compare(run)
+    assert table_of(run)["late"]["state"] == state
+    assert result.summary["best"] == "good"
+    assert result.summary["not_evaluated"] == ["late"]
+
+
+def test_a_model_of_another_state_of_the_dataset_is_not_ranked(run, dataset):
+    open_run(run, dataset)
+    trained(run, "good")
+    evaluated(run, "good", 0.1)
+    trained(run, "other", digest="cd" * 32)
+    evaluated(run, "other", 0.9)
+    assert compare(run).summary["best"] == "good"
+    assert table_of(run)["other"]["state"] == "trained on another state of the dataset"
+
+
+def test_models_without_masks_are_ranked_by_boxes(run):
+    for config, box_ap in (("a", 0.2), ("b", 0.3)):
+        trained(run, config)
+        evaluated(run, config, -1.0, mask_ap50=-1.0, box_ap=box_ap)
+    assert compare(run).summary["best"] == "b"
+    assert list(table_of(run)) == ["b", "a"]
+    assert table_of(run)["a"]["mask AP"] == "-"
+
+
+def test_nothing_to_compare(run, dataset):
+    opened = open_run(run, dataset)
+    with pytest.raises(UserError, match="holds no model to compare"):
+        compare(run)
+    client = MlflowClient(tracking_uri=f"sqlite:///{run.root.parents[1] / 'mlflow.db'}")
+    assert client.get_run(opened.summary["mlflow_run_id"]).info.status == "FAILED"
+
+
+def test_no_model_evaluated_closes_the_parent_as_failed(run, dataset):
+    opened = open_run(run, dataset)
+    trained(run, "one")
+    with pytest.raises(UserError, match=r"no model was evaluated \(one: trained, not evaluated\)"):
+        compare(run)
+    assert not run.comparison.exists()
+    client = MlflowClient(tracking_uri=f"sqlite:///{run.root.parents[1] / 'mlflow.db'}")
+    assert client.get_run(opened.summary["mlflow_run_id"]).info.status == "FAILED"
+
+
+def test_a_result_file_that_is_not_one_is_named(run):
+    trained(run, "one", images_per_second="fast")
+    with pytest.raises(UserError, match=r"one/train/result.json: `images_per_second` is 'fast', not a number"):
+        compare(run)
+
+
+def test_the_plot_places_the_faster_model_further_right(run):
+    """Two discs of one size each; their colours are the first two of the plot's, in order of AP."""
+    trained(run, "a")
+    trained(run, "b")
+    evaluated(run, "a", 0.4, seconds=1.0)
+    evaluated(run, "b", 0.2, seconds=0.1)
+    compare(run)
+    pixels = np.asarray(Image.open(io.BytesIO((run.comparison / "comparison.png").read_bytes())).convert("RGB"), int)
+    better, faster = (centre_of(pixels, color) for color in ((0x25, 0x63, 0xEB), (0xEA, 0x58, 0x0C)))
+    assert better[0] < faster[0]
+    assert better[1] < faster[1]
+
+
+def centre_of(pixels, color):
+    """(row, column) of the middle of what has the colour at an opacity of 0.8 on white."""
+    mixed = 0.8 * np.array(color) + 0.2 * 255
+    rows, columns = np.nonzero(np.abs(pixels - mixed).max(axis=2) <= 2)
+    return rows.mean(), columns.mean()
+
+
+def test_opening_a_run_again_is_skipped(run, dataset):
+    first, second = open_run(run, dataset), open_run(run, dataset)
+    assert (first.status, second.status) == ("done", "skipped")
+    assert first.summary == second.summary
+    assert first.outputs == {"run": str(run.root)}
+
+
+def test_a_dataset_that_is_not_materialized(run, tmp_path):
+    with pytest.raises(UserError, match=r"manifest.json does not exist"):
+        open_run(run, DatasetDir(tmp_path))
+    assert not run.identity.exists()
