@@ -60,7 +60,7 @@ PARAMS = {
         type=["null", "integer"],
         minimum=32,
         title="Image size",
-        description="Longest side in pixels after resizing.",
+        description="Short side in pixels after resizing; the long side follows the config's proportion.",
     ),
     "learning_rate": Param(0.003, type=["null", "number"], exclusiveMinimum=0, title="Learning rate"),
     "precision": Param(

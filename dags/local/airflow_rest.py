@@ -13,9 +13,13 @@ _TIMEOUT_SECONDS = 60.0
 _FAILURES = (OSError, http.client.HTTPException)  # urllib's errors are OSErrors
 
 
+# This machine itself is never behind a proxy.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def answers_ok(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
+        with _DIRECT.open(url, timeout=_TIMEOUT_SECONDS) as response:
             return bool(response.status == http.client.OK)
     except _FAILURES:
         return False
@@ -82,5 +86,5 @@ class AirflowRest:
             headers={"Content-Type": "application/json", **headers},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+        with _DIRECT.open(request, timeout=_TIMEOUT_SECONDS) as response:
             return json.load(response)

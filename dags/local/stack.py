@@ -79,8 +79,12 @@ class Settings:
     def process_environment(self) -> dict[str, str]:
         """The environment of every process of the stack, and thereby of the steps."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        # Tasks reach the api-server directly, whatever proxy the machine has.
+        unproxied = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1"]))
         return inherited | {
             _MARK: str(self.airflow_home),
+            "NO_PROXY": unproxied,
+            "no_proxy": unproxied,
             "SPT_NOENV": "1",  # setproctitle must leave the mark readable in /proc/<pid>/environ
             "MASKLINE_REPOSITORY": str(REPOSITORY),
             "MASKLINE_WORKSPACE": str(self.workspace),
