@@ -30,7 +30,7 @@ DAG_ID = "mask_rcnn_zoo"
 
 READY_SECONDS = 600.0
 """A cold start on a slow and busy machine takes minutes; on an idle one about half a minute."""
-STOP_SECONDS = 60.0
+STOP_SECONDS = 90.0
 """More than a step may take to write its checkpoint, and more than supervisord gives the scheduler."""
 
 _MLFLOW = REPOSITORY / ".venv/bin/mlflow"

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 
 KEEPER = Path(__file__).with_name("step_keeper.py")
-GRACE_SECONDS = 30.0
-"""How long a step may take to write a checkpoint after SIGTERM before it gets SIGKILL."""
+GRACE_SECONDS = 60.0
+"""Time after SIGTERM for a training to finish its loop of steps and write a checkpoint, before SIGKILL."""
 
 RUNNING = "running"
 SUCCEEDED = "succeeded"
