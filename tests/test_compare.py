@@ -14,6 +14,7 @@ from PIL import Image
 from tasks.compare import BOX_AP, MASK_AP, MASK_AP50, compare
 from tasks.errors import UserError
 from tasks.open_run import open_run
+from tasks.records.manifest import Manifest, write_manifest
 from tasks.workspace import DatasetDir, RunDir, write_json
 
 DIGEST = "ab" * 32
@@ -37,8 +38,7 @@ def run(workspace, request):
 @pytest.fixture
 def dataset(workspace):
     folder = DatasetDir(workspace / "datasets" / "fruits")
-    splits = {"train": {"images": 6, "objects": 11}, "val": {"images": 2, "objects": 3}}
-    write_json(folder.manifest, {"name": "fruits", "digest": DIGEST, "splits": splits})
+    write_manifest(folder.manifest, Manifest("fruits", DIGEST, "PNG_MASKS", (), {}))
     folder.label_map.write_text('item { id: 1 name: "apple" }\n')
     return folder
 

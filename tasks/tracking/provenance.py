@@ -9,9 +9,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tasks.records.manifest import Manifest
 
 _AIRFLOW_VARIABLES = {
     "airflow.dag_id": "MASKLINE_AIRFLOW_DAG_ID",
@@ -64,15 +65,15 @@ def _commit() -> str | None:
         return None
 
 
-def dataset_input(manifest: Mapping[str, Any], root: Path, context: str) -> Any:
+def dataset_input(manifest: Manifest, root: Path, context: str) -> Any:
     """The dataset as MLflow's own kind of run input."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    counts = {name: {k: split[k] for k in ("images", "objects")} for name, split in manifest["splits"].items()}
+    counts = {name: {"images": split.images, "objects": split.objects} for name, split in manifest.splits.items()}
     dataset = Dataset(
-        name=manifest["name"],
+        name=manifest.name,
         # MLflow holds 36 characters; the whole digest stands in the tag `dataset.digest`.
-        digest=manifest["digest"][:36],
+        digest=manifest.digest[:36],
         source_type="local",
         source=json.dumps({"uri": str(root)}),
         profile=json.dumps(counts),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import UserError
+from tasks.records.manifest import Manifest, read_manifest
 from tasks.tracking import store
 from tasks.tracking.metric_names import mlflow_name
 from tasks.tracking.provenance import NOTE, dataset_input, provenance_tags
@@ -38,8 +39,8 @@ def open_pipeline_run(run: RunDir, dataset: DatasetDir) -> RunIdentity | None:
     Raises:
       UserError: the folder was opened for another dataset, or for an earlier state of it.
     """
-    manifest = read_json(dataset.manifest)
-    ours = {"name": manifest["name"], "digest": manifest["digest"], "root": str(dataset.root.absolute())}
+    manifest = read_manifest(dataset.manifest)
+    ours = {"name": manifest.name, "digest": manifest.digest, "root": str(dataset.root.absolute())}
     theirs = read_json(run.identity)["dataset"] if run.identity.exists() else ours
     if (theirs["name"], theirs["digest"]) != (ours["name"], ours["digest"]):
         raise UserError(
@@ -50,7 +51,7 @@ def open_pipeline_run(run: RunDir, dataset: DatasetDir) -> RunIdentity | None:
     identity = pipeline_run_identity(run)
     try:
         with store.connected() as client:
-            mlflow_run = _resumed(client, identity) or client.create_run(store.experiment_id(client, manifest["name"]), run_name=run.name)
+            mlflow_run = _resumed(client, identity) or client.create_run(store.experiment_id(client, manifest.name), run_name=run.name)
             identity = _identity(mlflow_run)
             client.update_run(identity.run_id, status="RUNNING")
             _set_tags(client, identity.run_id, provenance_tags("open-run") | _dataset_tags(manifest))
@@ -205,13 +206,13 @@ def model_run(model: ModelDir, dataset: DatasetDir, step: str) -> Iterator[Model
 
 
 def _open_model_run(model: ModelDir, dataset: DatasetDir, step: str) -> ModelRun:
-    manifest = read_json(dataset.manifest)
+    manifest = read_manifest(dataset.manifest)
     parent = pipeline_run_identity(RunDir(model.root.parent))
     recorded = RunIdentity(**read_json(model.tracking)) if model.tracking.exists() else None
     try:
         with store.connected() as client:
             mlflow_run = _resumed(client, recorded) or client.create_run(
-                parent.experiment_id if parent else store.experiment_id(client, manifest["name"]),
+                parent.experiment_id if parent else store.experiment_id(client, manifest.name),
                 run_name=model.name,
                 tags={"mlflow.parentRunId": parent.run_id} if parent else {},
             )
@@ -265,5 +266,5 @@ def _set_tags(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
-def _dataset_tags(manifest: Mapping[str, Any]) -> dict[str, str]:
-    return {"dataset.name": manifest["name"], "dataset.digest": manifest["digest"]}
+def _dataset_tags(manifest: Manifest) -> dict[str, str]:
+    return {"dataset.name": manifest.name, "dataset.digest": manifest.digest}

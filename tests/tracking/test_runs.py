@@ -11,9 +11,10 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks.errors import UserError
+from tasks.records.manifest import Manifest, Split, write_manifest
 from tasks.tracking import close_pipeline_run, model_run, open_pipeline_run, original_name, pipeline_run_identity
 from tasks.tracking.runs import flatten
-from tasks.workspace import DatasetDir, ModelDir, RunDir, write_json
+from tasks.workspace import DatasetDir, ModelDir, RunDir
 
 DIGEST = "0123456789abcdef" * 4
 SPLITS = {"train": {"images": 6, "objects": 11}, "val": {"images": 2, "objects": 3}}
@@ -56,7 +57,11 @@ def run(workspace, request):
 
 def make_dataset(workspace, name, digest):
     folder = DatasetDir(workspace / "datasets" / f"{name}-{digest[:4]}")
-    write_json(folder.manifest, {"name": name, "digest": digest, "splits": SPLITS})
+    splits = {
+        split: Split((), "", empty_images=0, crowd_objects=0, objects_per_category={}, findings={}, **counts)
+        for split, counts in SPLITS.items()
+    }
+    write_manifest(folder.manifest, Manifest(name, digest, "PNG_MASKS", (), splits))
     folder.label_map.write_text('item { id: 1 name: "apple" }\n')
     return folder
 
