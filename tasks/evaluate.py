@@ -72,11 +72,11 @@ def restored_model(experiment: cfg.ExperimentConfig, checkpoint: str) -> MaskRCN
 def _measure(experiment: cfg.ExperimentConfig, network: MaskRCNN, folder: Path) -> dict[str, Any]:
     data = experiment.task.validation_data
     label_map = read_label_map(Path(data.label_map_path))
+    names = label_map.names
     with_masks = experiment.task.model.number_of_stages == 3
     if experiment.task.model.number_of_stages == 1:
         raise UserError("the config has number_of_stages 1: proposals have no classes to evaluate", "set it to 2 or 3")
-    evaluator = CocoEvaluator(label_map.categories, with_masks)
-    names = dict(label_map.categories)
+    evaluator = CocoEvaluator(list(names.items()), with_masks)
     detect = tf.function(network, reduce_retracing=True)
     seconds: list[float] = []
     last_line = time.monotonic()

@@ -25,9 +25,9 @@ class RecordParser:
             raise UserError(f"mask_type {data.mask_type!r} is unknown", "use PNG_MASKS or NUMERICAL_MASKS")
         self._png_masks = data.mask_type == "PNG_MASKS"
         self._load_masks = data.load_instance_masks
-        ids = [identifier for identifier, _ in label_map.categories]
-        names = [name for _, name in label_map.categories]
-        self._ids = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(names, tf.constant(ids, tf.int64)), -1)
+        names = label_map.names
+        table = tf.lookup.KeyValueTensorInitializer(list(names.values()), tf.constant(list(names), tf.int64))
+        self._ids = tf.lookup.StaticHashTable(table, -1)
         floats = [f"image/object/bbox/{side}" for side in _BOX_SIDES] + ["image/object/area", "image/object/weight"]
         self._features = {
             "image/encoded": tf.io.FixedLenFeature([], tf.string),
@@ -92,8 +92,11 @@ class RecordParser:
 
         with tf.control_dependencies([tf.debugging.Assert(tf.equal(tf.size(stored), count), [message, source, shape])]):
             stored = tf.identity(stored)
-        masks = tf.map_fn(decode, stored, fn_output_signature=tf.TensorSpec([None, None], tf.uint8))
-        return tf.reshape(masks, shape)
+        return tf.cond(
+            count > 0,
+            lambda: tf.map_fn(decode, stored, fn_output_signature=tf.TensorSpec([None, None], tf.uint8)),
+            lambda: tf.zeros(shape, tf.uint8),
+        )
 
 
 def training_dataset(
@@ -116,7 +119,7 @@ def training_dataset(
     files = tf.data.Dataset.list_files(data.input_path, shuffle=True, seed=data.seed)
     if context is not None and context.num_input_pipelines > 1:
         files = files.shard(context.num_input_pipelines, context.input_pipeline_id)
-    records = files.interleave(tf.data.TFRecordDataset, cycle_length=data.cycle_length or 8, deterministic=True)
+    records = files.interleave(tf.data.TFRecordDataset, cycle_length=data.cycle_length or 8)
     records = records.shuffle(data.shuffle_buffer_size, seed=data.seed).repeat()
     examples = records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.padded_batch(batch_size, drop_remainder=True).map(_as_model_inputs).prefetch(2)

@@ -57,11 +57,10 @@ class MaskHead(tf_keras.Model):
 
     def all_classes(self, features: tf.Tensor) -> tf.Tensor:
         """Logits float32 [N, num_classes, mask_h, mask_w] of every class, as the original's graph holds them."""
-        *hidden, last = self.convs
         x = features
         for index, layer in enumerate(self.convs):
             x = self._enlarge_and_convolve(x, layer) if index == 0 else layer(x)
-            if layer is not last:
+            if layer is not self.convs[-1]:
                 x = tf.nn.relu(x)
         return tf.cast(tf.transpose(x, [0, 3, 1, 2]), tf.float32)
 

@@ -147,16 +147,20 @@ class MaskRCNN(tf_keras.Model):
         Crops are taken anew, at the detections. The original takes boxes that are normalized to the true image for boxes on the padded
         feature map; here they are rescaled first, which differs from it only where there is padding.
         """
+        # Rows beyond the last detection of any image are padding, and stay zero.
+        most = tf.reduce_max(outputs["num_detections"])
         padding = tf.cast(true_shapes, tf.float32) / outputs["image_size"]
-        crop_boxes = boxes.scale(outputs["detection_boxes"], padding[:, :1], padding[:, 1:])
+        crop_boxes = boxes.scale(outputs["detection_boxes"][:, :most], padding[:, :1], padding[:, 1:])
         crops = crop_and_pool(outputs["rpn_features_to_crop"], crop_boxes, self.config.second_stage)
-        classes = outputs["detection_classes"]
+        classes = outputs["detection_classes"][:, :most]
         logits = self.mask_head(self.second_stage(crops, training=False), tf.reshape(classes, [-1]))
-        shape = [self.config.second_stage.max_total_detections, *logits.shape[1:]]
-        return tf.sigmoid(tf.reshape(logits, [-1, *shape]))
+        places = self.config.second_stage.max_total_detections
+        masks = tf.reshape(tf.sigmoid(logits), [-1, most, *logits.shape[1:]])
+        masks = tf.pad(masks, [[0, 0], [0, places - most], [0, 0], [0, 0]])
+        return tf.ensure_shape(masks, [None, places, *logits.shape[1:]])
 
     def training_outputs(self, outputs: Tensors, true_shapes: tf.Tensor, groundtruth: Tensors) -> Tensors:
-        """What `compute_losses` needs: `outputs` of `propose` in training, with the targets, the sampled proposals and their predictions."""
+        """What `compute_losses` needs: `outputs` of `propose` in training, with targets, sampled proposals and their predictions."""
         shapes = tf.cast(true_shapes, tf.float32)
         truth_boxes = boxes.scale(groundtruth["boxes"], shapes[:, :1], shapes[:, 1:])
         outputs |= self._rpn_targets(outputs["anchors"], truth_boxes, groundtruth)
