@@ -18,6 +18,9 @@ ZOO_CONFIGS = [
     "mask_rcnn_resnet50_atrous_coco",
 ]
 
+# The form knows all four; these are the ones that can be trained today, and what it starts with.
+BUILT_CONFIGS = ["mask_rcnn_resnet101_atrous_coco", "mask_rcnn_resnet50_atrous_coco"]
+
 RUN_DIR = "{{ run_dir(params.run_name, run_id) }}"
 
 PARAMS = {
@@ -30,14 +33,14 @@ PARAMS = {
         description="A data set's YAML file: an absolute path, or one from the root of the repository.",
     ),
     "configs": Param(
-        ZOO_CONFIGS,
+        BUILT_CONFIGS,
         type="array",
         items={"type": "string", "enum": ZOO_CONFIGS},
         examples=ZOO_CONFIGS,
         minItems=1,
         uniqueItems=True,
         title="Zoo configs",
-        description="The models to train and compare.",
+        description="The models to train and compare. The two Inception models are not built yet: choosing one fails it, with that reason.",
     ),
     "run_name": Param(
         "",
@@ -48,21 +51,21 @@ PARAMS = {
         "Empty: made of the DAG run's id.",
     ),
     "steps": Param(
-        120,
+        60,
         type=["null", "integer"],
         minimum=1,
         title="Training steps",
         description="This and the fields below start with values that two CPU cores can train. Empty: as the zoo config says.",
     ),
-    "batch_size": Param(2, type=["null", "integer"], minimum=1, title="Images per step"),
+    "batch_size": Param(1, type=["null", "integer"], minimum=1, title="Images per step"),
     "image_size": Param(
-        128,
+        192,
         type=["null", "integer"],
         minimum=32,
         title="Image size",
         description="Short side in pixels after resizing; the long side follows the config's proportion.",
     ),
-    "learning_rate": Param(0.003, type=["null", "number"], exclusiveMinimum=0, title="Learning rate"),
+    "learning_rate": Param(0.004, type=["null", "number"], exclusiveMinimum=0, title="Learning rate"),
     "precision": Param(
         "float32",
         type=["null", "string"],
@@ -70,7 +73,7 @@ PARAMS = {
         title="Precision",
     ),
     "proposals": Param(
-        32,
+        16,
         type=["null", "integer"],
         minimum=1,
         title="Proposals",

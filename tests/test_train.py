@@ -1,0 +1,128 @@
+"""Train and evaluate on four small scenes: overrides, resumption, skipping, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks.convert import convert
+from tasks.errors import UserError
+from tasks.evaluate import evaluate
+from tasks.mask_rcnn.config import load_experiment
+from tasks.materialize import materialize
+from tasks.train import Overrides, adapt_to_machine, override, train
+from tasks.workspace import DatasetDir, ModelDir
+
+SMALL = Overrides(image_size=64, steps=2, batch_size=1, learning_rate=0.003, proposals=4, seed=1)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetDir:
+    folder = tmp_path_factory.mktemp("dataset")
+    source = folder / "scenes.yaml"
+    source.write_text("name: scenes\nshapes: {train: 4, val: 2, height: 64, width: 80, seed: 3}\n")
+    materialize(source, folder / "scenes")
+    return DatasetDir(folder / "scenes")
+
+
+@pytest.fixture
+def model(dataset: DatasetDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelDir:
+    monkeypatch.setenv("MASKLINE_WORKSPACE", str(tmp_path))
+    model = ModelDir(tmp_path / "runs" / "test" / "mask_rcnn_resnet50_atrous_coco")
+    convert("mask_rcnn_resnet50_atrous_coco", dataset, model)
+    return model
+
+
+def test_overrides_keep_the_configs_proportions(model: ModelDir) -> None:
+    experiment = load_experiment(model.experiment)
+    override(experiment, Overrides(image_size=128, steps=50, learning_rate=0.003, proposals=16, precision="mixed_bfloat16"))
+    adapt_to_machine(experiment, num_gpus=0)
+    resizer = experiment.task.model.image_resizer
+    assert (resizer.min_dimension, resizer.max_dimension) == (128, 218)  # 128 * 1365 / 800 = 218.4
+    # 0.0003, 0.00003, 0.000003 in the zoo.
+    assert experiment.trainer.optimizer_config.learning_rate.stepwise.values == pytest.approx([0.003, 0.0003, 0.00003])
+    assert experiment.task.model.second_stage.batch_size == 16
+    assert experiment.runtime.mixed_precision_dtype == "bfloat16"
+    assert (experiment.trainer.train_steps, experiment.trainer.checkpoint_interval) == (50, 10)
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("learning_rate", -1.0), ("precision", "float8")])
+def test_an_impossible_override_is_refused_by_its_option(name: str, value: object) -> None:
+    with pytest.raises(UserError, match="--" + name.replace("_", "-")):
+        Overrides(**{name: value})  # type: ignore[arg-type]
+
+
+def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(model: ModelDir, dataset: DatasetDir) -> None:
+    assert train(model, SMALL).status == "done"
+    result = json.loads((model.train / "result.json").read_text())
+    assert result["steps"] == 2
+    assert result["dataset_digest"] == json.loads(dataset.manifest.read_text())["digest"]
+    total = result["losses"].pop("Loss/total_loss")
+    assert len(result["losses"]) == 5
+    assert total == pytest.approx(sum(result["losses"].values()), rel=1e-5)
+    logged = [json.loads(line) for line in (model.train / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in logged] == [2]
+    assert logged[0]["learning_rate"] == pytest.approx(0.003)
+
+    assert evaluate(model).status == "done"
+    measured = json.loads((model.evaluation / "metrics.json").read_text())
+    assert measured["images"] == 2
+    truth = json.loads((model.evaluation / "groundtruth.json").read_text())
+    objects = json.loads(dataset.manifest.read_text())["splits"]["val"]["objects"]
+    assert len(truth["annotations"]) == objects
+    assert len(list((model.evaluation / "pictures").iterdir())) == 2
+
+    assert (train(model, SMALL).status, evaluate(model).status) == ("skipped", "skipped")
+    with pytest.raises(UserError, match="other settings"):
+        train(model, Overrides(steps=3))
+
+
+def test_evaluating_before_training_says_what_to_run(model: ModelDir) -> None:
+    with pytest.raises(UserError, match="holds no checkpoint") as error:
+        evaluate(model)
+    assert "maskline train" in error.value.fix
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_from_its_last_checkpoint(model: ModelDir) -> None:
+    command = [sys.executable, "-m", "tasks", "train", str(model.root), "--image-size", "64", "--steps", "40", "--batch-size", "1",
+               "--learning-rate", "0.003", "--proposals", "4", "--seed", "1"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], env=os.environ.copy())
+    while not (model.train / "ckpt-10.index").exists():
+        assert process.poll() is None, "training ended before its first checkpoint"
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    assert "from step 0;" not in done.stdout
+    assert json.loads((model.train / "result.json").read_text())["steps"] == 40
+
+
+@pytest.mark.slow
+def test_four_scenes_are_learned_by_heart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All three stages learn: on its own training images the model reaches a mask AP above 0.8."""
+    monkeypatch.setenv("MASKLINE_WORKSPACE", str(tmp_path))
+    source = tmp_path / "scenes.yaml"
+    source.write_text("name: scenes\nshapes: {train: 4, val: 1, height: 128, width: 160, seed: 0}\n")
+    materialize(source, tmp_path / "scenes")
+    model = ModelDir(tmp_path / "runs" / "test" / "mask_rcnn_resnet50_atrous_coco")
+    convert("mask_rcnn_resnet50_atrous_coco", DatasetDir(tmp_path / "scenes"), model)
+    train(model, Overrides(image_size=128, steps=1200, batch_size=1, learning_rate=0.01, proposals=24, seed=1))
+    # Evaluate on what was trained on.
+    trained = model.train / "experiment.yaml"
+    values = yaml.safe_load(trained.read_text())
+    values["task"]["validation_data"]["input_path"] = values["task"]["train_data"]["input_path"]
+    trained.write_text(yaml.safe_dump(values))
+    evaluate(model)
+    metrics = json.loads((model.evaluation / "metrics.json").read_text())["metrics"]
+    shutil.rmtree(model.train)
+    assert metrics["DetectionMasks_Precision/mAP"] > 0.8
