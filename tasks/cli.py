@@ -74,6 +74,38 @@ def convert_command(
     answer(convert(config, DatasetDir(dataset), ModelDir(output), assignments=assignments or (), branch=branch), result)
 
 
+@app.command("shapes")
+def shapes_command(
+    folder: Annotated[Path, typer.Argument(help="Folder that receives images, COCO JSON and dataset.yaml.")],
+    train: Annotated[int, typer.Option(help="Training images.")] = 48,
+    val: Annotated[int, typer.Option(help="Validation images.")] = 16,
+    height: Annotated[int, typer.Option(help="Rows of an image.")] = 480,
+    width: Annotated[int, typer.Option(help="Columns of an image.")] = 640,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same scenes.")] = 0,
+    result: ResultOption = None,
+) -> None:
+    """Draw the embedded dataset: lit, overlapping objects of four classes, with exact masks."""
+    from tasks.shapes.dataset import ShapesConfig, write_shapes
+    from tasks.workspace import StepResult
+
+    drawn = write_shapes(ShapesConfig(train=train, val=val, height=height, width=width, seed=seed), folder)
+    answer(StepResult("shapes", "done" if drawn else "skipped", {"dataset": str(folder / "dataset.yaml")}, {}), result)
+
+
+@app.command("materialize")
+def materialize_command(
+    dataset: Annotated[Path, typer.Argument(help="YAML file that names images and annotations.")],
+    output: Annotated[Path | None, typer.Option(help="Folder of the records; by default the workspace's, by the name.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Shards for each split; by default one for 500 images.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; the bytes are the same for any number.")] = 1,
+    result: ResultOption = None,
+) -> None:
+    """Turn images and COCO JSON into TFRecords with a mask for every box."""
+    from tasks.materialize import materialize
+
+    answer(materialize(dataset, output, shards, workers), result)
+
+
 @app.command("train")
 def train_command(
     model: Annotated[Path, typer.Argument(help="Folder of a converted model.")],

@@ -10,7 +10,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, fix: str) -> None:
-        super().__init__(message)
+        super().__init__(message, fix)
         self.message = message
         self.fix = fix
 

@@ -1,12 +1,12 @@
 """Every path that a run writes, and the two ways of writing one: a file or a folder, whole or not at all.
 
-    <workspace>/
-      mlflow.db, mlartifacts/                 tracking store and its artifacts
-      datasets/<name>/                        materialize: DatasetDir
-      runs/<run>/                             one pipeline run: RunDir
-        run.json                              open-run
-        <config>/                             one zoo config: ModelDir
-        compare/                              compare
+<workspace>/
+  mlflow.db, mlartifacts/                 tracking store and its artifacts
+  datasets/<name>/                        materialize: DatasetDir
+  runs/<run>/                             one pipeline run: RunDir
+    run.json                              open-run
+    <config>/                             one zoo config: ModelDir
+    compare/                              compare
 """
 
 from __future__ import annotations

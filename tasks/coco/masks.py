@@ -1,0 +1,166 @@
+"""Instance masks: what COCO writes, run-length codes on the full frame, and the PNG that records hold.
+
+A mask is uint8 [height, width], 1 on the object. An `Rle` is pycocotools' compressed run-length code of such a mask.
+Why the PNG is 8-bit grey through zlib-ng: docs/decisions/0003-mask-png.md
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pycocotools import mask as pycoco
+from zlib_ng import zlib_ng
+
+Mask = npt.NDArray[np.uint8]
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EIGHT_BIT_GREY = (8, 0, 0, 0, 0)  # bit depth, colour type, compression, filter, interlace
+_DEFLATE_LEVEL = 1
+_FEWEST_POLYGON_NUMBERS = 6
+
+
+class Rle(TypedDict):
+    """`size` is [height, width]; `counts` are the compressed runs, column by column."""
+
+    size: list[int]
+    counts: bytes
+
+
+class MalformedSegmentationError(ValueError):
+    """A segmentation that is neither polygons nor a run-length code of the image's size; the message says how."""
+
+
+def rle_from_segmentation(segmentation: object, height: int, width: int) -> Rle | None:
+    """The full-frame code of a COCO `segmentation`, or None where it is polygons of which none has three points.
+
+    Polygons (several parts are joined), uncompressed and compressed run-length codes, as pycocotools rasterizes them: polygons are
+    never shifted or cropped first, which would move their edges. Parts of fewer than three points are left out: pycocotools would
+    take a list of four numbers for a box. Raises MalformedSegmentationError.
+    """
+    if isinstance(segmentation, Mapping):
+        return _rle_from_runs(segmentation, height, width)
+    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
+        raise MalformedSegmentationError(f"is a {type(segmentation).__name__}, not polygons or a run-length code")
+    polygons = []
+    for part in segmentation:
+        polygon = _polygon(part)
+        if len(polygon) >= _FEWEST_POLYGON_NUMBERS:
+            polygons.append(polygon)
+    if not polygons:
+        return None
+    merged: Rle = pycoco.merge(pycoco.frPyObjects(polygons, height, width))
+    return merged
+
+
+def _polygon(part: object) -> list[float]:
+    try:
+        array = np.asarray(part, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise MalformedSegmentationError("has a polygon that is not a flat list of numbers") from None
+    if array.ndim != 1 or array.size % 2:
+        raise MalformedSegmentationError("has a polygon that is not a flat list of x, y pairs")
+    if not np.isfinite(array).all():
+        raise MalformedSegmentationError("has a polygon with a coordinate that is not a finite number")
+    return [float(number) for number in array]
+
+
+def _rle_from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> Rle:
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if not isinstance(size, Sequence) or list(size) != [height, width]:
+        raise MalformedSegmentationError(f"has size {size}, and its image is [{height}, {width}] (height, width)")
+    if isinstance(counts, str):
+        counts = counts.encode()
+    if isinstance(counts, bytes):
+        rle = Rle(size=[height, width], counts=counts)
+        # The C decoder writes wherever broken runs lead; the same runs are summed here before it may see them.
+        if _pixels_of_compressed(counts) != height * width:
+            raise MalformedSegmentationError("has runs that do not add up to its image's pixels")
+        return rle
+    if not isinstance(counts, list) or not all(isinstance(run, int) and run >= 0 for run in counts):
+        raise MalformedSegmentationError("has counts that are neither a string nor a list of whole numbers")
+    if sum(counts) != height * width:
+        raise MalformedSegmentationError(f"has runs of {sum(counts)} pixels together; its image has {height * width}")
+    compressed: Rle = pycoco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return compressed
+
+
+def _pixels_of_compressed(counts: bytes) -> int | None:
+    """Sum of the runs in COCO's compressed string, or None where it breaks off or a run is negative.
+
+    Five bits a character, little end first, from '0' on; the sixth bit says that more follows, and the last character's fifth bit is
+    the sign. From the fourth run on, a run is stored as its difference from the run two before.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = character - 48
+        if not 0 <= bits < 64:
+            return None
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        run = value + (runs[-2] if len(runs) > 2 else 0)
+        if run < 0:
+            return None
+        runs.append(run)
+        value = shift = 0
+    return None if shift else sum(runs)
+
+
+def rle_from_mask(mask: Mask) -> Rle:
+    """The code of a mask uint8 [height, width] of zeros and ones."""
+    rle: Rle = pycoco.encode(np.asfortranarray(mask))
+    return rle
+
+
+def mask_from_rle(rle: Rle) -> Mask:
+    """The mask uint8 [height, width] of a code, in column-major memory."""
+    mask: Mask = pycoco.decode(rle)
+    return mask
+
+
+def rle_area(rle: Rle) -> int:
+    """Pixels on the object."""
+    return int(pycoco.area(rle))
+
+
+def rle_extent_yxyx(rle: Rle) -> tuple[float, float, float, float]:
+    """The tight box (ymin, xmin, ymax, xmax) around a code's pixels; pixel edges, so a single pixel is one wide."""
+    x, y, width, height = (float(value) for value in pycoco.toBbox(rle))
+    return y, x, y + height, x + width
+
+
+def encode_png(mask: Mask) -> bytes:
+    """A single-channel PNG whose pixels decode to exactly the mask's 0 and 1 in TensorFlow, Pillow and OpenCV.
+
+    `mask` is uint8 [height, width] of zeros and ones. One-bit grey would be smaller, but TensorFlow decodes it to 0 and 255.
+    """
+    height, width = mask.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each row is led by its filter, 0 for none
+    rows[:, 1:] = mask
+    header = struct.pack(">II5B", width, height, *_EIGHT_BIT_GREY)
+    pixels = zlib_ng.compress(rows.data, _DEFLATE_LEVEL)
+    return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", pixels) + _png_chunk(b"IEND", b"")
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
+
+
+def decode_png(png: bytes) -> Mask:
+    """The mask uint8 [height, width] of a single-channel PNG, ours or another tool's: 1 wherever the pixel is above 0."""
+    with Image.open(io.BytesIO(png)) as image:
+        pixels = np.asarray(image)
+    if pixels.ndim != 2:
+        raise ValueError(f"a mask PNG has one channel, this one has mode {image.mode}")
+    return (pixels > 0).astype(np.uint8)

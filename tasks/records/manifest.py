@@ -1,0 +1,82 @@
+"""What a materialized dataset holds; its file is written last, so a dataset with one is complete."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import UserError
+from tasks.records.annotated_image import Category
+from tasks.records.label_map import LabelMap
+from tasks.workspace import read_json, write_json
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split. `shards` are file names beside the manifest and `pattern` is the glob over them; the rest are counts.
+
+    `objects` counts all objects, crowds too; `findings` counts what was mended or left out, by the code of `Finding`.
+    """
+
+    shards: tuple[str, ...]
+    pattern: str
+    images: int
+    empty_images: int
+    objects: int
+    crowd_objects: int
+    objects_per_category: Mapping[str, int]
+    findings: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`digest` is SHA-256 over the inputs: equal inputs have equal digests on every machine, at any number of shards."""
+
+    name: str
+    digest: str
+    mask_type: str
+    categories: tuple[Category, ...]
+    splits: Mapping[str, Split]
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def label_map(self) -> LabelMap:
+        return LabelMap(self.categories)
+
+    @property
+    def findings(self) -> dict[str, int]:
+        """The counts of all splits together."""
+        total: dict[str, int] = {}
+        for split in self.splits.values():
+            for code, count in split.findings.items():
+                total[code] = total.get(code, 0) + count
+        return total
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    write_json(path, dataclasses.asdict(manifest))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file; UserError where it is missing, or not one of this format."""
+    values: Any = read_json(path)
+    try:
+        if values["format_version"] != FORMAT_VERSION:
+            raise UserError(
+                f"{path}: format_version is {values['format_version']}, this program reads {FORMAT_VERSION}",
+                "materialize the dataset again",
+            )
+        return Manifest(
+            name=values["name"],
+            digest=values["digest"],
+            mask_type=values["mask_type"],
+            categories=tuple(Category(**category) for category in values["categories"]),
+            splits={name: Split(**{**split, "shards": tuple(split["shards"])}) for name, split in values["splits"].items()},
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a dataset's manifest: {error!r}", "materialize the dataset again") from error

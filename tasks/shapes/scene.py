@@ -1,0 +1,237 @@
+"""One scene: a table, objects laid on it one after the other, a lamp, a camera; the picture and every object's visible mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from tasks.coco.masks import Mask
+from tasks.shapes.forms import CLASSES, Form
+from tasks.shapes.surfaces import Field, Picture, Rng, Surface, skin, table
+
+_SUPERSAMPLING = 2
+_EMPTY_SHARE = 0.06
+_MOST_OBJECTS = 7
+_RADII = (0.055, 0.3)
+"""Smallest and largest, as shares of the image's shorter side."""
+_FEWEST_VISIBLE_PIXELS = 20
+_FEWEST_VISIBLE_SHARE = 0.3
+_PLACEMENT_ATTEMPTS = 12
+_SHADOW_SLICES = 12
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`pixels` uint8 [height, width, 3], sRGB; `masks` uint8 [height, width] in the order of `class_names`: no pixel is on two objects."""
+
+    pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
+    class_names: tuple[str, ...]
+    masks: tuple[Mask, ...]
+
+
+@dataclass(frozen=True)
+class _Lamp:
+    """A lamp far away: the unit vector towards it (down, across, up) and its colour; `ambient` comes from everywhere."""
+
+    towards: tuple[float, float, float]
+    colour: tuple[float, float, float]
+    ambient: tuple[float, float, float]
+    softness: float
+
+    @property
+    def shadow_share(self) -> Picture:
+        """What is left of the light of a level surface in full shadow, per channel."""
+        ambient, direct = np.asarray(self.ambient, np.float32), np.asarray(self.colour, np.float32) * self.towards[2]
+        return ambient / (ambient + direct)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """An object on the fine canvas: `window` is its part of it; depth and height in pixels, float32 of the window's size."""
+
+    name: str
+    window: tuple[slice, slice]
+    depth: Field
+    height: Field
+    mask: Mask
+    """uint8 of the finished image's size: pixels that it covers for at least half."""
+
+
+def render_scene(rng: Rng, height: int, width: int) -> Scene:
+    """The scene that `rng` draws, `height` x `width` pixels; a few have no objects."""
+    fine = (height * _SUPERSAMPLING, width * _SUPERSAMPLING)
+    lamp = _draw_lamp(rng)
+    objects = [] if rng.random() < _EMPTY_SHARE else _place_objects(rng, height, width)
+    ground = table(rng, *fine)
+    picture = _shade(ground, _slopes(ground.relief), np.zeros(fine, np.float32), lamp, ground)
+    for placed in objects:
+        _lay(rng, picture, placed, lamp)
+    masks = _visible([placed.mask for placed in objects])
+    return Scene(_photograph(rng, picture), tuple(placed.name for placed in objects), tuple(masks))
+
+
+def _draw_lamp(rng: Rng) -> _Lamp:
+    azimuth, elevation = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(35, 65))
+    towards = (math.cos(elevation) * math.sin(azimuth), math.cos(elevation) * math.cos(azimuth), math.sin(elevation))
+    warmth = rng.uniform(-1, 1)
+    strength, fill = rng.uniform(0.85, 1.25), rng.uniform(0.25, 0.45)
+    colour = (strength * (1 + 0.12 * warmth), strength, strength * (1 - 0.16 * warmth))
+    ambient = (fill * (1 - 0.1 * warmth), fill, fill * (1 + 0.14 * warmth))
+    return _Lamp(towards, colour, ambient, rng.uniform(0.5, 1.6))
+
+
+def _place_objects(rng: Rng, height: int, width: int) -> list[_Placed]:
+    """Objects in the order in which they are laid down; each still shows enough of itself in the end."""
+    objects: list[_Placed] = []
+    for _ in range(rng.integers(1, _MOST_OBJECTS + 1)):
+        for _ in range(_PLACEMENT_ATTEMPTS):
+            candidate = _draw_object(rng, height, width)
+            if _all_show([*objects, candidate]):
+                objects.append(candidate)
+                break
+    return objects
+
+
+def _all_show(objects: Sequence[_Placed]) -> bool:
+    visible = _visible([placed.mask for placed in objects])
+    for placed, mask in zip(objects, visible, strict=True):
+        full, shown = int(placed.mask.sum()), int(mask.sum())
+        if shown < max(_FEWEST_VISIBLE_PIXELS, _FEWEST_VISIBLE_SHARE * full):
+            return False
+    return True
+
+
+def _visible(masks: Sequence[Mask]) -> list[Mask]:
+    """Each mask less what was laid on it later."""
+    shown: list[Mask] = []
+    for index, mask in enumerate(masks):
+        covered = np.zeros_like(mask, dtype=bool)
+        for later in masks[index + 1 :]:
+            covered |= later > 0
+        shown.append((mask & ~covered).astype(np.uint8))
+    return shown
+
+
+def _draw_object(rng: Rng, height: int, width: int) -> _Placed:
+    name = CLASSES[rng.integers(len(CLASSES))]
+    form = Form(name, rng)
+    low, high = (math.log(share * min(height, width)) for share in _RADII)
+    radius = math.exp(rng.uniform(low, high))
+    # Up to half a radius beyond the border, so that some objects are cut by it.
+    row, column = (rng.uniform(-0.4 * radius, size + 0.4 * radius) for size in (height, width))
+    angle = rng.uniform(0, 2 * math.pi)
+
+    fine_radius, fine_row, fine_column = (value * _SUPERSAMPLING for value in (radius, row, column))
+    window = tuple(
+        slice(_even(max(0, centre - fine_radius - 2)), _even(min(size * _SUPERSAMPLING, centre + fine_radius + 4)))
+        for centre, size in ((fine_row, height), (fine_column, width))
+    )
+    down, across = np.meshgrid(
+        (np.arange(window[0].start, window[0].stop) + 0.5 - fine_row) / fine_radius,
+        (np.arange(window[1].start, window[1].stop) + 0.5 - fine_column) / fine_radius,
+        indexing="ij",
+    )
+    sine, cosine = math.sin(angle), math.cos(angle)
+    depth = form.depth((cosine * down - sine * across).astype(np.float32), (sine * down + cosine * across).astype(np.float32))
+    mask = np.zeros((height, width), np.uint8)
+    coarse = tuple(slice(part.start // _SUPERSAMPLING, part.stop // _SUPERSAMPLING) for part in window)
+    mask[coarse] = _averaged((depth > 0).astype(np.float32)) >= 0.5
+    return _Placed(name, (window[0], window[1]), depth * fine_radius, form.height(depth) * fine_radius, mask)
+
+
+def _even(value: float) -> int:
+    return int(value) // _SUPERSAMPLING * _SUPERSAMPLING
+
+
+def _averaged(field: Field) -> Field:
+    """Means over the fine pixels of each finished pixel; any trailing channels stay."""
+    height, width = field.shape[0] // _SUPERSAMPLING, field.shape[1] // _SUPERSAMPLING
+    blocks = field.reshape(height, _SUPERSAMPLING, width, _SUPERSAMPLING, *field.shape[2:])
+    return blocks.mean(axis=(1, 3), dtype=np.float32)
+
+
+def _lay(rng: Rng, picture: Picture, placed: _Placed, lamp: _Lamp) -> None:
+    """Lays one object into the picture: first its shadow over what is there, then itself."""
+    shadow = _shadow(placed, picture.shape[:2], lamp)
+    picture *= 1 - (1 - lamp.shadow_share) * shadow[..., None]
+    cover = skin(rng, *placed.depth.shape)
+    inside = np.clip(placed.depth + 0.5, 0, 1)[..., None]
+    shaded = _shade(cover, _slopes(placed.height + cover.relief * (placed.depth > 2)), placed.depth, lamp, cover)
+    part = picture[placed.window]
+    part += (shaded - part) * inside
+
+
+def _shadow(placed: _Placed, shape: tuple[int, ...], lamp: _Lamp) -> Field:
+    """Share of the lamp's light that the object takes from every pixel of the canvas, sharp at its foot and soft far from it."""
+    top = float(placed.height.max())
+    reach = top / lamp.towards[2]
+    total = np.zeros(shape, np.float32)
+    for step in range(_SHADOW_SLICES):
+        level = (step + 0.5) / _SHADOW_SLICES
+        row, column = (-round(level * reach * part) for part in lamp.towards[:2])
+        slice_shadow = np.zeros(shape, np.float32)
+        _add_shifted(slice_shadow, (placed.height > level * top).astype(np.float32), placed.window, row, column)
+        total = np.maximum(total, _blurred(slice_shadow, 1 + level * reach * 0.12 * lamp.softness))
+    contact = np.zeros(shape, np.float32)
+    _add_shifted(contact, (placed.depth > 0).astype(np.float32), placed.window, 0, 0)
+    return np.clip(np.maximum(total * 0.95, 0.75 * _blurred(contact, 2 + top * 0.15)), 0, 1)
+
+
+def _add_shifted(canvas: Field, field: Field, window: tuple[slice, slice], row: int, column: int) -> None:
+    """Writes `field` into the canvas at its window moved by (row, column), cut at the canvas's border."""
+    top, left = window[0].start + row, window[1].start + column
+    bottom, right = top + field.shape[0], left + field.shape[1]
+    cut_top, cut_left = max(0, -top), max(0, -left)
+    cut_bottom, cut_right = max(0, bottom - canvas.shape[0]), max(0, right - canvas.shape[1])
+    part = field[cut_top : max(cut_top, field.shape[0] - cut_bottom), cut_left : max(cut_left, field.shape[1] - cut_right)]
+    if part.size:
+        canvas[top + cut_top : top + cut_top + part.shape[0], left + cut_left : left + cut_left + part.shape[1]] = part
+
+
+def _blurred(field: Field, radius: float) -> Field:
+    image = Image.fromarray((field * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(radius))
+    return np.asarray(image, np.float32) / 255
+
+
+def _slopes(height: Field) -> tuple[Field, Field, Field]:
+    """The unit normal (down, across, up) of a height field in pixels."""
+    down, across = np.gradient(height)
+    # A wall would be all slope: from above, its rounded edge is what shows.
+    limit = 2.5
+    down, across = np.clip(-down, -limit, limit), np.clip(-across, -limit, limit)
+    length = np.sqrt(down**2 + across**2 + 1)
+    return down / length, across / length, 1 / length
+
+
+def _shade(surface: Surface, normal: tuple[Field, Field, Field], depth: Field, lamp: _Lamp, gloss_of: Surface) -> Picture:
+    """Light that reaches the camera, straight above, from a surface: diffuse, ambient from above, a highlight, a window's reflection."""
+    down, across, up = normal
+    direct = np.maximum(sum(n * l for n, l in zip(normal, lamp.towards, strict=True)), 0)
+    colour, ambient = np.asarray(lamp.colour, np.float32), np.asarray(lamp.ambient, np.float32)
+    light = direct[..., None] * colour + (0.35 + 0.65 * up)[..., None] * ambient
+    # The view mirrored at the surface: what the camera sees in a glossy one.
+    mirrored = (2 * up * down, 2 * up * across, 2 * up * up - 1)
+    towards_lamp = np.maximum(sum(m * l for m, l in zip(mirrored, lamp.towards, strict=True)), 0)
+    fresnel = 0.04 + 0.5 * (1 - up) ** 3
+    gloss = gloss_of.gloss
+    highlight = gloss * (0.8 * towards_lamp ** (20 + 180 * gloss) + 0.25 * towards_lamp**8 * gloss)
+    sky = gloss * fresnel * np.clip(mirrored[2] * 0.6 + 0.5, 0, 1)
+    return (surface.albedo * light + highlight[..., None] * colour + sky[..., None] * ambient).astype(np.float32)
+
+
+def _photograph(rng: Rng, picture: Picture) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    """What a camera makes of the light: uneven lighting, averaged pixels, exposure, a film curve, grain; sRGB uint8."""
+    height, width = picture.shape[:2]
+    down, across = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    tilt = rng.uniform(-0.16, 0.16, 2)
+    falloff = (1 + tilt[0] * down + tilt[1] * across) * (1 - rng.uniform(0.05, 0.16) * (down**2 + across**2))
+    exposed = _averaged((picture * falloff[..., None]).astype(np.float32)) * rng.uniform(0.75, 1.1)
+    # Bright parts are compressed towards white rather than cut.
+    curved = np.clip(exposed * (2.51 * exposed + 0.03) / (exposed * (2.43 * exposed + 0.59) + 0.14), 0, 1)
+    displayed = curved ** (1 / 2.2)
+    grain = rng.normal(0, rng.uniform(0.006, 0.02), displayed.shape[:2])[..., None] + rng.normal(0, 0.004, displayed.shape)
+    return (np.clip(displayed + grain, 0, 1) * 255 + 0.5).astype(np.uint8)
