@@ -179,7 +179,11 @@ def _existing(dataset: DatasetDir, digest: str, shard_names: Mapping[str, tuple[
     """The manifest of a complete dataset of this digest in these shards, or None."""
     if not dataset.manifest.is_file():
         return None
-    manifest = read_manifest(dataset.manifest)
+    try:
+        manifest = read_manifest(dataset.manifest)
+    except UserError as error:
+        print(f"writing the dataset anew: {error.message}", flush=True)
+        return None
     complete = (
         manifest.digest == digest
         and {name: split.shards for name, split in manifest.splits.items()} == dict(shard_names)
@@ -313,4 +317,4 @@ def _report(manifest: Manifest, ids: CategoryIds) -> None:
             f" ({split.crowd_objects} crowds) in {len(split.shards)} shard{'s' * (len(split.shards) > 1)}"
         )
     for code, count in manifest.findings.items():
-        print(f"{manifest.name}: {count} x {code}: {Finding(code).meaning}")
+        print(f"{manifest.name}: {count} x {code}: {Finding(code).meaning}")  # type: ignore[call-arg]  # mypy reads __new__; a call looks the member up

@@ -78,8 +78,9 @@ def _encoded(path: Path, content: bytes, image: Image.Image, height: int, width:
             f"{path}: the image is {seen[0]} x {seen[1]} (height x width), and its annotations say {height} x {width}{swapped}",
             "correct the image's height and width in the JSON, or bring back the image that was annotated",
         )
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"{path}: the file holds {image.n_frames} images", "write the annotated one to a file of its own")
+    frames = getattr(image, "n_frames", 1)
+    if image.format != "MPO" and frames > 1:
+        raise UserError(f"{path}: the file holds {frames} images", "write the annotated one to a file of its own")
 
     if not turned and (image.format, image.mode) in _KEPT_FORMATS and not _is_sixteen_bit_png(content):
         if image.format != "PNG":

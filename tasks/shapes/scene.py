@@ -67,7 +67,7 @@ def render_scene(rng: Rng, height: int, width: int) -> Scene:
     lamp = _draw_lamp(rng)
     objects = [] if rng.random() < _EMPTY_SHARE else _place_objects(rng, height, width)
     ground = table(rng, *fine)
-    picture = _shade(ground, _slopes(ground.relief), np.zeros(fine, np.float32), lamp, ground)
+    picture = _shade(ground, _slopes(ground.relief), lamp, ground)
     for placed in objects:
         _lay(rng, picture, placed, lamp)
     masks = _visible([placed.mask for placed in objects])
@@ -151,7 +151,8 @@ def _averaged(field: Field) -> Field:
     """Means over the fine pixels of each finished pixel; any trailing channels stay."""
     height, width = field.shape[0] // _SUPERSAMPLING, field.shape[1] // _SUPERSAMPLING
     blocks = field.reshape(height, _SUPERSAMPLING, width, _SUPERSAMPLING, *field.shape[2:])
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    means: Field = blocks.mean(axis=(1, 3), dtype=np.float32)
+    return means
 
 
 def _lay(rng: Rng, picture: Picture, placed: _Placed, lamp: _Lamp) -> None:
@@ -160,7 +161,7 @@ def _lay(rng: Rng, picture: Picture, placed: _Placed, lamp: _Lamp) -> None:
     picture *= 1 - (1 - lamp.shadow_share) * shadow[..., None]
     cover = skin(rng, *placed.depth.shape)
     inside = np.clip(placed.depth + 0.5, 0, 1)[..., None]
-    shaded = _shade(cover, _slopes(placed.height + cover.relief * (placed.depth > 2)), placed.depth, lamp, cover)
+    shaded = _shade(cover, _slopes(placed.height + cover.relief * (placed.depth > 2)), lamp, cover)
     part = picture[placed.window]
     part += (shaded - part) * inside
 
@@ -207,15 +208,15 @@ def _slopes(height: Field) -> tuple[Field, Field, Field]:
     return down / length, across / length, 1 / length
 
 
-def _shade(surface: Surface, normal: tuple[Field, Field, Field], depth: Field, lamp: _Lamp, gloss_of: Surface) -> Picture:
+def _shade(surface: Surface, normal: tuple[Field, Field, Field], lamp: _Lamp, gloss_of: Surface) -> Picture:
     """Light that reaches the camera, straight above, from a surface: diffuse, ambient from above, a highlight, a window's reflection."""
     down, across, up = normal
-    direct = np.maximum(sum(n * l for n, l in zip(normal, lamp.towards, strict=True)), 0)
+    direct = np.maximum(sum(n * t for n, t in zip(normal, lamp.towards, strict=True)), 0)
     colour, ambient = np.asarray(lamp.colour, np.float32), np.asarray(lamp.ambient, np.float32)
     light = direct[..., None] * colour + (0.35 + 0.65 * up)[..., None] * ambient
     # The view mirrored at the surface: what the camera sees in a glossy one.
     mirrored = (2 * up * down, 2 * up * across, 2 * up * up - 1)
-    towards_lamp = np.maximum(sum(m * l for m, l in zip(mirrored, lamp.towards, strict=True)), 0)
+    towards_lamp = np.maximum(sum(m * t for m, t in zip(mirrored, lamp.towards, strict=True)), 0)
     fresnel = 0.04 + 0.5 * (1 - up) ** 3
     gloss = gloss_of.gloss
     highlight = gloss * (0.8 * towards_lamp ** (20 + 180 * gloss) + 0.25 * towards_lamp**8 * gloss)

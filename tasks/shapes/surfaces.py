@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-Field = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.float32]
+# Float32 in practice; numpy's own types widen at every function, and the pictures are rounded to bytes in the end.
+Field = npt.NDArray[Any]
+Picture = npt.NDArray[Any]
 Rng = np.random.Generator
 
 
@@ -56,9 +58,8 @@ def linear_rgb(hue: float, saturation: float, value: float) -> tuple[float, floa
 
 def table(rng: Rng, height: int, width: int) -> Surface:
     """One of five table tops: planks, cloth, marble, concrete or sand."""
-    kind = rng.choice((planks, cloth, marble, concrete, sand))
-    surface: Surface = kind(rng, height, width)
-    return surface
+    kinds = (planks, cloth, marble, concrete, sand)
+    return kinds[rng.integers(len(kinds))](rng, height, width)
 
 
 def planks(rng: Rng, height: int, width: int) -> Surface:
