@@ -23,7 +23,7 @@ _FOOTER = struct.Struct("<I")
 
 
 def _masked_crc(content: bytes) -> int:
-    crc = google_crc32c.value(content)
+    crc: int = google_crc32c.value(content)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 

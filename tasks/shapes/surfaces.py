@@ -149,7 +149,7 @@ def skin(rng: Rng, height: int, width: int) -> Surface:
     base = linear_rgb(hue, rng.uniform(0.45, 0.9), value)
     wear = noise(rng, height, width, (short * 0.5, short * 0.5), 5)
     albedo = np.asarray(base, np.float32) * (0.88 + 0.24 * wear)[..., None]
-    relief = np.zeros((height, width), np.float32)
+    relief: Field = np.zeros((height, width), np.float32)
     kind = rng.choice(("paint", "plastic", "wood", "stone", "stripes"))
     gloss = {"paint": 0.25, "plastic": 0.8, "wood": 0.2, "stone": 0.3, "stripes": 0.55}[kind]
     if kind == "wood":
