@@ -21,7 +21,7 @@ _RADII = (0.055, 0.3)
 _FEWEST_VISIBLE_PIXELS = 20
 _FEWEST_VISIBLE_SHARE = 0.3
 _PLACEMENT_ATTEMPTS = 12
-_SHADOW_SLICES = 12
+_SHADOW_SLICES = 10
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ def _averaged(field: Field) -> Field:
 
 def _lay(rng: Rng, picture: Picture, placed: _Placed, lamp: _Lamp) -> None:
     """Lays one object into the picture: first its shadow over what is there, then itself."""
-    shadow = _shadow(placed, picture.shape[:2], lamp)
-    picture *= 1 - (1 - lamp.shadow_share) * shadow[..., None]
+    around, shadow = _shadow(placed, picture.shape[:2], lamp)
+    picture[around] *= 1 - (1 - lamp.shadow_share) * shadow[..., None]
     cover = skin(rng, *placed.depth.shape)
     inside = np.clip(placed.depth + 0.5, 0, 1)[..., None]
     shaded = _shade(cover, _slopes(placed.height + cover.relief * (placed.depth > 2)), lamp, cover)
@@ -166,31 +166,35 @@ def _lay(rng: Rng, picture: Picture, placed: _Placed, lamp: _Lamp) -> None:
     part += (shaded - part) * inside
 
 
-def _shadow(placed: _Placed, shape: tuple[int, ...], lamp: _Lamp) -> Field:
-    """Share of the lamp's light that the object takes from every pixel of the canvas, sharp at its foot and soft far from it."""
+def _shadow(placed: _Placed, shape: tuple[int, ...], lamp: _Lamp) -> tuple[tuple[slice, slice], Field]:
+    """Share of the lamp's light that the object takes, sharp at its foot and soft far from it, and the window of the canvas it is for."""
     top = float(placed.height.max())
     reach = top / lamp.towards[2]
-    total = np.zeros(shape, np.float32)
+    contact_blur = 2 + top * 0.15
+    margin = math.ceil(reach + 3 * max(contact_blur, 1 + reach * 0.12 * lamp.softness))
+    rows, columns = placed.height.shape
+    wide = (rows + 2 * margin, columns + 2 * margin)
+    total = np.zeros(wide, np.float32)
     for step in range(_SHADOW_SLICES):
         level = (step + 0.5) / _SHADOW_SLICES
-        row, column = (-round(level * reach * part) for part in lamp.towards[:2])
-        slice_shadow = np.zeros(shape, np.float32)
-        _add_shifted(slice_shadow, (placed.height > level * top).astype(np.float32), placed.window, row, column)
-        total = np.maximum(total, _blurred(slice_shadow, 1 + level * reach * 0.12 * lamp.softness))
-    contact = np.zeros(shape, np.float32)
-    _add_shifted(contact, (placed.depth > 0).astype(np.float32), placed.window, 0, 0)
-    return np.clip(np.maximum(total * 0.95, 0.75 * _blurred(contact, 2 + top * 0.15)), 0, 1)
+        row, column = (margin - round(level * reach * part) for part in lamp.towards[:2])
+        slice_shadow = np.zeros(wide, np.float32)
+        slice_shadow[row : row + rows, column : column + columns] = placed.height > level * top
+        np.maximum(total, 0.95 * _blurred(slice_shadow, 1 + level * reach * 0.12 * lamp.softness), out=total)
+    contact = np.zeros(wide, np.float32)
+    contact[margin : margin + rows, margin : margin + columns] = placed.depth > 0
+    np.maximum(total, 0.75 * _blurred(contact, contact_blur), out=total)
+    on_canvas, kept = zip(
+        *(_overlap(part.start - margin, size, limit) for part, size, limit in zip(placed.window, wide, shape, strict=True)),
+        strict=True,
+    )
+    return on_canvas, total[kept]
 
 
-def _add_shifted(canvas: Field, field: Field, window: tuple[slice, slice], row: int, column: int) -> None:
-    """Writes `field` into the canvas at its window moved by (row, column), cut at the canvas's border."""
-    top, left = window[0].start + row, window[1].start + column
-    bottom, right = top + field.shape[0], left + field.shape[1]
-    cut_top, cut_left = max(0, -top), max(0, -left)
-    cut_bottom, cut_right = max(0, bottom - canvas.shape[0]), max(0, right - canvas.shape[1])
-    part = field[cut_top : max(cut_top, field.shape[0] - cut_bottom), cut_left : max(cut_left, field.shape[1] - cut_right)]
-    if part.size:
-        canvas[top + cut_top : top + cut_top + part.shape[0], left + cut_left : left + cut_left + part.shape[1]] = part
+def _overlap(start: int, size: int, limit: int) -> tuple[slice, slice]:
+    """Where `size` pixels from `start` on lie in 0..limit, and which of them those are."""
+    low, high = max(0, start), min(limit, start + size)
+    return slice(low, high), slice(low - start, high - start)
 
 
 def _blurred(field: Field, radius: float) -> Field:
@@ -208,7 +212,7 @@ def _slopes(height: Field) -> tuple[Field, Field, Field]:
     return down / length, across / length, 1 / length
 
 
-def _shade(surface: Surface, normal: tuple[Field, Field, Field], lamp: _Lamp, gloss_of: Surface) -> Picture:
+def _shade(surface: Surface, normal: tuple[Field, Field, Field], lamp: _Lamp) -> Picture:
     """Light that reaches the camera, straight above, from a surface: diffuse, ambient from above, a highlight, a window's reflection."""
     down, across, up = normal
     direct = np.maximum(sum(n * t for n, t in zip(normal, lamp.towards, strict=True)), 0)
@@ -218,7 +222,7 @@ def _shade(surface: Surface, normal: tuple[Field, Field, Field], lamp: _Lamp, gl
     mirrored = (2 * up * down, 2 * up * across, 2 * up * up - 1)
     towards_lamp = np.maximum(sum(m * t for m, t in zip(mirrored, lamp.towards, strict=True)), 0)
     fresnel = 0.04 + 0.5 * (1 - up) ** 3
-    gloss = gloss_of.gloss
+    gloss = surface.gloss
     highlight = gloss * (0.8 * towards_lamp ** (20 + 180 * gloss) + 0.25 * towards_lamp**8 * gloss)
     sky = gloss * fresnel * np.clip(mirrored[2] * 0.6 + 0.5, 0, 1)
     return (surface.albedo * light + highlight[..., None] * colour + sky[..., None] * ambient).astype(np.float32)

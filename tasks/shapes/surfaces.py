@@ -71,9 +71,9 @@ def planks(rng: Rng, height: int, width: int) -> Surface:
     number -= number.min()
     tint = rng.uniform(0.75, 1.1, number.max() + 1).astype(np.float32)[number]
     shift = (rng.random(number.max() + 1) * 1000).astype(np.float32)[number]
-    wobble = noise(rng, height, width, (short * 0.6, short * 0.6), 3)
-    rings = 0.5 + 0.5 * np.sin(across / board * rng.uniform(14, 26) + wobble * 14 + shift + np.sin(along / short * 3 + shift) * 1.2)
-    fibre = _stretched_noise(rng, across, along, short)
+    wobble = _along_boards(rng, across, along, (short * 0.3, short * 1.5))
+    rings = 0.5 + 0.5 * np.sin(across / board * rng.uniform(14, 26) + wobble * 11 + shift + np.sin(along / short * 2 + shift) * 0.8)
+    fibre = _along_boards(rng, across, along, (short / 40, short / 1.5))
     grain = 0.45 * rings + 0.55 * fibre
     from_gap = np.abs((across / board) % 1 - 0.5) * 2
     gap = np.clip((from_gap - 0.97) / 0.02, 0, 1)
@@ -146,7 +146,7 @@ def skin(rng: Rng, height: int, width: int) -> Surface:
     """What one object is covered with: paint, plastic, wood, stone or stripes, in any colour, whatever the object's class."""
     short = min(height, width)
     hue, value = rng.random(), rng.uniform(0.5, 0.95)
-    base = linear_rgb(hue, rng.uniform(0.45, 0.9), value)
+    base = linear_rgb(hue, rng.uniform(0.35, 0.8), value)
     wear = noise(rng, height, width, (short * 0.5, short * 0.5), 5)
     albedo = np.asarray(base, np.float32) * (0.88 + 0.24 * wear)[..., None]
     relief: Field = np.zeros((height, width), np.float32)
@@ -176,9 +176,9 @@ def _turned(height: int, width: int, angle: float) -> tuple[Field, Field]:
     return (cosine * down - sine * across).astype(np.float32), (sine * down + cosine * across).astype(np.float32)
 
 
-def _stretched_noise(rng: Rng, across: Field, along: Field, short: int) -> Field:
-    """Fibres: noise drawn out along the boards, looked up at the turned coordinates."""
-    rows, columns = (int(np.ptp(field)) + 2 for field in (across, along))
-    fibres = noise(rng, rows, columns, (short / 40, short / 1.5), 3)
-    found: Field = fibres[(across - across.min()).astype(int), (along - along.min()).astype(int)]
+def _along_boards(rng: Rng, across: Field, along: Field, cell: tuple[float, float]) -> Field:
+    """Noise with its `cell` (across, along) laid in a turned frame of pixel coordinates."""
+    rows, columns = (int(np.ptp(coordinate)) + 2 for coordinate in (across, along))
+    drawn = noise(rng, rows, columns, cell, 3)
+    found: Field = drawn[(across - across.min()).astype(int), (along - along.min()).astype(int)]
     return found
