@@ -67,7 +67,7 @@ def render_scene(rng: Rng, height: int, width: int) -> Scene:
     lamp = _draw_lamp(rng)
     objects = [] if rng.random() < _EMPTY_SHARE else _place_objects(rng, height, width)
     ground = table(rng, *fine)
-    picture = _shade(ground, _slopes(ground.relief), lamp, ground)
+    picture = _shade(ground, _slopes(ground.relief), lamp)
     for placed in objects:
         _lay(rng, picture, placed, lamp)
     masks = _visible([placed.mask for placed in objects])
@@ -161,7 +161,7 @@ def _lay(rng: Rng, picture: Picture, placed: _Placed, lamp: _Lamp) -> None:
     picture[around] *= 1 - (1 - lamp.shadow_share) * shadow[..., None]
     cover = skin(rng, *placed.depth.shape)
     inside = np.clip(placed.depth + 0.5, 0, 1)[..., None]
-    shaded = _shade(cover, _slopes(placed.height + cover.relief * (placed.depth > 2)), lamp, cover)
+    shaded = _shade(cover, _slopes(placed.height + cover.relief * (placed.depth > 2)), lamp)
     part = picture[placed.window]
     part += (shaded - part) * inside
 
