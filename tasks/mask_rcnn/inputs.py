@@ -1,9 +1,12 @@
-"""Records to batches: the original's tf.Example features, its resizers, its horizontal flip, padded to a common size.
+"""Records to batches: the original's tf.Example features, its horizontal flip, its resizers, padded to a common size.
 
-Memory stays bounded: records are shuffled as they lie on disk, and masks are bytes, decoded at the image's size and resized at once.
+Memory stays bounded: records are shuffled as they lie on disk, and masks are bytes, each resized as soon as it is decoded.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -15,19 +18,18 @@ from tasks.records.label_map import LabelMap
 Example = dict[str, tf.Tensor]
 
 _BOX_SIDES = ("ymin", "xmin", "ymax", "xmax")
+_IDENTITY = config.ImageResizer(kind="identity")
 
 
 class RecordParser:
-    """Serialized tf.Example to decoded tensors at the image's own size."""
+    """Serialized tf.Example to decoded tensors. Faults of a record fail with its source id; `find_faulty_record` tells its place."""
 
     def __init__(self, data: config.DataConfig, label_map: LabelMap) -> None:
         if data.mask_type not in ("PNG_MASKS", "NUMERICAL_MASKS"):
             raise UserError(f"mask_type {data.mask_type!r} is unknown", "use PNG_MASKS or NUMERICAL_MASKS")
         self._png_masks = data.mask_type == "PNG_MASKS"
         self._load_masks = data.load_instance_masks
-        names = label_map.names
-        table = tf.lookup.KeyValueTensorInitializer(list(names.values()), tf.constant(list(names), tf.int64))
-        self._ids = tf.lookup.StaticHashTable(table, -1)
+        self._label_map = label_map
         floats = [f"image/object/bbox/{side}" for side in _BOX_SIDES] + ["image/object/area", "image/object/weight"]
         self._features = {
             "image/encoded": tf.io.FixedLenFeature([], tf.string),
@@ -35,68 +37,98 @@ class RecordParser:
             "image/object/class/text": tf.io.VarLenFeature(tf.string),
             "image/object/class/label": tf.io.VarLenFeature(tf.int64),
             "image/object/is_crowd": tf.io.VarLenFeature(tf.int64),
-            "image/object/mask": tf.io.VarLenFeature(tf.string if self._png_masks else tf.float32),
         } | {name: tf.io.VarLenFeature(tf.float32) for name in floats}
+        if self._load_masks:
+            self._features["image/object/mask"] = tf.io.VarLenFeature(tf.string if self._png_masks else tf.float32)
 
-    def __call__(self, serialized: tf.Tensor) -> Example:
-        """One record's objects, M of them.
+    def __call__(
+        self,
+        serialized: tf.Tensor,
+        flip: tf.Tensor | bool = False,
+        most: int | None = None,
+        mask_resizer: config.ImageResizer = _IDENTITY,
+    ) -> Example:
+        """One record: its image, and its first `most` objects, M of them; both mirrored left to right where `flip`.
 
         `image` uint8 [H, W, 3]; `source_id`; `boxes` float32 [M, 4] yxyx normalized; `category_ids` int64 [M] of the label map (text, where
         there is any, overrides the stored label); `areas` float32 [M] pixels, the box's where the record has none; `is_crowd` bool [M];
-        `weights` float32 [M], one where the record has none; `masks` uint8 [M, H, W], 0 or 1, when masks are loaded. A category that the
-        label map lacks, or masks of another number or size than boxes and image, fail with the record's source id.
+        `weights` float32 [M], one where the record has none; `masks` uint8 [M, h, w], 0 or 1, on `mask_resizer`'s grid, when masks are
+        loaded.
         """
         parsed = tf.io.parse_single_example(serialized, self._features)
         values = {name: tf.sparse.to_dense(value) if isinstance(value, tf.SparseTensor) else value for name, value in parsed.items()}
         image = tf.io.decode_image(values["image/encoded"], channels=3, expand_animations=False)
         image.set_shape([None, None, 3])
         source = values["image/source_id"]
-        boxes = tf.stack([values[f"image/object/bbox/{side}"] for side in _BOX_SIDES], axis=-1)
-        count = tf.shape(boxes)[0]
+        ymin, xmin, ymax, xmax = (values[f"image/object/bbox/{side}"] for side in _BOX_SIDES)
+        count = tf.size(ymin)
+        xmin, xmax = tf.where(flip, 1.0 - xmax, xmin), tf.where(flip, 1.0 - xmin, xmax)
         height, width = tf.cast(tf.shape(image)[0], tf.float32), tf.cast(tf.shape(image)[1], tf.float32)
-        box_areas = (boxes[:, 2] - boxes[:, 0]) * height * (boxes[:, 3] - boxes[:, 1]) * width
-        example = {
-            "image": image,
-            "source_id": source,
-            "boxes": boxes,
+        box_areas = (ymax - ymin) * height * (xmax - xmin) * width
+        objects = {
+            "boxes": tf.stack([ymin, xmin, ymax, xmax], axis=-1),
             "category_ids": self._category_ids(values, count, source),
             "areas": _or_default(values["image/object/area"], count, box_areas),
             "is_crowd": _or_default(values["image/object/is_crowd"], count, tf.zeros([count], tf.int64)) > 0,
             "weights": _or_default(values["image/object/weight"], count, tf.ones([count])),
         }
+        example = {name: value[:most] for name, value in objects.items()}
         if self._load_masks:
-            example["masks"] = self._masks(values["image/object/mask"], image, count, source)
-        return example
+            example["masks"] = self._masks(values["image/object/mask"], tf.shape(image)[:2], count, source, flip, most, mask_resizer)
+        return example | {"image": tf.where(flip, tf.reverse(image, [1]), image), "source_id": source}
 
     def _category_ids(self, values: Example, count: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
-        texts = values["image/object/class/text"]
-        ids = tf.cond(tf.size(texts) > 0, lambda: self._ids.lookup(texts), lambda: values["image/object/class/label"])
-        known = tf.reduce_all(ids > 0) & tf.equal(tf.size(ids), count)
-        check = tf.debugging.Assert(known, ["a category of this record is not in the label map", source, texts, ids])
-        with tf.control_dependencies([check]):
+        names = self._label_map.names
+        # A table belongs to the graph that uses it, so it is made where it is used.
+        initializer = tf.lookup.KeyValueTensorInitializer(list(names.values()), tf.constant(list(names), tf.int64))
+        table = tf.lookup.StaticHashTable(initializer, -1)
+        texts, labels = values["image/object/class/text"], values["image/object/class/label"]
+        ids = tf.cond(tf.size(texts) > 0, lambda: table.lookup(texts), lambda: labels)
+        known = tf.reduce_all((ids > 0) & (ids <= self._label_map.num_classes))
+        with tf.control_dependencies(
+            [
+                _check(tf.equal(tf.size(ids), count), "classes (text or label) are not as many as boxes", source, tf.size(ids), count),
+                _check(known, "a class is not in the label map", source, texts, ids),
+            ]
+        ):
             return tf.identity(ids)
 
-    def _masks(self, stored: tf.Tensor, image: tf.Tensor, count: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
-        shape = tf.concat([[count], tf.shape(image)[:2]], 0)
-        message = "the masks of this record are not one per box, of the image's size"
+    def _masks(
+        self,
+        stored: tf.Tensor,
+        image_shape: tf.Tensor,
+        count: tf.Tensor,
+        source: tf.Tensor,
+        flip: tf.Tensor | bool,
+        most: int | None,
+        resizer: config.ImageResizer,
+    ) -> tf.Tensor:
+        def prepare(masks: tf.Tensor) -> tf.Tensor:
+            masks = tf.cast(masks > 0, tf.uint8)
+            return resize_masks(tf.cond(tf.cast(flip, tf.bool), lambda: tf.reverse(masks, [2]), lambda: masks), resizer)
+
         if not self._png_masks:
+            shape = tf.concat([[count], image_shape], 0)
             right_size = tf.equal(tf.size(stored), tf.reduce_prod(shape))
-            with tf.control_dependencies([tf.debugging.Assert(right_size, [message, source, tf.size(stored), shape])]):
-                return tf.cast(tf.reshape(stored, shape) > 0, tf.uint8)
+            with tf.control_dependencies(
+                [_check(right_size, "dense masks are not boxes x height x width", source, tf.size(stored), shape)]
+            ):
+                return prepare(tf.reshape(stored, shape)[:most])
 
         def decode(png: tf.Tensor) -> tf.Tensor:
             mask = tf.io.decode_png(png, channels=1)[..., 0]
-            right_size = tf.reduce_all(tf.equal(tf.shape(mask), shape[1:]))
-            with tf.control_dependencies([tf.debugging.Assert(right_size, [message, source, tf.shape(mask), shape])]):
-                return tf.cast(mask > 0, tf.uint8)
+            right_size = tf.reduce_all(tf.equal(tf.shape(mask), image_shape))
+            with tf.control_dependencies([_check(right_size, "a mask is not of its image's size", source, tf.shape(mask), image_shape)]):
+                return prepare(mask[tf.newaxis])[0]
 
-        with tf.control_dependencies([tf.debugging.Assert(tf.equal(tf.size(stored), count), [message, source, shape])]):
-            stored = tf.identity(stored)
-        return tf.cond(
-            count > 0,
-            lambda: tf.map_fn(decode, stored, fn_output_signature=tf.TensorSpec([None, None], tf.uint8)),
-            lambda: tf.zeros(shape, tf.uint8),
-        )
+        def decode_all() -> tf.Tensor:
+            return tf.map_fn(decode, stored[:most], fn_output_signature=tf.TensorSpec([None, None], tf.uint8))
+
+        with tf.control_dependencies(
+            [_check(tf.equal(tf.size(stored), count), "masks are not as many as boxes", source, tf.size(stored), count)]
+        ):
+            # A stack of no masks has no size to take over.
+            return tf.cond(count > 0, decode_all, lambda: prepare(tf.zeros(tf.concat([[0], image_shape], 0), tf.uint8)))
 
 
 def training_dataset(
@@ -108,20 +140,36 @@ def training_dataset(
 ) -> tf.data.Dataset:
     """Endless shuffled batches: (`images`, `true_shapes`, groundtruth) as `MaskRCNN.call` takes them, zero padded to the batch's largest.
 
-    Order and flips follow `data.seed`. Of an image with more than `max_number_of_boxes` objects the first ones count.
+    Order and flips follow `data.seed` alone, whatever the number of threads. Of an image with more than `max_number_of_boxes` objects
+    the first ones count.
     """
     parse = RecordParser(data, label_map)
+    seed = data.seed or 0
 
-    def prepare(serialized: tf.Tensor) -> Example:
-        example = parse(serialized)
-        return _resized(flip_left_right(example) if data.random_horizontal_flip else example, data, resizer)
+    def prepare(index: tf.Tensor, serialized: tf.Tensor) -> Example:
+        flip: tf.Tensor | bool = False
+        if data.random_horizontal_flip:
+            flip = tf.random.stateless_uniform([], [tf.constant(seed, tf.int64), index]) < 0.5
+        example = parse(serialized, flip, data.max_number_of_boxes, resizer)
+        image, true_shape = resize_image(example["image"], resizer)
+        prepared = {
+            "image": image,
+            "true_shape": true_shape,
+            "boxes": example["boxes"],
+            "classes": tf.cast(example["category_ids"], tf.int32) - 1,
+            "num_boxes": tf.shape(example["boxes"])[0],
+            "weights": example["weights"],
+        }
+        if "masks" in example:
+            prepared["masks"] = tf.ensure_shape(example["masks"], [None, None, None])
+        return prepared
 
-    files = tf.data.Dataset.list_files(data.input_path, shuffle=True, seed=data.seed)
+    files = tf.data.Dataset.from_tensor_slices(record_files(data)).shuffle(1024, seed=seed)
     if context is not None and context.num_input_pipelines > 1:
         files = files.shard(context.num_input_pipelines, context.input_pipeline_id)
     records = files.interleave(tf.data.TFRecordDataset, cycle_length=data.cycle_length or 8)
-    records = records.shuffle(data.shuffle_buffer_size, seed=data.seed).repeat()
-    examples = records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    records = records.shuffle(data.shuffle_buffer_size, seed=seed).repeat()
+    examples = records.enumerate().map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.padded_batch(batch_size, drop_remainder=True).map(_as_model_inputs).prefetch(2)
 
 
@@ -134,38 +182,42 @@ def evaluation_dataset(data: config.DataConfig, resizer: config.ImageResizer, la
         image, true_shape = resize_image(example["image"], resizer)
         return image[tf.newaxis], true_shape[tf.newaxis], example
 
-    files = tf.data.Dataset.list_files(data.input_path, shuffle=False)
-    return tf.data.TFRecordDataset(files).map(prepare, num_parallel_calls=2, deterministic=True).prefetch(2)
+    return tf.data.TFRecordDataset(record_files(data)).map(prepare, num_parallel_calls=2, deterministic=True).prefetch(1)
 
 
-def flip_left_right(example: Example, flip: tf.Tensor | None = None) -> Example:
-    """The example mirrored left to right, image, boxes and masks together, with probability one half, or as `flip` says."""
-    if flip is None:
-        flip = tf.random.uniform([]) < 0.5
-    ymin, xmin, ymax, xmax = tf.unstack(example["boxes"], axis=-1)
-    mirrored = example | {
-        "image": tf.reverse(example["image"], [1]),
-        "boxes": tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=-1),
-    }
-    if "masks" in example:
-        mirrored["masks"] = tf.reverse(example["masks"], [2])
-    return {name: tf.where(flip, mirrored[name], value) if mirrored[name] is not value else value for name, value in example.items()}
+def record_files(data: config.DataConfig) -> list[str]:
+    """The files that `data.input_path` means (a path or pattern, or several), in order of their names; UserError where there is none."""
+    patterns: Sequence[str] = [data.input_path] if isinstance(data.input_path, str) else data.input_path
+    files: list[str] = []
+    for pattern in patterns:
+        found = sorted(tf.io.gfile.glob(pattern))
+        if not found:
+            raise UserError(f"no file matches the records' path {pattern}", "materialize the dataset, or correct input_path")
+        files += found
+    return files
 
 
-def _resized(example: Example, data: config.DataConfig, resizer: config.ImageResizer) -> Example:
-    image, true_shape = resize_image(example["image"], resizer)
-    most = data.max_number_of_boxes
-    prepared = {
-        "image": image,
-        "true_shape": true_shape,
-        "boxes": example["boxes"][:most],
-        "classes": tf.cast(example["category_ids"][:most], tf.int32) - 1,
-        "num_boxes": tf.minimum(tf.shape(example["boxes"])[0], most),
-        "weights": example["weights"][:most],
-    }
-    if "masks" in example:
-        prepared["masks"] = tf.ensure_shape(resize_masks(example["masks"][:most], resizer), [None, None, None])
-    return prepared
+def find_faulty_record(data: config.DataConfig, label_map: LabelMap) -> UserError | None:
+    """What is wrong with the first record that cannot be parsed, naming its file and number (from 0); None when all can.
+
+    Reads everything, so it is for the moment after a pipeline failed: TensorFlow's own errors do not tell which record it was.
+    """
+    parser = RecordParser(data, label_map)
+    parse = tf.function(lambda serialized: parser(serialized), input_signature=[tf.TensorSpec([], tf.string)])
+    for file in record_files(data):
+        index = 0
+        try:
+            for serialized in tf.data.TFRecordDataset(file):
+                parse(serialized)
+                index += 1
+        except tf.errors.OpError as error:
+            reason = " ".join(error.message.split("\n\t [[")[0].split())
+            return UserError(f"{Path(file)}: record {index} cannot be used: {reason}", "mend the record, or materialize the dataset again")
+    return None
+
+
+def _check(condition: tf.Tensor, message: str, source: tf.Tensor, *details: tf.Tensor) -> tf.Operation:
+    return tf.debugging.Assert(condition, [f"{message}; source id", source, *details], summarize=20)
 
 
 def _as_model_inputs(batch: Example) -> tuple[tf.Tensor, tf.Tensor, Example]:

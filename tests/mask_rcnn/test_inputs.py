@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tasks.errors import UserError
 from tasks.mask_rcnn import config
-from tasks.mask_rcnn.inputs import RecordParser, evaluation_dataset, flip_left_right, training_dataset
+from tasks.mask_rcnn.inputs import RecordParser, evaluation_dataset, find_faulty_record, record_files, training_dataset
 from tasks.records.annotated_image import Category
 from tasks.records.label_map import label_map
 
@@ -71,8 +72,10 @@ def test_text_overrides_a_stored_label() -> None:
     ("changes", "message"),
     [
         ({"image__object__class__text": [b"cow"]}, "not in the label map"),
-        ({"image__object__mask": [tf.io.encode_png(MASK.T[..., None]).numpy()]}, "of the image's size"),
-        ({"image__object__mask": []}, "one per box"),
+        ({"image__object__class__text": [], "image__object__class__label": [4]}, "not in the label map"),
+        ({"image__object__class__text": []}, "classes .* not as many as boxes"),
+        ({"image__object__mask": [tf.io.encode_png(MASK.T[..., None]).numpy()]}, "not of its image's size"),
+        ({"image__object__mask": []}, "masks are not as many as boxes"),
     ],
 )
 def test_a_faulty_record_is_named(changes: dict[str, list[Any]], message: str) -> None:
@@ -82,18 +85,25 @@ def test_a_faulty_record_is_named(changes: dict[str, list[Any]], message: str) -
 
 
 def test_a_flip_moves_image_box_and_mask_together() -> None:
-    parsed = RecordParser(config.DataConfig(), LABELS)(tf.constant(record()))
-    flipped = flip_left_right(parsed, tf.constant(True))
+    parse_record = RecordParser(config.DataConfig(), LABELS)
+    straight, flipped = parse_record(tf.constant(record())), parse_record(tf.constant(record()), flip=tf.constant(True))
     np.testing.assert_allclose(flipped["boxes"], [[0.25, 2 / 3, 0.75, 1.0]], atol=1e-6)
     assert np.argwhere(flipped["masks"].numpy()[0]).tolist() == [[1, 4], [1, 5], [2, 4], [2, 5]]
-    np.testing.assert_array_equal(flipped["image"], parsed["image"].numpy()[:, ::-1])
-    again = flip_left_right(flipped, tf.constant(True))
-    for name, value in parsed.items():
-        np.testing.assert_allclose(
-            tf.strings.to_number(again[name]) if name == "source_id" else again[name],
-            tf.strings.to_number(value) if name == "source_id" else value,
-            atol=1e-6,
-        )
+    np.testing.assert_array_equal(flipped["image"], straight["image"].numpy()[:, ::-1])
+    assert flipped["areas"].numpy().tolist() == pytest.approx([4.0])
+
+
+def test_dense_masks_flip_as_png_masks_do() -> None:
+    dense = tf.constant(record(image__object__mask=(MASK * 0.5).ravel().tolist()))
+    example = RecordParser(config.DataConfig(mask_type="NUMERICAL_MASKS"), LABELS)(dense, flip=True)
+    np.testing.assert_array_equal(example["masks"], [MASK[:, ::-1]])
+
+
+def test_masks_are_resized_on_the_grid_of_the_image() -> None:
+    """Nearest neighbour on the legacy grid at twice the size: each pixel becomes a square of four."""
+    doubled = config.ImageResizer(min_dimension=8, max_dimension=100)
+    example = RecordParser(config.DataConfig(), LABELS)(tf.constant(record()), mask_resizer=doubled)
+    np.testing.assert_array_equal(example["masks"], [np.kron(MASK, np.ones((2, 2), np.uint8))])
 
 
 @pytest.fixture
@@ -126,3 +136,65 @@ def test_evaluation_keeps_order_and_the_images_own_size(shard: Path) -> None:
     rows = list(evaluation_dataset(data, doubled, LABELS))
     assert [tuple(images.shape) for images, _, _ in rows] == [(1, 8, 12, 3), (1, 11, 8, 3)]
     assert [row["masks"].shape.as_list() for _, _, row in rows] == [[1, 4, 6], [0, 8, 6]]
+
+
+def flipped_batches(path: Path, seed: int) -> list[bool]:
+    """Of the first batches of one image each, whether the image was mirrored: its first row is then no longer ascending."""
+    data = config.DataConfig(input_path=str(path), seed=seed, random_horizontal_flip=True)
+    batches = training_dataset(data, config.ImageResizer(kind="identity"), LABELS, 1).take(40)
+    return [bool(images[0, 0, 0, 0] > images[0, 0, 1, 0]) for images, _, _ in batches]
+
+
+def test_flips_follow_the_seed(tmp_path: Path) -> None:
+    path = tmp_path / "one.record"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(record())
+    flips = flipped_batches(path, seed=3)
+    assert flips == flipped_batches(path, seed=3)
+    assert flips != flipped_batches(path, seed=4)
+    assert 8 < sum(flips) < 32  # of 40 fair coins
+
+
+def test_only_so_many_objects_of_an_image_count(tmp_path: Path) -> None:
+    path = tmp_path / "three.record"
+    sides = {
+        f"image__object__bbox__{side}": [0.0, 0.25, 0.5] if "min" in side else [0.5, 0.75, 1.0] for side in ("ymin", "xmin", "ymax", "xmax")
+    }
+    png = tf.io.encode_png(MASK[..., None]).numpy()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(record(image__object__class__text=[b"dog", b"cat", b"dog"], image__object__mask=[png] * 3, **sides))
+    data = config.DataConfig(input_path=str(path), max_number_of_boxes=2)
+    _, _, truth = next(iter(training_dataset(data, config.ImageResizer(kind="identity"), LABELS, 1)))
+    assert truth["num_boxes"].numpy().tolist() == [2]
+    assert truth["classes"].numpy().tolist() == [[2, 0]]
+    assert truth["masks"].shape == (1, 2, 4, 6)
+
+
+def test_a_faulty_record_is_found_by_file_and_number(shard: Path) -> None:
+    data = config.DataConfig(input_path=str(shard))
+    assert find_faulty_record(data, LABELS) is None
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        writer.write(record())
+        writer.write(record(image__object__class__text=[b"cow"]))
+    error = find_faulty_record(data, LABELS)
+    assert error is not None
+    assert error.message.startswith(f"{shard}: record 1 ")
+    assert "not in the label map" in error.message
+
+
+def test_a_shard_that_was_cut_off_is_found(shard: Path) -> None:
+    shard.write_bytes(shard.read_bytes()[:-3])
+    error = find_faulty_record(config.DataConfig(input_path=str(shard)), LABELS)
+    assert error is not None
+    assert error.message.startswith(f"{shard}: record 1 ")
+
+
+def test_a_mask_type_that_the_records_do_not_hold_is_found(shard: Path) -> None:
+    error = find_faulty_record(config.DataConfig(input_path=str(shard), mask_type="NUMERICAL_MASKS"), LABELS)
+    assert error is not None
+    assert "image/object/mask" in error.message
+
+
+def test_a_path_without_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no file matches"):
+        record_files(config.DataConfig(input_path=str(tmp_path / "pets_*.record")))
