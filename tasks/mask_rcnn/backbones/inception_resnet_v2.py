@@ -103,5 +103,6 @@ def _residual(
     """x + scale * (the branches, brought to x's width by a biased 1x1 convolution), then a ReLU; [B, h, w, C] throughout."""
     residual = branches(layers, x, scope, table, rate=rate)
     residual = tf_keras.layers.Conv2D(x.shape[-1], 1, kernel_initializer="glorot_uniform", name=f"{scope}/Conv2d_1x1")(residual)
-    x = x + scale * residual
+    residual = tf_keras.layers.Rescaling(scale)(residual)
+    x = tf_keras.layers.Add()([x, residual])
     return tf_keras.layers.ReLU(name=f"{scope}/Relu")(x) if relu else x
