@@ -22,7 +22,9 @@ from tests.parity.comparison import (
 
 MODELS = [
     "resnet50",
+    "inception_v2",
     pytest.param("resnet101", marks=pytest.mark.slow),
+    pytest.param("inception_resnet_v2", marks=pytest.mark.slow),
 ]
 
 
