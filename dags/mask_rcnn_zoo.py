@@ -65,7 +65,7 @@ PARAMS = {
         title="Image size",
         description="Short side in pixels after resizing; the long side follows the config's proportion.",
     ),
-    "learning_rate": Param(0.002, type=["null", "number"], exclusiveMinimum=0, title="Learning rate"),
+    "learning_rate": Param(0.003, type=["null", "number"], exclusiveMinimum=0, title="Learning rate"),
     "precision": Param(
         "float32",
         type=["null", "string"],

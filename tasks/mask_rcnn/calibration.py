@@ -18,6 +18,21 @@ from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.model import MaskRCNN
 
 
+# The batch norm that ends a ResNet's residual branch.
+_LAST_OF_BRANCH = "bottleneck_v1/conv3/BatchNorm"
+
+
+def silence_residual_branches(model: MaskRCNN) -> None:
+    """Sets gamma of the batch norm that ends each residual branch to zero, so that every unit starts as its shortcut.
+
+    Goyal et al. 2017, section 5.1. Inception networks have no such branches, or no gamma there, and stay as they are.
+    """
+    for stage in (model.first_stage, *([model.second_stage] if model.config.number_of_stages >= 2 else [])):
+        for layer in stage.layers:
+            if layer.name.endswith(_LAST_OF_BRANCH):
+                layer.gamma.assign(tf.zeros_like(layer.gamma))
+
+
 def calibrate_batch_norm(model: MaskRCNN, batches: Iterable[tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]]) -> int:
     """Sets the moving statistics of both backbone stages to the mean of the batches' own; the number of layers set comes back.
 

@@ -11,7 +11,7 @@ from official.core import base_task, task_factory
 
 from tasks.errors import UserError
 from tasks.mask_rcnn import config, losses
-from tasks.mask_rcnn.calibration import calibrate_batch_norm
+from tasks.mask_rcnn.calibration import calibrate_batch_norm, silence_residual_branches
 from tasks.mask_rcnn.inputs import training_dataset
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.records.label_map import read_label_map
@@ -34,6 +34,7 @@ class MaskRCNNTask(base_task.Task):
                 "remove it from the pipeline.config to train from scratch",
             )
         if not self.task_config.model.feature_extractor.batch_norm_trainable:
+            silence_residual_branches(model)
             layers = calibrate_batch_norm(model, self.build_inputs(self.task_config.train_data).take(_CALIBRATION_BATCHES))
             print(
                 f"no fine_tune_checkpoint: {layers} frozen batch norms take their statistics from {_CALIBRATION_BATCHES} batches",

@@ -132,5 +132,5 @@ def test_real_parser_accepts_every_command_of_the_dag(parsed: list[tuple[str, di
 def test_real_parser_reads_the_forms_values(parsed: list[tuple[str, dict[str, Any]]]) -> None:
     given, *_, empty = (parameters for step, parameters in parsed if step == "train")
     settings = ("image_size", "steps", "batch_size", "learning_rate", "precision", "proposals")
-    assert [given[name] for name in settings] == [192, 60, 1, 0.002, "float32", 16]
+    assert [given[name] for name in settings] == [192, 60, 1, 0.003, "float32", 16]
     assert [empty[name] for name in settings] == [None] * 6

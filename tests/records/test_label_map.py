@@ -1,0 +1,79 @@
+"""Label maps as people write them, and the ids that the original allows."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.errors import UserError
+from tasks.records.annotated_image import Category
+from tasks.records.label_map import LabelMap, label_map, parse_label_map, print_label_map, read_label_map
+
+PET_STYLE = """
+# comments are allowed
+item {
+  id: 2
+  name: 'Abyssinian cat'
+}
+item: { name: "dog" id: 1, display_name: "Dog" }
+"""
+
+
+def test_items_in_any_order_and_style():
+    labels = parse_label_map(PET_STYLE, "pets.pbtxt")
+    assert labels.categories == (Category(1, "dog"), Category(2, "Abyssinian cat"))
+    assert labels.num_classes == 2
+    assert labels.names == {1: "dog", 2: "Abyssinian cat"}
+
+
+def test_the_number_of_classes_counts_gaps():
+    assert parse_label_map('item { id: 90 name: "toothbrush" } item { id: 1 name: "person" }', "coco").num_classes == 90
+
+
+def test_a_named_background_is_left_out():
+    assert parse_label_map('item { id: 0 name: "background" } item { id: 1 name: "a" }', "x").categories == (Category(1, "a"),)
+
+
+def test_the_display_name_stands_in_for_a_missing_name():
+    assert parse_label_map('item { id: 1 display_name: "Cat" }', "x").categories == (Category(1, "Cat"),)
+
+
+def test_fields_we_do_not_use_are_passed_over():
+    text = 'item { id: 1 name: "a" frequency: FREQUENT keypoints { id: 3 label: "ear" } }'
+    assert parse_label_map(text, "lvis").categories == (Category(1, "a"),)
+
+
+@pytest.mark.parametrize("name", ["cat", 'a "quoted" name', "back\\slash", "Köttbullar", "日本", "two\nlines", "'"])
+def test_printed_and_parsed_is_the_same(name):
+    labels = LabelMap((Category(1, name), Category(5, "other")))
+    assert parse_label_map(print_label_map(labels), "x") == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "there are no categories"),
+        ('item { id: 0 name: "cat" }', "'cat' has id 0"),
+        ('item { id: -1 name: "cat" }', "'cat' has id -1"),
+        ('item { name: "cat" }', r"item 0 \('cat'\) has no id"),
+        ("item { id: 1 }", "category 1 has no name"),
+        ('item { id: 1 name: "a" } item { id: 1 name: "b" }', "2 categories have the id 1"),
+        ('item { id: 1 name: "a" } item { id: 2 name: "a" }', "2 categories have the name 'a'"),
+        ('item { id: 1 name: "a"', "1:"),
+        ('item { id: one name: "a" }', "1:"),
+    ],
+)
+def test_what_is_wrong_is_named(text, reason):
+    with pytest.raises(UserError, match=rf"labels\.pbtxt:.*{reason}"):
+        parse_label_map(text, "labels.pbtxt")
+
+
+def test_two_splits_categories_are_sorted():
+    assert label_map([Category(9, "b"), Category(2, "a")], "x").categories == (Category(2, "a"), Category(9, "b"))
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.pbtxt: the label map cannot be opened"):
+        read_label_map(tmp_path / "absent.pbtxt")
+    (tmp_path / "binary.pbtxt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"binary\.pbtxt: the label map is not text"):
+        read_label_map(tmp_path / "binary.pbtxt")
