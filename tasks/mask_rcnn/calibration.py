@@ -17,7 +17,6 @@ from tasks.mask_rcnn.backbones import build_backbone
 from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.model import MaskRCNN
 
-
 # The batch norm that ends a ResNet's residual branch.
 _LAST_OF_BRANCH = "bottleneck_v1/conv3/BatchNorm"
 

@@ -117,9 +117,7 @@ def test_a_turn_that_the_annotated_size_proves_is_applied(tmp_path, orientation)
     assert np.abs(decoded(encoded.content).astype(int) - upright.astype(int)).max() <= 6
 
 
-@pytest.mark.parametrize(
-    ("orientation", "size"), [(3, (HEIGHT, WIDTH)), (2, (HEIGHT, WIDTH)), (6, (HEIGHT, WIDTH)), (6, (5, 5))]
-)
+@pytest.mark.parametrize(("orientation", "size"), [(3, (HEIGHT, WIDTH)), (2, (HEIGHT, WIDTH)), (6, (HEIGHT, WIDTH)), (6, (5, 5))])
 def test_a_turn_that_nothing_proves_is_refused(tmp_path, orientation, size):
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -1,0 +1,79 @@
+"""The dataset's YAML: what it says, and what is wrong with one that says something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks.dataset import CocoSource, GivenSplits, HashedSplits, read_dataset_config
+from tasks.errors import UserError
+from tasks.shapes.dataset import ShapesConfig
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "datasets"
+SOURCE = {"images": "photos", "annotations": "../all.json"}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_values(values):
+        path = tmp_path / "set" / "dataset.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+        return read_dataset_config(path)
+
+    return read_values
+
+
+def test_paths_start_at_the_files_folder(read, tmp_path):
+    config = read({"name": "a", "source": SOURCE, "split": {"train": 0.75, "val": 0.25}})
+    source = CocoSource(tmp_path / "set" / "photos", tmp_path / "all.json")
+    assert config.images == HashedSplits(source, {"train": 0.75, "val": 0.25})
+
+
+def test_given_splits_have_a_source_each(read, tmp_path):
+    config = read({"name": "a", "splits": {"train": SOURCE, "val": SOURCE}})
+    source = CocoSource(tmp_path / "set" / "photos", tmp_path / "all.json")
+    assert config.images == GivenSplits({"train": source, "val": source})
+
+
+def test_shapes_are_counts_and_sizes(read):
+    assert read({"name": "a", "shapes": {"train": 4, "seed": 9}}).images == ShapesConfig(train=4, seed=9)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_our_own_examples_are_named_as_their_files(path):
+    assert read_dataset_config(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"name": "a", "shape": {}}, r"unknown key `shape`\n  fix: did you mean `shapes`\?"),
+        ({"name": "a", "shapes": {"hieght": 4}}, r"shapes has an unknown key `hieght`\n  fix: did you mean `height`\?"),
+        ({"name": "a", "splits": {"train": {**SOURCE, "imagess": "x"}}}, r"splits.train has an unknown key `imagess`"),
+        ({"name": "a", "splits": {"train": {"images": "x"}}}, "splits.train has no `annotations`"),
+        ({"name": "a", "splits": {"train": {"images": 3, "annotations": "x"}}}, "splits.train.images is 3"),
+        ({"name": "a", "splits": {}}, "splits names no splits"),
+        ({"shapes": {}}, "has no `name`"),
+        ({"name": "a/b", "shapes": {}}, "name is 'a/b'"),
+        ({"name": "a"}, "it has no images"),
+        ({"name": "a", "shapes": {}, "splits": {"train": SOURCE}}, "it has splits and shapes"),
+        ({"name": "a", "source": SOURCE}, "`split` and `source` belong together"),
+        ({"name": "a", "shapes": {}, "split": {"train": 1}}, "`split` and `source` belong together"),
+        ({"name": "a", "source": SOURCE, "split": {"train": 0.8, "val": 0.3}}, "sum to 1.1"),
+        ({"name": "a", "source": SOURCE, "split": {"train": 0, "val": 1}}, "split.train is 0"),
+        ({"name": "a", "shapes": {"train": "many"}}, "train is 'many'"),
+        ("a: [", "not YAML"),
+        ("just text", "is no mapping"),
+    ],
+)
+def test_what_is_wrong_is_named(read, values, reason):
+    with pytest.raises(UserError, match=rf"(?s){reason}"):
+        read(values)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.yaml: the dataset's YAML cannot be opened"):
+        read_dataset_config(tmp_path / "absent.yaml")
