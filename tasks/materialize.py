@@ -1,7 +1,7 @@
 """The step `maskline materialize DATASET.yaml`: images and annotations to TFRecord shards, a label map and a manifest.
 
 Inputs: a dataset's YAML (see `configs/datasets/`), and the COCO JSON and images it names. Outputs: a `DatasetDir`. TensorFlow is not
-imported; about 200 images of 640 x 480 a second and core. Equal inputs give byte-identical shards at any number of workers. The manifest
+imported. Equal inputs give byte-identical shards at any number of workers. The manifest
 is written last; until then, an earlier dataset in the same folder stays as it was.
 """
 

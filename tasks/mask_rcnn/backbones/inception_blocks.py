@@ -63,8 +63,16 @@ def branches(
     for index, branch in enumerate(table):
         y = x
         for what in branch:
-            strided = {"stride": stride, "padding": padding} if _STRIDED in what.scope else {}
-            y = step(layers, y, f"{scope}/Branch_{index}", what, rate=rate, **strided)
+            strided = _STRIDED in what.scope
+            y = step(
+                layers,
+                y,
+                f"{scope}/Branch_{index}",
+                what,
+                stride=stride if strided else 1,
+                rate=rate,
+                padding=padding if strided else "same",
+            )
         ends.append(y)
     return tf_keras.layers.Concatenate(name=scope)(ends)
 

@@ -1,0 +1,211 @@
+"""Start a training from a TF1 checkpoint: variables find their values by the original's names, classes by theirs.
+
+Three kinds, as the original has them: `classification` takes a slim network trained on ImageNet into both halves of the backbone,
+`detection` takes the backbone of a Faster or Mask R-CNN, `full` its heads as well. Beyond the original, the heads of a model with
+other classes are restored for those classes that both label maps name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import tensorflow as tf
+
+from tasks.errors import UserError
+from tasks.mask_rcnn.backbones import FIRST_STAGE_SCOPE, SECOND_STAGE_SCOPE
+from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, open_checkpoint
+from tasks.mask_rcnn.class_remap import CLASS_BIASES, ClassMatch, check_match, class_layouts, remap_classes
+from tasks.mask_rcnn.model import MaskRCNN
+from tasks.mask_rcnn.original_names import original_variables
+
+CLASSIFICATION, DETECTION, FULL = "classification", "detection", "full"
+
+_BACKBONES = (FIRST_STAGE_SCOPE, SECOND_STAGE_SCOPE)
+_BOOKKEEPING = (
+    "Momentum",
+    "RMSProp",
+    "RMSProp_1",
+    "Adam",
+    "Adam_1",
+    "ExponentialMovingAverage",
+    "global_step",
+    "beta1_power",
+    "beta2_power",
+)
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportReport:
+    """What became of every tensor of the checkpoint and of every variable that was asked for; names are the original's."""
+
+    checkpoint: str
+    restored: tuple[str, ...]
+    remapped: tuple[str, ...]
+    """Restored for the classes that both sides have; `new_classes` keep their initial values in these"""
+    ignored: Mapping[str, str]
+    """Tensors of the checkpoint that went nowhere: name to reason"""
+    missing: tuple[str, ...]
+    """Variables that the checkpoint has no tensor for; they keep their initial values"""
+    known_classes: tuple[str, ...] = ()
+    new_classes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def text(self) -> str:
+        """A few lines to read: counts per scope, then per reason."""
+        taken = (*self.restored, *self.remapped)
+        lines = [f"restored {len(taken)} variables of {self.checkpoint}", *_counts(map(_scope, taken))]
+        if self.remapped:
+            lines.append(f"remapped {len(self.remapped)} of them by class name: {', '.join(self.known_classes)}")
+        if self.new_classes:
+            lines.append(f"  new classes: {', '.join(self.new_classes)}")
+        lines += [f"ignored {len(self.ignored)} tensors", *_counts(self.ignored.values())]
+        lines += [f"missing {len(self.missing)} variables, which keep their initial values", *_counts(map(_scope, self.missing))]
+        return "\n".join(lines)
+
+
+def import_checkpoint(
+    model: MaskRCNN, checkpoint: Path, kind: str, load_all_detection_checkpoint_vars: bool = False, classes: ClassMatch | None = None
+) -> ImportReport:
+    """Restores `model` in place and says what became of everything.
+
+    Args:
+      model: any of the zoo's, with its variables.
+      checkpoint: a prefix (`model.ckpt`), the folder of one, or a tarball of one; V2 or V1 format.
+      kind: `classification`, `detection` or `full`.
+      load_all_detection_checkpoint_vars: makes `full` of `detection`.
+      classes: which of the model's classes the checkpoint knows; without it heads are restored where their shapes are equal.
+
+    Raises:
+      UserError: the checkpoint cannot be read, is of another network, or lacks a whole scope that was asked for. The model is then
+        as it was.
+    """
+    wanted = _wanted(model, kind, load_all_detection_checkpoint_vars)
+    if classes is not None and CLASS_BIASES not in wanted:
+        raise UserError(
+            "classes are to be matched by name, but no class predictor is to be restored",
+            "set load_all_detection_checkpoint_vars, or leave out the checkpoint's label map",
+        )
+    with checkpoint_prefix(checkpoint) as prefix:
+        reader = open_checkpoint(prefix)
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        _check_scopes(checkpoint, wanted, shapes)
+        values, remapped, mismatched = _values(model, wanted, shapes, reader, classes)
+    variables = original_variables(model)
+    for name, value in values.items():
+        variables[name].assign(value)
+    sources = {source: name for name, source in wanted.items()}
+    ignored = {
+        source: mismatched.get(source) or _reason(source, variables) for source in sorted(shapes) if sources.get(source) not in values
+    }
+    return ImportReport(
+        checkpoint=str(checkpoint),
+        restored=tuple(name for name in values if name not in remapped),
+        remapped=tuple(remapped),
+        ignored=ignored,
+        missing=tuple(name for name, source in wanted.items() if source not in shapes),
+        known_classes=classes.known if classes else (),
+        new_classes=classes.new if classes else (),
+    )
+
+
+def _counts(kinds: Iterable[str]) -> list[str]:
+    return [f"  {kind}: {count}" for kind, count in Counter(kinds).items()]
+
+
+def _wanted(model: MaskRCNN, kind: str, load_all: bool) -> dict[str, str]:
+    """The checkpoint's name of every variable that is to be restored, by the variable's own."""
+    names = list(original_variables(model))
+    if kind == CLASSIFICATION:
+        return {name: _classification_name(name) for name in names if name.startswith(_BACKBONES)}
+    if kind == FULL or (kind == DETECTION and load_all):
+        return {name: name for name in names}
+    if kind == DETECTION:
+        return {name: name for name in names if name.startswith(_BACKBONES)}
+    raise UserError(
+        f"fine_tune_checkpoint_type {kind!r} is not one of a Faster or Mask R-CNN", f"use {CLASSIFICATION}, {DETECTION} or {FULL}"
+    )
+
+
+def _classification_name(name: str) -> str:
+    """slim's name in a whole network, e.g. `resnet_v1_50/block4/...` of the second stage's.
+
+    The repeats of Inception-ResNet's second stage are the third of the whole network.
+    """
+    stage, _, inside = name.partition("/")
+    if stage == SECOND_STAGE_SCOPE:
+        inside = inside.replace("InceptionResnetV2/Repeat/", "InceptionResnetV2/Repeat_2/")
+    return inside
+
+
+def _scope(name: str) -> str:
+    """A backbone's stage and network, or a head's first scope: the unit that must not be missing as a whole."""
+    parts = name.split("/")
+    return "/".join(parts[:2]) if parts[0] in _BACKBONES else parts[0]
+
+
+def _check_scopes(checkpoint: Path, wanted: Mapping[str, str], shapes: Mapping[str, Any]) -> None:
+    present = {_scope(name) for name, source in wanted.items() if source in shapes}
+    missing = sorted({_scope(name) for name in wanted} - present)
+    if missing:
+        found = sorted({_scope(name) for name in shapes if not name.endswith(_BOOKKEEPING)})
+        raise UserError(
+            f"checkpoint {checkpoint} has nothing for {', '.join(missing)}; it holds {', '.join(found) or 'no variables'}",
+            "use a checkpoint of the same network, and the fine_tune_checkpoint_type that it is of "
+            f"({CLASSIFICATION}: ImageNet; {DETECTION}, {FULL}: an object detector)",
+        )
+
+
+def _values(
+    model: MaskRCNN, wanted: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], reader: Any, classes: ClassMatch | None
+) -> tuple[dict[str, Array], list[str], dict[str, str]]:
+    """New values by variable name, the names of those that were remapped, and why some tensors of the checkpoint do not fit."""
+    variables = original_variables(model)
+    layouts = {}
+    their_classes = shapes.get(CLASS_BIASES, (1,))[0] - 1
+    if classes:
+        check_match(classes, model.config.num_classes, their_classes)
+        layouts = class_layouts(model.config)
+    values: dict[str, Array] = {}
+    remapped: list[str] = []
+    mismatched: dict[str, str] = {}
+    for name, source in wanted.items():
+        if source not in shapes:
+            continue
+        theirs, ours = shapes[source], tuple(variables[name].shape)
+        layout = layouts.get(name)
+        if classes and layout and theirs == (*ours[:-1], layout.columns(their_classes)):
+            values[name] = remap_classes(_read(reader, source), variables[name].numpy(), classes, layout)
+            remapped.append(name)
+        elif theirs == ours:
+            values[name] = _read(reader, source)
+        else:
+            mismatched[source] = f"shape {list(theirs)} where the model has {list(ours)}"
+    return values, remapped, mismatched
+
+
+def _read(reader: Any, name: str) -> Array:
+    try:
+        value: Array = reader.get_tensor(name)
+    except (tf.errors.OpError, IndexError, RuntimeError) as error:  # IndexError: fewer bytes than the index says
+        raise UserError(f"the checkpoint's {name} cannot be read: {error}", "copy or download it again") from error
+    return value
+
+
+def _reason(source: str, variables: Mapping[str, Any]) -> str:
+    """Why a tensor of the checkpoint was not asked for."""
+    if source.endswith(_BOOKKEEPING):
+        return "state of the finished training"
+    if source.startswith(FIRST_STAGE_SCOPE) and "/block4/" in source:
+        return "first-stage block4, which nothing uses"
+    if source in variables:
+        return "a head; load_all_detection_checkpoint_vars restores it"
+    return "not part of this model"

@@ -1,0 +1,152 @@
+"""Where a checkpoint may lie, and which tarballs are not unpacked."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saver_pb2
+
+from tasks.errors import UserError
+from tasks.mask_rcnn import checkpoint_files
+from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, open_checkpoint
+from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
+
+VALUES = {"Conv/weights": np.float32([[1, 2], [3, 4]]), "global_step": np.int64(7)}
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    """A zoo model's folder as its tarball unpacks."""
+    folder = tmp_path / "mask_rcnn_resnet50_atrous_coco_2018_01_28"
+    write_checkpoint(folder / "model.ckpt", VALUES)
+    (folder / "frozen_inference_graph.pb").write_bytes(b"graph")
+    (folder / "saved_model").mkdir()
+    (folder / "saved_model" / "saved_model.pb").write_bytes(b"model")
+    return folder
+
+
+def packed(folder: Path, name: str = "zoo.tar.gz") -> Path:
+    tarball = folder.parent / name
+    with tarfile.open(tarball, "w:gz") as archive:
+        archive.add(folder, folder.name)
+    return tarball
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    with checkpoint_prefix(path) as prefix:
+        reader = open_checkpoint(prefix)
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def assert_values(found: dict[str, np.ndarray]) -> None:
+    assert found.keys() == VALUES.keys()
+    for name, value in VALUES.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_a_prefix_a_folder_and_a_tarball_are_the_same_checkpoint(zoo: Path) -> None:
+    for path in (zoo / "model.ckpt", zoo, packed(zoo)):
+        assert_values(read(path))
+
+
+def test_slims_one_file_format_as_file_and_in_its_tarball(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "slim" / "resnet_v1_50.ckpt", VALUES, saver_pb2.SaverDef.V1)
+    assert path.is_file()
+    assert_values(read(path))
+    (path.parent / "checkpoint").unlink()
+    assert_values(read(packed(path.parent, "resnet_v1_50_2016_08_28.tar.gz")))
+
+
+def test_a_tarball_is_unpacked_for_as_long_as_it_is_read(zoo: Path) -> None:
+    with checkpoint_prefix(packed(zoo)) as prefix:
+        # Nothing but the checkpoint's own files, whatever their folder was called.
+        assert {entry.name for entry in Path(prefix).parent.iterdir()} == {"model.ckpt.index", "model.ckpt.data-00000-of-00001"}
+    assert not Path(prefix).parent.exists()
+
+
+def test_of_several_checkpoints_tensorflows_latest_is_taken(tmp_path: Path) -> None:
+    for step in (5, 10):
+        write_checkpoint(tmp_path / f"model.ckpt-{step}", {"step": np.int64(step)})
+    assert read(tmp_path) == {"step": 10}
+    (tmp_path / "checkpoint").unlink()
+    with pytest.raises(UserError, match=r"2 checkpoints: model\.ckpt-10, model\.ckpt-5"):
+        read(tmp_path)
+
+
+def test_what_is_no_checkpoint(zoo: Path, tmp_path: Path) -> None:
+    for path, message in (
+        (tmp_path / "nowhere" / "model.ckpt", "does not exist"),
+        (zoo / "frozen_inference_graph.pb", "does not exist"),
+        (zoo / "model.ckpt.index", "one file of several"),
+        (zoo / "saved_model", "no TensorFlow checkpoint"),
+        (packed(zoo / "saved_model"), "no TensorFlow checkpoint"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read(path)
+
+
+def test_a_checkpoint_of_objects_is_refused(tmp_path: Path) -> None:
+    tf.train.Checkpoint(weights=tf.Variable(1.0)).write(str(tmp_path / "model.ckpt"))
+    with pytest.raises(UserError, match="TensorFlow 2"):
+        read(tmp_path / "model.ckpt")
+
+
+def test_a_damaged_index_is_refused(zoo: Path) -> None:
+    (zoo / "model.ckpt.index").write_bytes(b"not an index")
+    with pytest.raises(UserError, match="cannot be read"):
+        read(zoo)
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    info.size = 4 if kind == tarfile.REGTYPE else 0
+    return info
+
+
+@pytest.mark.parametrize(
+    ("evil", "message"),
+    [
+        (member("../model.ckpt.index"), "leads outside"),
+        (member("zoo/../../model.ckpt.index"), "leads outside"),
+        (member("/tmp/model.ckpt.index"), "leads outside"),
+        (member("zoo/model.ckpt.index", tarfile.SYMTYPE, "/etc/passwd"), "link"),
+        (member("zoo/model.ckpt.index", tarfile.LNKTYPE, "../../secret"), "link"),
+        (member("zoo/model.ckpt.index", tarfile.FIFOTYPE), "device"),
+    ],
+)
+def test_an_evil_tarball_is_refused_and_writes_nothing(tmp_path: Path, evil: tarfile.TarInfo, message: str) -> None:
+    tarball = tmp_path / "in" / "evil.tar.gz"
+    tarball.parent.mkdir()
+    with tarfile.open(tarball, "w:gz") as archive:
+        archive.addfile(evil, io.BytesIO(b"evil"))
+    with pytest.raises(UserError, match=message):
+        read(tarball)
+    assert [path.name for path in tmp_path.rglob("*")] == ["in", "evil.tar.gz"]
+
+
+def test_a_tarball_that_unpacks_to_too_much_is_refused(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Files that are not even wanted count: a reader has to unpack them to pass them by.
+    (zoo / "aaa.bin").write_bytes(bytes(100_000))
+    monkeypatch.setattr(checkpoint_files, "UNPACKED_LIMIT_BYTES", 50_000)
+    with pytest.raises(UserError, match="more than 50000 bytes"):
+        read(packed(zoo))
+
+
+def test_a_tarball_that_was_cut_short_is_refused(zoo: Path) -> None:
+    (zoo / "noise.bin").write_bytes(np.random.default_rng(0).bytes(100_000))
+    tarball = packed(zoo)
+    tarball.write_bytes(tarball.read_bytes()[:50_000])
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        read(tarball)
+
+
+def test_a_tarball_with_two_of_a_name_is_refused(zoo: Path) -> None:
+    write_checkpoint(zoo / "older" / "model.ckpt", VALUES)
+    with pytest.raises(UserError, match=r"twice"):
+        read(packed(zoo))
