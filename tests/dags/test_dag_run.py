@@ -51,20 +51,20 @@ def run_dag(workspace: Path, conf: dict[str, Any], fails: str | None = None) -> 
 
 
 @pytest.fixture(scope="module")
-def one_fails(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:  # noqa: ARG001
+def one_fails(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
     """Three backbones with the form's values; the training of the second cannot succeed."""
     return run_dag(tmp_path_factory.mktemp("one_fails"), {"configs": NAMES, "run_name": "named"}, "train resnet101 2")
 
 
 @pytest.fixture(scope="module")
-def one_alone(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:  # noqa: ARG001
+def one_alone(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
     """One backbone, and every field of the form left empty that may be."""
     empty = dict.fromkeys(["steps", "batch_size", "image_size", "learning_rate", "precision", "proposals"])
     return run_dag(tmp_path_factory.mktemp("one_alone"), {"configs": NAMES[:1], **empty})
 
 
 @pytest.fixture(scope="module")
-def all_fail(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:  # noqa: ARG001
+def all_fail(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
     return run_dag(tmp_path_factory.mktemp("all_fail"), {"configs": NAMES[:1]}, "convert resnet50 2")
 
 

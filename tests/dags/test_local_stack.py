@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -125,6 +125,7 @@ def test_training_survives_its_task_under_the_real_scheduler_and_down_leaves_not
         assert airflow.run_state(stack.DAG_ID, run) == "success"
         first = next(task for task in airflow.task_instances(stack.DAG_ID, run) if task["task_id"] == "materialize")
         assert first["try_number"] == 2
+        assert link(airflow, run, "open_run") == {"MLflow run": "http://mlflow.example/open-run"}
         steps = [line.split('"')[3] for line in kept.read_text().splitlines()]
         assert steps == ["materialize", "open-run", "convert", "train", "evaluate", "compare"]
     finally:
@@ -143,8 +144,14 @@ def kill_the_task_process(settings: stack.Settings) -> psutil.Process:
     return task
 
 
-def wait_until(condition: object) -> None:
+def link(airflow: AirflowRest, run: str, task: str) -> dict[str, str]:
+    """The extra links of a task as the browser gets them."""
+    links = airflow._request("GET", f"{airflow._run(stack.DAG_ID, run)}/taskInstances/{task}/links")
+    return dict(links["extra_links"])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "waited five minutes in vain"
         time.sleep(0.5)

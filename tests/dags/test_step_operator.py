@@ -88,7 +88,7 @@ def test_runs_the_step_with_the_options_that_were_given(workspace: Path, command
     assert (folder / "exit_code").read_text() == "0\n"
 
 
-def test_answers_with_the_result_and_names_each_output(workspace: Path, store: TaskStateStore) -> None:  # noqa: ARG001
+def test_answers_with_the_result_and_names_each_output(workspace: Path, store: TaskStateStore) -> None:
     attempt = Try(store)
     result = attempt.execute()
     assert (result["step"], result["status"]) == ("train", "done")
@@ -97,7 +97,7 @@ def test_answers_with_the_result_and_names_each_output(workspace: Path, store: T
 
 
 def test_link_leads_to_the_parent_run_first_and_to_the_steps_own_in_the_end(
-    workspace: Path,  # noqa: ARG001
+    workspace: Path,
     store: TaskStateStore,
 ) -> None:
     attempt = Try(store)
@@ -123,7 +123,7 @@ def test_step_learns_which_task_it_runs_for_and_none_of_airflows_secrets(
 
 @pytest.mark.parametrize(("code", "error"), [(2, AirflowFailException), (1, AirflowException), (137, AirflowException)])
 def test_bad_input_is_not_tried_again_and_everything_else_is(
-    workspace: Path,  # noqa: ARG001
+    workspace: Path,
     store: TaskStateStore,
     monkeypatch: pytest.MonkeyPatch,
     code: int,
@@ -136,7 +136,7 @@ def test_bad_input_is_not_tried_again_and_everything_else_is(
 
 
 def test_trainer_that_is_not_there_says_so(
-    workspace: Path,  # noqa: ARG001
+    workspace: Path,
     store: TaskStateStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -162,7 +162,7 @@ def test_next_try_finds_the_step_of_a_killed_task_still_running(
 
 
 def test_next_try_takes_the_result_that_a_killed_tasks_step_has_left(
-    workspace: Path,  # noqa: ARG001
+    workspace: Path,
     commands: Commands,
     store: TaskStateStore,
 ) -> None:
@@ -186,7 +186,7 @@ def test_step_that_failed_is_started_again_by_the_next_try(
 
 
 def test_finished_step_runs_again_when_its_task_is_cleared(
-    workspace: Path,  # noqa: ARG001
+    workspace: Path,
     commands: Commands,
     store: TaskStateStore,
 ) -> None:
