@@ -85,11 +85,9 @@ def shapes_command(
     result: ResultOption = None,
 ) -> None:
     """Draw the embedded dataset: lit, overlapping objects of four classes, with exact masks."""
-    from tasks.shapes.dataset import ShapesConfig, write_shapes
-    from tasks.workspace import StepResult
+    from tasks.shapes.dataset import ShapesConfig, shapes
 
-    drawn = write_shapes(ShapesConfig(train=train, val=val, height=height, width=width, seed=seed), folder)
-    answer(StepResult("shapes", "done" if drawn else "skipped", {"dataset": str(folder / "dataset.yaml")}, {}), result)
+    answer(shapes(ShapesConfig(train=train, val=val, height=height, width=width, seed=seed), folder), result)
 
 
 @app.command("materialize")

@@ -17,16 +17,17 @@ import numpy.typing as npt
 import tensorflow as tf
 import yaml
 from official.core import config_definitions as cfg
-from pycocotools import mask as coco_mask
 
 from tasks import tracking
+from tasks.coco.masks import rle_from_mask
 from tasks.coco.metrics import CocoEvaluator
 from tasks.coco.paste import paste_masks
 from tasks.coco.pictures import PictureObjects, draw_comparison
 from tasks.errors import UserError
 from tasks.mask_rcnn.config import experiment_from
-from tasks.mask_rcnn.inputs import evaluation_dataset
+from tasks.mask_rcnn.inputs import evaluation_dataset, faulty_records_named
 from tasks.mask_rcnn.model import MaskRCNN
+from tasks.mask_rcnn.training import step_of
 from tasks.records.label_map import read_label_map
 from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, staged_directory, write_json
 
@@ -39,12 +40,12 @@ _LINE_SECONDS = 5.0
 
 def evaluate(model: ModelDir) -> StepResult:
     """Evaluates the last checkpoint of `model.train`; outputs name the metrics and the detections."""
-    checkpoint = tf.train.latest_checkpoint(str(model.train))
-    if checkpoint is None:
+    checkpoint, trained = tf.train.latest_checkpoint(str(model.train)), model.train / "experiment.yaml"
+    if checkpoint is None or not trained.exists():
         raise UserError(f"{model.train} holds no checkpoint", "run `maskline train` on this folder first")
-    values = yaml.safe_load((model.train / "experiment.yaml").read_text())
+    values = yaml.safe_load(trained.read_text())
     digest = values.pop("dataset_digest")
-    experiment = experiment_from(values, model.train / "experiment.yaml")
+    experiment = experiment_from(values, trained)
     done = model.evaluation / "metrics.json"
     basis = {"checkpoint": checkpoint, "dataset_digest": digest}
     if done.exists():
@@ -57,7 +58,7 @@ def evaluate(model: ModelDir) -> StepResult:
         with staged_directory(model.evaluation) as folder:
             measured = {"config": model.name, **basis, **_measure(experiment, network, folder)}
             write_json(folder / "metrics.json", measured)
-        run.log_metrics(measured["metrics"] | {"seconds_per_image": measured["seconds_per_image"]}, _step(checkpoint))
+        run.log_metrics(measured["metrics"] | {"seconds_per_image": measured["seconds_per_image"]}, step_of(checkpoint))
         run.log_artifacts(model.evaluation, "evaluation")
     return _answer("done", model, measured, vars(run.identity) if run.identity else {})
 
@@ -77,30 +78,28 @@ def _measure(experiment: cfg.ExperimentConfig, network: MaskRCNN, folder: Path) 
     if experiment.task.model.number_of_stages == 1:
         raise UserError("the config has number_of_stages 1: proposals have no classes to evaluate", "set it to 2 or 3")
     evaluator = CocoEvaluator(list(names.items()), with_masks)
-    detect = tf.function(network, reduce_retracing=True)
+    detect = _detector(network)
+    (folder / "pictures").mkdir()
+    image_ids: set[int] = set()
     seconds: list[float] = []
     last_line = time.monotonic()
-    for index, (images, true_shapes, record) in enumerate(evaluation_dataset(data, experiment.task.model.image_resizer, label_map)):
-        started = time.monotonic()
-        outputs = {name: value.numpy() for name, value in detect(images, true_shapes).items() if _is_detection(name)}
-        seconds.append(time.monotonic() - started)
-        truth = _groundtruth(record, with_masks)
-        found = _detections(outputs, truth["height"], truth["width"], with_masks)
-        evaluator.add_groundtruth(image_id=index + 1, **truth)
-        evaluator.add_detections(index + 1, **found)
-        if index < _PICTURES:
-            picture = draw_comparison(
-                record["image"].numpy(),
-                PictureObjects(truth["boxes_yxyx"], truth["category_ids"], truth["masks"]),
-                PictureObjects(found["boxes_yxyx"], found["category_ids"], found["masks"], found["scores"]),
-                names,
-                title=truth["file_name"],
-            )
-            (folder / "pictures").mkdir(exist_ok=True)
-            (folder / "pictures" / f"{index + 1:04d}.png").write_bytes(picture)
-        if time.monotonic() - last_line > _LINE_SECONDS:
-            last_line = time.monotonic()
-            print(f"evaluated {index + 1} images  {np.median(seconds):.2f} s/image", flush=True)
+    with faulty_records_named(data):
+        for images, true_shapes, record in evaluation_dataset(data, experiment.task.model.image_resizer, label_map):
+            started = time.monotonic()
+            outputs = {name: value.numpy() for name, value in detect(images, true_shapes).items()}
+            seconds.append(time.monotonic() - started)
+            truth = _groundtruth(record, with_masks)
+            found = _detections(outputs, truth["height"], truth["width"], with_masks)
+            image_id = _free_image_id(record["source_id"].numpy().decode(), image_ids)
+            image_ids.add(image_id)
+            evaluator.add_groundtruth(image_id, **truth)
+            evaluator.add_detections(image_id, **found)
+            if len(seconds) <= _PICTURES:
+                picture = _picture(record["image"].numpy(), truth, found, names)
+                (folder / "pictures" / f"{image_id:04d}.png").write_bytes(picture)
+            if time.monotonic() - last_line > _LINE_SECONDS:
+                last_line = time.monotonic()
+                print(f"evaluated {len(seconds)} images  {np.median(seconds):.2f} s/image", flush=True)
     if not seconds:
         raise UserError(f"{data.input_path} holds no record", "materialize the dataset again with a validation split")
     metrics = evaluator.evaluate()
@@ -108,6 +107,35 @@ def _measure(experiment: cfg.ExperimentConfig, network: MaskRCNN, folder: Path) 
     write_json(folder / "groundtruth.json", evaluator.groundtruth_json())
     # The first image compiles.
     return {"images": len(seconds), "seconds_per_image": float(np.median(seconds[1:] or seconds)), "metrics": metrics}
+
+
+def _detector(network: MaskRCNN) -> Any:
+    """The network as a graph that is traced once, for images of any size: (images, true_shapes) -> final detections."""
+
+    @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32), tf.TensorSpec([1, 2], tf.int32)])
+    def detect(images: tf.Tensor, true_shapes: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = network(images, true_shapes)
+        return {name: value for name, value in outputs.items() if _is_detection(name)}
+
+    return detect
+
+
+def _free_image_id(source_id: str, taken: set[int]) -> int:
+    """COCO's own image id, where the record carries one and it is not taken; else the next free number."""
+    number = int(source_id) if source_id.isdecimal() else len(taken) + 1
+    while number in taken:
+        number += 1
+    return number
+
+
+def _picture(image: npt.NDArray[np.uint8], truth: dict[str, Any], found: dict[str, Any], names: dict[int, str]) -> bytes:
+    return draw_comparison(
+        image,
+        PictureObjects(truth["boxes_yxyx"], truth["category_ids"], truth["masks"]),
+        PictureObjects(found["boxes_yxyx"], found["category_ids"], found["masks"], found["scores"]),
+        names,
+        title=truth["file_name"],
+    )
 
 
 def _is_detection(name: str) -> bool:
@@ -121,10 +149,10 @@ def _groundtruth(record: dict[str, tf.Tensor], with_masks: bool) -> dict[str, An
         "width": width,
         "boxes_yxyx": record["boxes"].numpy() * np.array([height, width, height, width]),
         "category_ids": record["category_ids"].numpy(),
-        "masks": [coco_mask.encode(np.asfortranarray(mask)) for mask in record["masks"].numpy()] if with_masks else None,
+        "masks": [rle_from_mask(mask) for mask in record["masks"].numpy()] if with_masks else None,
         "areas": record["areas"].numpy(),
         "is_crowd": record["is_crowd"].numpy(),
-        "file_name": record["source_id"].numpy().decode(),
+        "file_name": (record["filename"].numpy() or record["source_id"].numpy()).decode(),
     }
 
 
@@ -138,10 +166,6 @@ def _detections(outputs: dict[str, npt.NDArray[Any]], height: int, width: int, w
         "category_ids": outputs["detection_classes"][0, :count] + 1,
         "masks": paste_masks(outputs["detection_masks"][0, :count], boxes, height, width) if with_masks else None,
     }
-
-
-def _step(checkpoint: str) -> int:
-    return int(checkpoint.rsplit("-", 1)[-1])
 
 
 def _answer(status: str, model: ModelDir, measured: dict[str, Any], identity: dict[str, Any]) -> StepResult:

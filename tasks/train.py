@@ -10,35 +10,27 @@ zoo's own 200,000 steps are days on a GPU; the demo's settings take one to two m
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import signal
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import tensorflow as tf
 import yaml
-from official.common import distribute_utils
 from official.core import config_definitions as cfg
-from official.core import task_factory, train_lib
-from official.modeling import performance
 
 from tasks import tracking
 from tasks.errors import UserError
-from tasks.mask_rcnn import task as _registers_the_task  # noqa: F401
 from tasks.mask_rcnn.config import load_experiment
+from tasks.mask_rcnn.training import TOTAL_LOSS, run_training
+from tasks.records.manifest import read_manifest
 from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-TOTAL_LOSS = "Loss/total_loss"
 
-# Steps between two progress lines: seconds apart on two CPU cores, and on a GPU.
-_STEPS_PER_LINE_CPU, _STEPS_PER_LINE_GPU = 10, 100
 _CHECKPOINTS_PER_TRAINING = 5
-_TERMINATED = 128 + signal.SIGTERM
+# Where a resumed training may differ from the one it goes on with: the machine, how far to go, and how often to save.
+_FREE_TO_CHANGE = ("runtime.num_gpus", "runtime.distribution_strategy", "trainer.train_steps", "trainer.checkpoint_interval")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +42,10 @@ class Overrides:
     steps: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
-    """First value of the schedule; its later values keep their proportion"""
+    """First value of the schedule; its later values keep their proportion, and their steps"""
     precision: str | None = None
     proposals: int | None = None
-    """Proposals at inference; training samples at most as many"""
+    """Proposals at inference; those sampled in training and the detections keep the config's proportion to them"""
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -71,31 +63,33 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     override(experiment, overrides or Overrides())
     adapt_to_machine(experiment, len(tf.config.list_physical_devices("GPU")))
     dataset = DatasetDir(Path(experiment.task.train_data.label_map_path).parent)
-    digest = read_json(dataset.manifest)["digest"]
-    resolved = yaml.safe_dump({"dataset_digest": digest, **experiment.as_dict()}, sort_keys=True)
+    digest = read_manifest(dataset.manifest).digest
+    resolved = {"dataset_digest": digest, **experiment.as_dict()}
     trained, result = model.train / "experiment.yaml", model.train / "result.json"
-    if trained.exists() and trained.read_text() != resolved:
-        raise UserError(
-            f"{model.train} holds a training with other settings or other data",
-            f"train into another run folder, or remove {model.train}",
-        )
+    if trained.exists():
+        _check_same_training(yaml.safe_load(trained.read_text()), resolved, model.train)
     if result.exists():
-        return _answer("skipped", model, read_json(result), read_json(model.tracking) if model.tracking.exists() else {})
-    write_text(trained, resolved)
+        summary = read_json(result)
+        if summary["steps"] == experiment.trainer.train_steps:
+            return _answer("skipped", model, summary, read_json(model.tracking) if model.tracking.exists() else {})
+        # What follows is a longer training, and is not complete until its own result says so.
+        result.unlink()
+    write_text(trained, yaml.safe_dump(resolved, sort_keys=True))
 
     with tracking.model_run(model, dataset, "train") as run:
-        run.log_params(experiment.as_dict())
+        run.log_params(resolved)
         for artifact in (model.pipeline_config, trained, model.conversion_report, dataset.manifest):
             if artifact.exists():
                 run.log_artifacts(artifact)
-        summary = {"config": model.name, "dataset_digest": digest, **_run(experiment, model, run)}
-        run.log_metrics({name: summary[name] for name in ("parameters", "images_per_second", "seconds")})
+        summary = {"config": model.name, "dataset_digest": digest, **run_training(experiment, model.train, run.log_metrics)}
+        run.log_metrics({name: summary[name] for name in ("parameters", "images_per_second", "seconds")}, summary["steps"])
         write_json(result, summary)
+        run.log_artifacts(model.train / "metrics.jsonl")
     return _answer("done", model, summary, dataclasses.asdict(run.identity) if run.identity else {})
 
 
 def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
-    """Sets, in place, what the command line asks for."""
+    """Sets, in place, what the command line asks for; without a seed anywhere, seed 0."""
     task, trainer = experiment.task, experiment.trainer
     if overrides.image_size is not None:
         _resize(task.model.image_resizer, overrides.image_size)
@@ -109,21 +103,35 @@ def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
     if overrides.precision is not None:
         experiment.runtime.mixed_precision_dtype = overrides.precision.removeprefix("mixed_")
     if overrides.proposals is not None:
-        task.model.first_stage.max_proposals = overrides.proposals
-        task.model.second_stage.batch_size = min(task.model.second_stage.batch_size, overrides.proposals)
-    if overrides.seed is not None:
-        task.train_data.seed = overrides.seed
+        _scale_proposals(task.model, overrides.proposals)
+    if overrides.seed is not None or task.train_data.seed is None:
+        task.train_data.seed = overrides.seed or 0
 
 
 def adapt_to_machine(experiment: cfg.ExperimentConfig, num_gpus: int) -> None:
-    """Chooses, in place, the strategy for the GPUs that are there, and intervals that let a person follow."""
-    runtime, trainer = experiment.runtime, experiment.trainer
+    """Chooses, in place, the strategy for the GPUs that are there, and dynamic loss scaling where float16 needs it."""
+    runtime = experiment.runtime
     runtime.num_gpus = num_gpus
     runtime.distribution_strategy = "mirrored" if num_gpus > 1 else "one_device"
-    line = _STEPS_PER_LINE_GPU if num_gpus else _STEPS_PER_LINE_CPU
-    trainer.steps_per_loop = min(line, trainer.train_steps)
-    trainer.summary_interval = trainer.steps_per_loop
-    trainer.checkpoint_interval = trainer.steps_per_loop * math.ceil(trainer.checkpoint_interval / trainer.steps_per_loop)
+    if runtime.mixed_precision_dtype == "float16" and runtime.loss_scale is None:
+        runtime.loss_scale = "dynamic"
+    if experiment.task.train_data.global_batch_size % max(1, num_gpus):
+        raise UserError(
+            f"--batch-size {experiment.task.train_data.global_batch_size} cannot be split over {num_gpus} GPUs",
+            f"give a multiple of {num_gpus}, or hide GPUs with CUDA_VISIBLE_DEVICES",
+        )
+
+
+def _scale_proposals(model: Any, proposals: int) -> None:
+    first_stage, second_stage = model.first_stage, model.second_stage
+
+    def scaled(count: int) -> int:
+        return min(count, max(1, round(count * proposals / first_stage.max_proposals)))
+
+    second_stage.batch_size = scaled(second_stage.batch_size)
+    second_stage.max_total_detections = scaled(second_stage.max_total_detections)
+    second_stage.max_detections_per_class = min(second_stage.max_detections_per_class, second_stage.max_total_detections)
+    first_stage.max_proposals = proposals
 
 
 def _resize(resizer: Any, size: int) -> None:
@@ -147,112 +155,29 @@ def _scale_learning_rate(schedule: Any, first: float) -> None:
         values.initial_learning_rate = first
 
 
-def _run(experiment: cfg.ExperimentConfig, model: ModelDir, run: tracking.ModelRun) -> dict[str, Any]:
-    if experiment.task.train_data.seed is not None:
-        tf.keras.utils.set_random_seed(experiment.task.train_data.seed)
-    performance.set_mixed_precision_policy(experiment.runtime.mixed_precision_dtype or "float32")
-    strategy = distribute_utils.get_distribution_strategy(
-        distribution_strategy=experiment.runtime.distribution_strategy, num_gpus=experiment.runtime.num_gpus
-    )
-    with strategy.scope():
-        task = task_factory.get_task(experiment.task, logging_dir=str(model.train))
-    progress = Progress(experiment, model.train / "metrics.jsonl", run)
-    runner = train_lib.OrbitExperimentRunner(
-        strategy, task, "train", experiment, str(model.train), save_summary=False, train_actions=[progress]
-    )
-    progress.follow(runner)
-    previous = signal.signal(signal.SIGTERM, progress.stop)
-    try:
-        with strategy.scope():
-            runner.controller.train(steps=experiment.trainer.train_steps)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return {
-        "steps": int(runner.trainer.global_step.numpy()),
-        "parameters": int(runner.trainer.model.count_params()),
-        "checkpoint": runner.checkpoint_manager.latest_checkpoint,
-        **progress.summary(),
-    }
-
-
-class Progress:
-    """An Orbit action: after each loop a line for a person, an object in `metrics.jsonl`, and the same numbers to the tracker.
-
-    Stops a training whose loss is no number, and one that got SIGTERM, which leaves a checkpoint of that moment.
-    """
-
-    def __init__(self, experiment: cfg.ExperimentConfig, file: Path, run: tracking.ModelRun) -> None:
-        self._total_steps = experiment.trainer.train_steps
-        self._batch_size = experiment.task.train_data.global_batch_size
-        self._file = file
-        self._run = run
-        self._terminated = False
-        self._losses: dict[str, float] = {}
-        self._speeds: list[float] = []
-
-    def follow(self, runner: train_lib.OrbitExperimentRunner) -> None:
-        """Starts the clock of `runner`."""
-        self._runner = runner
-        self._last_step = int(runner.trainer.global_step.numpy())
-        self._started = self._last_time = time.monotonic()
-        print(f"training to step {self._total_steps} from step {self._last_step}; the first steps compile", flush=True)
-
-    def stop(self, _signal: int, _frame: FrameType | None) -> None:
-        """Signal handler: lets the running loop finish."""
-        self._terminated = True
-
-    def __call__(self, outputs: Mapping[str, Any]) -> None:
-        values = {name: float(value) for name, value in outputs.items()}
-        step, now = int(self._runner.trainer.global_step.numpy()), time.monotonic()
-        speed = (step - self._last_step) / (now - self._last_time)
-        self._speeds.append(speed)
-        self._last_step, self._last_time = step, now
-        values[TOTAL_LOSS] = values.pop("training_loss")
-        self._losses = {name: value for name, value in values.items() if name.startswith("Loss/")}
-        values |= {"steps_per_second": speed, "images_per_second": speed * self._batch_size}
-        print(self._line(step, speed, values), flush=True)
-        with self._file.open("a") as stream:
-            stream.write(json.dumps({"step": step, **values}) + "\n")
-        self._run.log_metrics(values, step)
-        broken = sorted(name for name, value in self._losses.items() if not math.isfinite(value))
-        if broken:
-            raise UserError(
-                f"at step {step} {', '.join(broken)} is not a finite number",
-                "lower --learning-rate, or check the records' boxes and masks; checkpoints before this step are kept",
-            )
-        if self._terminated and step < self._total_steps:
-            self._runner.checkpoint_manager.save(checkpoint_number=step)
-            print(f"told to stop: step {step} is saved, and the same command goes on from it", flush=True)
-            raise SystemExit(_TERMINATED)
-
-    def summary(self) -> dict[str, Any]:
-        """Speed without the first loop, which compiles; seconds in all; the last loop's losses."""
-        speeds = sorted(self._speeds[1:] or self._speeds or [0.0])
-        return {
-            "images_per_second": speeds[len(speeds) // 2] * self._batch_size,
-            "seconds": time.monotonic() - self._started,
-            "losses": self._losses,
-        }
-
-    def _line(self, step: int, speed: float, values: Mapping[str, float]) -> str:
-        left = (self._total_steps - step) / speed
-        parts = "  ".join(f"{_short(name)} {value:.3f}" for name, value in self._losses.items() if name != TOTAL_LOSS)
-        return (
-            f"step {step}/{self._total_steps}  loss {values[TOTAL_LOSS]:.3f}  ({parts})  lr {values['learning_rate']:.2g}  "
-            f"{speed:.2f} steps/s  {values['images_per_second']:.2f} images/s  {_duration(left)} left"
+def _check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Refuses to go on with a training that began with other settings or data, or that is past the steps asked for."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name) and name not in _FREE_TO_CHANGE]
+    if changed:
+        told = ", ".join(f"{name} ({old.get(name)} -> {new.get(name)})" for name in changed[:5])
+        raise UserError(
+            f"{folder} holds a training with other settings or other data: {told}",
+            f"train into another run folder, or remove {folder}",
+        )
+    if new["trainer.train_steps"] < old["trainer.train_steps"]:
+        raise UserError(
+            f"{folder} holds a training of {old['trainer.train_steps']} steps, more than the {new['trainer.train_steps']} asked for",
+            f"train into another run folder, or remove {folder}",
         )
 
 
-def _short(loss: str) -> str:
-    """`Loss/RPNLoss/objectness_loss` as `rpn objectness`."""
-    _, stage, name = loss.split("/")
-    return f"{'rpn' if stage == 'RPNLoss' else 'box'} {name.removesuffix('_loss')}" if name != "mask_loss" else "mask"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value
 
 
 def _answer(status: str, model: ModelDir, summary: Mapping[str, Any], identity: Mapping[str, Any]) -> StepResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -44,15 +46,28 @@ def model(dataset: DatasetDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_overrides_keep_the_configs_proportions(model: ModelDir) -> None:
     experiment = load_experiment(model.experiment)
-    override(experiment, Overrides(image_size=128, steps=50, learning_rate=0.003, proposals=16, precision="mixed_bfloat16"))
+    override(experiment, Overrides(image_size=128, steps=50, learning_rate=0.003, proposals=48, precision="mixed_bfloat16"))
     adapt_to_machine(experiment, num_gpus=0)
-    resizer = experiment.task.model.image_resizer
+    resizer, second_stage = experiment.task.model.image_resizer, experiment.task.model.second_stage
     assert (resizer.min_dimension, resizer.max_dimension) == (128, 218)  # 128 * 1365 / 800 = 218.4
     # 0.0003, 0.00003, 0.000003 in the zoo.
     assert experiment.trainer.optimizer_config.learning_rate.stepwise.values == pytest.approx([0.003, 0.0003, 0.00003])
-    assert experiment.task.model.second_stage.batch_size == 16
+    # 300 proposals, 64 of them sampled, and 300 detections of at most 100 a class in the zoo.
+    assert experiment.task.model.first_stage.max_proposals == 48
+    assert second_stage.batch_size == 10  # 64 * 48 / 300 = 10.2
+    assert (second_stage.max_total_detections, second_stage.max_detections_per_class) == (48, 48)
     assert experiment.runtime.mixed_precision_dtype == "bfloat16"
     assert (experiment.trainer.train_steps, experiment.trainer.checkpoint_interval) == (50, 10)
+    assert experiment.task.train_data.seed == 0
+
+
+def test_float16_scales_the_loss_and_gpus_are_mirrored(model: ModelDir) -> None:
+    experiment = load_experiment(model.experiment)
+    override(experiment, Overrides(precision="mixed_float16", batch_size=4))
+    adapt_to_machine(experiment, num_gpus=2)
+    assert (experiment.runtime.loss_scale, experiment.runtime.distribution_strategy) == ("dynamic", "mirrored")
+    with pytest.raises(UserError, match="--batch-size 4 cannot be split over 3 GPUs"):
+        adapt_to_machine(experiment, num_gpus=3)
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("learning_rate", -1.0), ("precision", "float8")])
@@ -69,9 +84,13 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(mo
     total = result["losses"].pop("Loss/total_loss")
     assert len(result["losses"]) == 5
     assert total == pytest.approx(sum(result["losses"].values()), rel=1e-5)
-    logged = [json.loads(line) for line in (model.train / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in logged] == [2]
+    logged = lines(model)
+    assert [row["step"] for row in logged] == [1, 2]
     assert logged[0]["learning_rate"] == pytest.approx(0.003)
+    # Of two steps the first compiles and the last is the last tenth.
+    assert result["images_per_second"] == pytest.approx(1 / logged[1]["seconds"])
+    assert result["seconds"] == pytest.approx(logged[0]["seconds"] + logged[1]["seconds"])
+    assert total == pytest.approx(logged[1]["Loss/total_loss"])
 
     assert evaluate(model).status == "done"
     measured = json.loads((model.evaluation / "metrics.json").read_text())
@@ -79,11 +98,26 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(mo
     truth = json.loads((model.evaluation / "groundtruth.json").read_text())
     objects = json.loads(dataset.manifest.read_text())["splits"]["val"]["objects"]
     assert len(truth["annotations"]) == objects
+    source = json.loads((dataset.source / "val.json").read_text())
+    assert {image["id"]: image["file_name"] for image in truth["images"]} == {image["id"]: image["file_name"] for image in source["images"]}
+    detections = json.loads((model.evaluation / "detections.json").read_text())
+    assert {row["category_id"] for row in detections} <= {category["id"] for category in source["categories"]}
     assert len(list((model.evaluation / "pictures").iterdir())) == 2
 
     assert (train(model, SMALL).status, evaluate(model).status) == ("skipped", "skipped")
-    with pytest.raises(UserError, match="other settings"):
-        train(model, Overrides(steps=3))
+    with pytest.raises(UserError, match=r"other settings.*learning_rate.*\[0\.003.*\[0\.001"):
+        train(model, dataclasses.replace(SMALL, learning_rate=0.001))
+    with pytest.raises(UserError, match="2 steps, more than the 1"):
+        train(model, dataclasses.replace(SMALL, steps=1))
+
+    # More steps of the same training go on from its end.
+    assert train(model, dataclasses.replace(SMALL, steps=3)).summary["steps"] == 3
+    assert [row["step"] for row in lines(model)] == [1, 2, 3]
+    assert evaluate(model).status == "done"
+
+
+def lines(model: ModelDir) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (model.train / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_evaluating_before_training_says_what_to_run(model: ModelDir) -> None:

@@ -71,6 +71,8 @@ def read_coco_file(path: Path, images: Path) -> CocoFile:
     by_image: dict[int | str, list[Mapping[str, Any]]] = {}
     for value in content["images"]:
         image_id = _field(path, "image", value, "id")
+        if not isinstance(image_id, int | str):
+            raise UserError(f"{path}: an image has the id {image_id!r}", "give it a number or a text")
         if image_id in by_image:
             raise UserError(f"{path}: image id {image_id} is taken twice", "give each image an id of its own")
         by_image[image_id] = []
@@ -142,6 +144,8 @@ def _instance(
         findings[Finding.AREA_FROM_MASK] += 1
         area = pixels
     (area,) = _numbers(where, "area", [area], 1)
+    if area < 0:
+        raise UserError(f"{where}: area is {area:g}", "write the object's pixels, or leave the area out")
     return Instance(
         category_id=label_ids[annotation["category_id"]],
         box_yxyx=_box(where, image, annotation.get("bbox"), mask, findings),
@@ -211,7 +215,7 @@ def _field(path: Path, what: str, value: Mapping[str, Any], key: str) -> Any:
 
 def _category(path: Path, value: Mapping[str, Any]) -> Category:
     category_id, name = _field(path, "category", value, "id"), _field(path, "category", value, "name")
-    if not isinstance(category_id, int) or not isinstance(name, str):
+    if not isinstance(category_id, int) or isinstance(category_id, bool) or not isinstance(name, str):
         raise UserError(f"{path}: category {category_id!r} is named {name!r}", "number it and name it by a text")
     return Category(category_id, name)
 
@@ -234,6 +238,8 @@ def _check_annotation(path: Path, annotation: Mapping[str, Any], categories: set
 
 def _image(path: Path, folder: Path, value: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> CocoImage:
     image_id, file_name = value["id"], _field(path, "image", value, "file_name")
+    if not isinstance(file_name, str) or not file_name or "\0" in file_name:
+        raise UserError(f"{path}: image {image_id} has file_name {file_name!r}", "write its path inside the folder of images")
     sizes = {key: _field(path, "image", value, key) for key in ("height", "width")}
     for key, size in sizes.items():
         if not isinstance(size, int) or size < 1:

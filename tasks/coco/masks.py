@@ -24,6 +24,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EIGHT_BIT_GREY = (8, 0, 0, 0, 0)  # bit depth, colour type, compression, filter, interlace
 _DEFLATE_LEVEL = 1
 _FEWEST_POLYGON_NUMBERS = 6
+_FARTHEST_COORDINATE = 100_000  # pixels; beyond any image's side
 
 
 class Rle(TypedDict):
@@ -68,6 +69,9 @@ def _polygon(part: object) -> list[float]:
         raise MalformedSegmentationError("has a polygon that is not a flat list of x, y pairs")
     if not np.isfinite(array).all():
         raise MalformedSegmentationError("has a polygon with a coordinate that is not a finite number")
+    # pycocotools walks every edge in fifths of a pixel, in C integers: a far point takes memory, then crashes the process.
+    if (np.abs(array) > _FARTHEST_COORDINATE).any():
+        raise MalformedSegmentationError(f"has a polygon with a coordinate more than {_FARTHEST_COORDINATE} pixels away")
     return [float(number) for number in array]
 
 

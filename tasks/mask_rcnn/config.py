@@ -180,12 +180,14 @@ def mask_rcnn_zoo() -> cfg.ExperimentConfig:
     return cfg.ExperimentConfig(
         task=MaskRCNNTask(),
         trainer=cfg.TrainerConfig(
+            # With its momentum a checkpoint is half a gigabyte; the one before is there for the case that the last is damaged.
+            max_to_keep=2,
             optimizer_config=optimization.OptimizationConfig(
                 {
                     "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9, "global_clipnorm": 10.0}},
                     "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.0003}},
                 }
-            )
+            ),
         ),
         runtime=cfg.RuntimeConfig(distribution_strategy="one_device"),
     )

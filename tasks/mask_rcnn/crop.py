@@ -16,8 +16,9 @@ def crop_and_pool(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, second_
     batch, count = tf.shape(boxes_yxyx_normalized)[0], tf.shape(boxes_yxyx_normalized)[1]
     image_indices = tf.repeat(tf.range(batch), count)
     size = second_stage.initial_crop_size
-    crops = tf.image.crop_and_resize(features, tf.reshape(boxes_yxyx_normalized, [-1, 4]), image_indices, [size, size])
-    # The operation answers in float32 whatever it is given.
+    # In float32 under mixed precision too: the operation has no gradient for bfloat16.
+    flat_boxes = tf.reshape(boxes_yxyx_normalized, [-1, 4])
+    crops = tf.image.crop_and_resize(tf.cast(features, tf.float32), flat_boxes, image_indices, [size, size])
     crops = tf.ensure_shape(tf.cast(crops, features.dtype), [None, size, size, features.shape[-1]])
     if second_stage.maxpool_kernel_size == 1 and second_stage.maxpool_stride == 1:
         return crops

@@ -17,6 +17,9 @@ def detect(
 ) -> dict[str, tf.Tensor]:
     """`detection_boxes` float32 [B, D, 4], `detection_scores` [B, D], `detection_classes` int32 [B, D], `num_detections` int32 [B].
 
+    Beside them `detection_multiclass_scores` float32 [B, D, 1 + classes], all scores of each detection with the background's first, and
+    `detection_anchor_indices` int32 [B, D], the proposal that each came from.
+
     Args:
       refined_box_encodings: float32 [B, P, classes or 1, 4].
       class_logits: float32 [B, P, 1 + classes], background first.
@@ -28,7 +31,8 @@ def detect(
     original, suppression works on unclipped boxes; clipping, and dropping what has no area left, come after it and before the cut.
     """
     decoded = boxes.decode(refined_box_encodings, proposals[:, :, tf.newaxis])
-    scores = tf.nn.softmax(class_logits)[..., 1:]
+    all_scores = tf.nn.softmax(class_logits)
+    scores = all_scores[..., 1:]
     # Padding has no score, so that no threshold lets it in.
     valid = tf.sequence_mask(num_proposals, tf.shape(proposals)[1])
     scores = tf.where(valid[..., tf.newaxis], scores, -1.0)
@@ -50,16 +54,31 @@ def detect(
     index = tf.range(tf.shape(clipped)[1])
     keep = (boxes.area(clipped) > 0) & (index < candidates.valid_detections[:, tf.newaxis])
     order = tf.argsort(tf.cast(~keep, tf.int32), axis=1, stable=True)[:, : second_stage.max_total_detections]
-    kept = tf.cast(tf.gather(keep, order, batch_dims=1), tf.float32)
-    detections = {
-        "detection_boxes": tf.gather(clipped, order, batch_dims=1) * kept[..., tf.newaxis],
-        "detection_scores": tf.gather(candidates.nmsed_scores, order, batch_dims=1) * kept,
-        "detection_classes": tf.cast(tf.gather(candidates.nmsed_classes, order, batch_dims=1) * kept, tf.int32),
-        "num_detections": tf.cast(tf.reduce_sum(kept, axis=1), tf.int32),
+    kept = tf.gather(keep, order, batch_dims=1)
+    detection_scores = tf.gather(candidates.nmsed_scores, order, batch_dims=1)
+    classes = tf.where(kept, tf.cast(tf.gather(candidates.nmsed_classes, order, batch_dims=1), tf.int32), 0)
+    unclipped = tf.gather(candidates.nmsed_boxes, order, batch_dims=1)
+    origins = tf.where(kept, _origins(unclipped, detection_scores, classes, decoded, scores), 0)
+    padded = {
+        "detection_boxes": tf.where(kept[..., tf.newaxis], tf.gather(clipped, order, batch_dims=1), 0.0),
+        "detection_scores": tf.where(kept, detection_scores, 0.0),
+        "detection_classes": classes,
+        "detection_multiclass_scores": tf.where(kept[..., tf.newaxis], tf.gather(all_scores, origins, batch_dims=1), 0.0),
+        "detection_anchor_indices": origins,
     }
     missing = second_stage.max_total_detections - per_class * num_classes
     if missing > 0:
-        for name in ("detection_boxes", "detection_scores", "detection_classes"):
-            rank = len(detections[name].shape)
-            detections[name] = tf.pad(detections[name], [[0, 0], [0, missing]] + [[0, 0]] * (rank - 2))
-    return detections
+        padded = {name: tf.pad(rows, [[0, 0], [0, missing]] + [[0, 0]] * (len(rows.shape) - 2)) for name, rows in padded.items()}
+    return padded | {"num_detections": tf.reduce_sum(tf.cast(kept, tf.int32), axis=1)}
+
+
+def _origins(found_boxes: tf.Tensor, found_scores: tf.Tensor, classes: tf.Tensor, decoded: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """Index int32 [B, D] of the proposal that each detection came from: suppression copies boxes and scores, so they compare equal."""
+    if decoded.shape[2] == 1:
+        boxes_of_class = decoded[:, tf.newaxis, :, 0]
+    else:
+        boxes_of_class = tf.gather(tf.transpose(decoded, [0, 2, 1, 3]), classes, batch_dims=1)
+    scores_of_class = tf.gather(tf.transpose(scores, [0, 2, 1]), classes, batch_dims=1)
+    same_box = tf.reduce_all(boxes_of_class == found_boxes[:, :, tf.newaxis], axis=-1)
+    same = same_box & (scores_of_class == found_scores[..., tf.newaxis])
+    return tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)

@@ -5,7 +5,8 @@ Memory stays bounded: records are shuffled as they lie on disk, and masks are by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tasks.errors import UserError
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.image_resizer import resize_image, resize_masks
-from tasks.records.label_map import LabelMap
+from tasks.records.label_map import LabelMap, read_label_map
 
 Example = dict[str, tf.Tensor]
 
@@ -34,6 +35,7 @@ class RecordParser:
         self._features = {
             "image/encoded": tf.io.FixedLenFeature([], tf.string),
             "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
+            "image/filename": tf.io.FixedLenFeature([], tf.string, ""),
             "image/object/class/text": tf.io.VarLenFeature(tf.string),
             "image/object/class/label": tf.io.VarLenFeature(tf.int64),
             "image/object/is_crowd": tf.io.VarLenFeature(tf.int64),
@@ -50,10 +52,10 @@ class RecordParser:
     ) -> Example:
         """One record: its image, and its first `most` objects, M of them; both mirrored left to right where `flip`.
 
-        `image` uint8 [H, W, 3]; `source_id`; `boxes` float32 [M, 4] yxyx normalized; `category_ids` int64 [M] of the label map (text, where
-        there is any, overrides the stored label); `areas` float32 [M] pixels, the box's where the record has none; `is_crowd` bool [M];
-        `weights` float32 [M], one where the record has none; `masks` uint8 [M, h, w], 0 or 1, on `mask_resizer`'s grid, when masks are
-        loaded.
+        `image` uint8 [H, W, 3]; `source_id` and `filename`, empty where the record has none; `boxes` float32 [M, 4] yxyx normalized;
+        `category_ids` int64 [M] of the label map (text, where there is any, overrides the stored label); `areas` float32 [M] pixels, the
+        box's where the record has none; `is_crowd` bool [M]; `weights` float32 [M], one where the record has none; `masks` uint8
+        [M, h, w], 0 or 1, on `mask_resizer`'s grid, when masks are loaded.
         """
         parsed = tf.io.parse_single_example(serialized, self._features)
         values = {name: tf.sparse.to_dense(value) if isinstance(value, tf.SparseTensor) else value for name, value in parsed.items()}
@@ -75,7 +77,8 @@ class RecordParser:
         example = {name: value[:most] for name, value in objects.items()}
         if self._load_masks:
             example["masks"] = self._masks(values["image/object/mask"], tf.shape(image)[:2], count, source, flip, most, mask_resizer)
-        return example | {"image": tf.where(flip, tf.reverse(image, [1]), image), "source_id": source}
+        image = tf.where(flip, tf.reverse(image, [1]), image)
+        return example | {"image": image, "source_id": source, "filename": values["image/filename"]}
 
     def _category_ids(self, values: Example, count: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
         names = self._label_map.names
@@ -195,6 +198,18 @@ def record_files(data: config.DataConfig) -> list[str]:
             raise UserError(f"no file matches the records' path {pattern}", "materialize the dataset, or correct input_path")
         files += found
     return files
+
+
+@contextlib.contextmanager
+def faulty_records_named(data: config.DataConfig) -> Iterator[None]:
+    """Within the block, TensorFlow's error about a record becomes a UserError that names it; any other goes on its way."""
+    try:
+        yield
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        fault = find_faulty_record(data, read_label_map(Path(data.label_map_path)))
+        if fault is None:
+            raise
+        raise fault from error
 
 
 def find_faulty_record(data: config.DataConfig, label_map: LabelMap) -> UserError | None:

@@ -65,13 +65,13 @@ def box_losses(outputs: dict[str, tf.Tensor], second_stage: config.SecondStage) 
 
 
 def mask_loss(outputs: dict[str, tf.Tensor], mask_head: config.MaskHead) -> dict[str, tf.Tensor]:
-    """Loss of the positive proposals' masks: one sum over the number of their pixels in the whole batch.
+    """Loss of the positive proposals' masks: one sum over the (weighted) number of their pixels in the whole batch.
 
     Of `outputs`: `mask_logits` and `mask_targets` [K, mask_h, mask_w] of the K places for positives, `mask_weights` [K], zero where a
     place is empty.
     """
     logits, weights = outputs["mask_logits"], outputs["mask_weights"]
     losses = tf.nn.sigmoid_cross_entropy_with_logits(outputs["mask_targets"], logits)
-    pixels = tf.reduce_sum(tf.cast(weights > 0, tf.float32)) * float(mask_head.height * mask_head.width)
+    pixels = tf.reduce_sum(weights) * float(mask_head.height * mask_head.width)
     total = tf.reduce_sum(tf.reduce_sum(losses, axis=[1, 2]) * weights)
     return {MASK: mask_head.loss_weight * total / tf.maximum(pixels, 1.0)}

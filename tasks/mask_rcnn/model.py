@@ -26,7 +26,8 @@ class MaskRCNN(tf_keras.Model):
     """
 
     def __init__(self, model: config.MaskRCNN) -> None:
-        super().__init__(name="mask_rcnn")
+        # Under mixed precision Keras would round the images before their means are subtracted.
+        super().__init__(name="mask_rcnn", autocast=False)
         self.config = model
         backbone = build_backbone(model.feature_extractor)
         self._preprocess = backbone.preprocess
@@ -58,7 +59,7 @@ class MaskRCNN(tf_keras.Model):
             `num_boxes` int32 [B], `weights` float32 [B, M] and, for three stages, `masks` uint8 [B, M, H, W] on the padded image.
 
         Detections are those of `tasks.mask_rcnn.detections.detect`, with `detection_masks` float32 [B, D, mask_h, mask_w],
-        probabilities over each box, when there are three stages.
+        probabilities over each box, when there are three stages. With one stage they are the proposals, all of class 0.
         """
         outputs = self.propose(images, true_shapes, training)
         if training:
@@ -66,7 +67,7 @@ class MaskRCNN(tf_keras.Model):
                 raise ValueError("training needs ground truth")
             return self.training_outputs(outputs, true_shapes, groundtruth)
         if self.config.number_of_stages == 1:
-            return outputs
+            return outputs | _proposals_as_detections(outputs, true_shapes)
         outputs |= self.refine(outputs["rpn_features_to_crop"], outputs["proposal_boxes_normalized"])
         outputs |= self.detections(outputs, true_shapes)
         if self.config.number_of_stages == 3:
@@ -147,15 +148,16 @@ class MaskRCNN(tf_keras.Model):
         Crops are taken anew, at the detections. The original takes boxes that are normalized to the true image for boxes on the padded
         feature map; here they are rescaled first, which differs from it only where there is padding.
         """
-        # Rows beyond the last detection of any image are padding, and stay zero.
-        most = tf.reduce_max(outputs["num_detections"])
+        # Only places that hold a detection in some image are computed: at least one, as fused convolutions refuse an empty batch.
+        batch, most = tf.shape(true_shapes)[0], tf.maximum(tf.reduce_max(outputs["num_detections"]), 1)
         padding = tf.cast(true_shapes, tf.float32) / outputs["image_size"]
         crop_boxes = boxes.scale(outputs["detection_boxes"][:, :most], padding[:, :1], padding[:, 1:])
         crops = crop_and_pool(outputs["rpn_features_to_crop"], crop_boxes, self.config.second_stage)
         classes = outputs["detection_classes"][:, :most]
         logits = self.mask_head(self.second_stage(crops, training=False), tf.reshape(classes, [-1]))
         places = self.config.second_stage.max_total_detections
-        masks = tf.reshape(tf.sigmoid(logits), [-1, most, *logits.shape[1:]])
+        masks = tf.reshape(tf.sigmoid(logits), [batch, most, *logits.shape[1:]])
+        masks *= tf.sequence_mask(outputs["num_detections"], most, tf.float32)[..., tf.newaxis, tf.newaxis]
         masks = tf.pad(masks, [[0, 0], [0, places - most], [0, 0], [0, 0]])
         return tf.ensure_shape(masks, [None, places, *logits.shape[1:]])
 
@@ -285,6 +287,16 @@ class MaskRCNN(tf_keras.Model):
 
 def _pooled_size(second_stage: config.SecondStage) -> int:
     return (second_stage.initial_crop_size - second_stage.maxpool_kernel_size) // second_stage.maxpool_stride + 1
+
+
+def _proposals_as_detections(outputs: Tensors, true_shapes: tf.Tensor) -> Tensors:
+    shapes = tf.cast(true_shapes, tf.float32)
+    return {
+        "detection_boxes": boxes.scale(outputs["proposal_boxes"], 1.0 / shapes[:, :1], 1.0 / shapes[:, 1:]),
+        "detection_scores": outputs["proposal_scores"],
+        "detection_classes": tf.zeros_like(outputs["proposal_scores"], tf.int32),
+        "num_detections": outputs["num_proposals"],
+    }
 
 
 def _per_image(truth_boxes: tf.Tensor, groundtruth: Tensors) -> tuple[tf.Tensor, ...]:

@@ -43,6 +43,8 @@ class Targets(NamedTuple):
 def rpn_targets(anchors: tf.Tensor, truth: GroundTruth) -> Targets:
     """Targets of anchors [N, 4]: objects at an IoU of 0.7, background below 0.3, and every object's best anchor whatever its IoU.
 
+    An object of weight zero matches like any other, but is not forced upon its best anchor.
+
     Of several best anchors the first is taken; of several objects with the same best anchor the first object.
     """
     return _targets(anchors, truth, _RPN_FOREGROUND_IOU, _RPN_BACKGROUND_IOU, every_object_matches=True)
@@ -80,9 +82,11 @@ def _targets(
     matches = tf.where(best_iou < background_iou, UNMATCHED, matches)
     if every_object_matches:
         objects, count = tf.shape(iou)[0], tf.shape(iou)[1]
-        best_anchor = tf.argmax(iou, axis=1, output_type=tf.int32)
-        # The smallest object index wins an anchor that is the best of several.
-        forced = tf.tensor_scatter_nd_min(tf.fill([count], objects), best_anchor[:, tf.newaxis], tf.range(objects))
+        # One more anchor, that no object prefers to any other: an image can be too small to hold a single one.
+        best_anchor = tf.argmax(tf.pad(iou, [[0, 0], [0, 1]], constant_values=-1.0), axis=1, output_type=tf.int32)
+        # The smallest object index wins an anchor that is the best of several; objects without weight force nothing.
+        bids = tf.where(truth.weights > 0, tf.range(objects), objects)
+        forced = tf.tensor_scatter_nd_min(tf.fill([count + 1], objects), best_anchor[:, tf.newaxis], bids)[:count]
         matches = tf.where(forced < objects, forced, matches)
     matched = matches >= 0
     indices = tf.maximum(matches, 0)

@@ -71,6 +71,8 @@ def test_a_line_beside_a_polygon_is_not_taken_for_a_box():
         ([[1, 1, 3, 1, 3]], "pairs"),
         ([["a", "b", "c", "d", "e", "f"]], "numbers"),
         ([SQUARE[:-1] + [float("nan")]], "finite"),
+        ([SQUARE[:-1] + [1e9]], "100000 pixels away"),
+        ([SQUARE[:-1] + [-1e30]], "100000 pixels away"),
         ("file.png", "str"),
         (None, "NoneType"),
         ({"size": [5, 4], "counts": [20]}, r"\[5, 4\].*\[4, 5\]"),
@@ -84,6 +86,10 @@ def test_a_line_beside_a_polygon_is_not_taken_for_a_box():
 def test_what_is_no_mask_is_refused_with_the_reason(segmentation, reason):
     with pytest.raises(MalformedSegmentationError, match=reason):
         rle_from_segmentation(segmentation, 4, 5)
+
+
+def test_a_polygon_far_past_the_border_fills_what_is_inside():
+    assert rle_area(rle_from_segmentation([[-1e5, -1e5, 1e5, -1e5, 1e5, 1e5, -1e5, 1e5]], 4, 5)) == 4 * 5
 
 
 def test_long_and_many_runs_survive_the_check_of_compressed_codes():
