@@ -136,6 +136,23 @@ def evaluate_command(
     answer(evaluate(ModelDir(model.absolute())), result)
 
 
+@app.command("export")
+def export_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    input_type: Annotated[str, typer.Option(help="image_tensor, encoded_image_string_tensor or tf_example.")] = "image_tensor",
+    file_format: Annotated[
+        str, typer.Option("--format", help="saved_model; tflite and onnx are refused, with the reason.")
+    ] = "saved_model",
+    checkpoint: Annotated[Path | None, typer.Option(help="Prefix of a checkpoint; by default the last one.")] = None,
+    result: ResultOption = None,
+) -> None:
+    """Write a trained model as a SavedModel with the original's inputs and outputs."""
+    from tasks.export import export
+    from tasks.workspace import ModelDir
+
+    answer(export(ModelDir(model.absolute()), input_type, file_format, checkpoint and checkpoint.absolute()), result)
+
+
 @app.command("open-run")
 def open_run_command(
     run: Annotated[Path, typer.Argument(help="Folder of the pipeline run.")],

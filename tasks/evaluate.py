@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import yaml
 from official.core import config_definitions as cfg
 
 from tasks import tracking
@@ -24,9 +23,9 @@ from tasks.coco.metrics import CocoEvaluator
 from tasks.coco.paste import paste_masks
 from tasks.coco.pictures import PictureObjects, draw_comparison
 from tasks.errors import UserError
-from tasks.mask_rcnn.config import experiment_from
 from tasks.mask_rcnn.inputs import evaluation_dataset, faulty_records_named
 from tasks.mask_rcnn.model import MaskRCNN
+from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
 from tasks.mask_rcnn.training import step_of
 from tasks.records.label_map import read_label_map
 from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, staged_directory, write_json
@@ -40,34 +39,23 @@ _LINE_SECONDS = 5.0
 
 def evaluate(model: ModelDir) -> StepResult:
     """Evaluates the last checkpoint of `model.train`; outputs name the metrics and the detections."""
-    checkpoint, trained = tf.train.latest_checkpoint(str(model.train)), model.train / "experiment.yaml"
-    if checkpoint is None or not trained.exists():
-        raise UserError(f"{model.train} holds no checkpoint", "run `maskline train` on this folder first")
-    values = yaml.safe_load(trained.read_text())
-    digest = values.pop("dataset_digest")
-    experiment = experiment_from(values, trained)
+    trained = read_trained_model(model.train)
+    experiment = trained.experiment
     done = model.evaluation / "metrics.json"
-    basis = {"checkpoint": checkpoint, "dataset_digest": digest}
+    basis = {"checkpoint": trained.checkpoint, "dataset_digest": trained.dataset_digest}
     if done.exists():
         measured = read_json(done)
         if {name: measured[name] for name in basis} == basis:
             return _answer("skipped", model, measured, read_json(model.tracking) if model.tracking.exists() else {})
-    network = restored_model(experiment, checkpoint)
+    network = restored_model(trained)
     dataset = DatasetDir(Path(experiment.task.validation_data.label_map_path).parent)
     with tracking.model_run(model, dataset, "evaluate") as run:
         with staged_directory(model.evaluation) as folder:
             measured = {"config": model.name, **basis, **_measure(experiment, network, folder)}
             write_json(folder / "metrics.json", measured)
-        run.log_metrics(measured["metrics"] | {"seconds_per_image": measured["seconds_per_image"]}, step_of(checkpoint))
+        run.log_metrics(measured["metrics"] | {"seconds_per_image": measured["seconds_per_image"]}, step_of(trained.checkpoint))
         run.log_artifacts(model.evaluation, "evaluation")
     return _answer("done", model, measured, vars(run.identity) if run.identity else {})
-
-
-def restored_model(experiment: cfg.ExperimentConfig, checkpoint: str) -> MaskRCNN:
-    """The experiment's model with the checkpoint's weights, all of them."""
-    network = MaskRCNN(experiment.task.model)
-    tf.train.Checkpoint(model=network).restore(checkpoint).assert_existing_objects_matched().expect_partial()
-    return network
 
 
 def _measure(experiment: cfg.ExperimentConfig, network: MaskRCNN, folder: Path) -> dict[str, Any]:

@@ -90,6 +90,11 @@ class ModelDir:
         return self.root / "evaluation"
 
     @property
+    def export(self) -> Path:
+        """A folder for each input kind: `saved_model/`, what the original puts beside it, and `export.json`, which is written last."""
+        return self.root / "export"
+
+    @property
     def tracking(self) -> Path:
         """Identity of this model's tracking run, so that evaluate adds to the run that train opened."""
         return self.root / "tracking.json"

@@ -1,0 +1,46 @@
+"""A trained model as `maskline train` left it: its experiment, its checkpoint, and the network of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+import yaml
+from official.core import config_definitions as cfg
+
+from tasks.errors import UserError
+from tasks.mask_rcnn.config import experiment_from
+from tasks.mask_rcnn.model import MaskRCNN
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    experiment: cfg.ExperimentConfig
+    """As it was trained, overrides of the command line included."""
+    dataset_digest: str
+    checkpoint: str
+    """The checkpoint's prefix."""
+
+
+def read_trained_model(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
+    """What `folder` (`ModelDir.train`) holds, with the last checkpoint or the one under the prefix `checkpoint`."""
+    trained = folder / "experiment.yaml"
+    prefix = str(checkpoint) if checkpoint else tf.train.latest_checkpoint(str(folder))
+    if prefix is None or not trained.exists():
+        raise UserError(f"{folder} holds no checkpoint", "run `maskline train` on this folder first")
+    if not Path(f"{prefix}.index").exists():
+        raise UserError(f"checkpoint {prefix} does not exist", f"give a checkpoint's prefix, such as {folder / 'ckpt-2000'}")
+    values = yaml.safe_load(trained.read_text())
+    digest = values.pop("dataset_digest")
+    return TrainedModel(experiment_from(values, trained), digest, prefix)
+
+
+def restored_model(trained: TrainedModel) -> MaskRCNN:
+    """The network with the checkpoint's weights, all of them, in float32 whatever the precision of training."""
+    network = MaskRCNN(trained.experiment.task.model)
+    try:
+        tf.train.Checkpoint(model=network).restore(trained.checkpoint).assert_existing_objects_matched().expect_partial()
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"checkpoint {trained.checkpoint} is not one of this model", "name a checkpoint of this folder") from error
+    return network
