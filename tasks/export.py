@@ -4,7 +4,7 @@
 
 Reads the last checkpoint, or the one that is named, `train/experiment.yaml`, `pipeline.config` and the data's label map; writes
 `export/KIND/`: `saved_model/`, the two that the original puts beside it, `pipeline.config` and `label_map.pbtxt`, `experiment.yaml` as it
-was trained, and last `export.json`. Usual runtime: half a minute on two CPU cores.
+was trained, and last `export.json`. `--format tflite` and `onnx` are refused, see `REFUSED`. Usual runtime: half a minute on two CPU cores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 REFUSED = {
     "tflite": "TFLite has no operations for CombinedNonMaxSuppression and CropAndResize, and the interpreter of TensorFlow 2.20 runs "
     "none of TensorFlow's own (its Flex delegate is missing): a converted file cannot be checked",
-    "onnx": "tf2onnx 1.17, the latest, converts CombinedNonMaxSuppression only for boxes that all classes share; these models have "
+    "onnx": "tf2onnx 1.17 converts CombinedNonMaxSuppression only for boxes that all classes share; these models have "
     "boxes of their own for each class",
 }
 """Formats that were tried, and what stopped them."""
