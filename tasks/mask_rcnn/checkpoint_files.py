@@ -1,4 +1,7 @@
-"""A TF1 checkpoint wherever a user has it: under its prefix, in a folder, or in a tarball as it was downloaded."""
+"""A TF1 checkpoint wherever a user has it: under its prefix, in a folder, or in a tarball as it was downloaded.
+
+Needs no TensorFlow, so that a step which only names the checkpoint is quick.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-import tensorflow as tf
-
 from tasks.errors import UserError
 
 # Of the zoo's and slim's tarballs the largest unpacks to under 2 GiB.
@@ -21,6 +22,38 @@ UNPACKED_LIMIT_BYTES = 8 * 2**30
 _TARBALLS = (".tar.gz", ".tgz", ".tar")
 # An index and data files (V2), or one file of the bare name (V1, as slim's ImageNet checkpoints are).
 _FILE = re.compile(r"(?P<prefix>.+\.ckpt(-\d+)?)(?P<part>\.index|\.data-\d{5}-of-\d{5})?")
+_LATEST = re.compile(r'^model_checkpoint_path: "(?:.*/)?([^/]+)"$', re.MULTILINE)
+
+
+def find_checkpoint(path: Path, config: str) -> Path:
+    """The absolute path of the checkpoint for the zoo config of that name: `path`, or what a folder of several has for it.
+
+    That is a folder or tarball called as the config, with or without a date, like the zoo's `<config>_2018_01_28.tar.gz`. Tarballs are
+    not opened here. UserError where there is no checkpoint, or no single one.
+    """
+    path = path.absolute()
+    if _is_tarball(path):
+        return path
+    if not path.is_dir():
+        return Path(_checked_prefix(path))
+    if _prefixes(path):
+        _only_prefix(path, str(path))
+        return path
+    own = re.compile(rf"({re.escape(config)}(?:_\d{{4}}_\d\d_\d\d)?)(?:{'|'.join(map(re.escape, _TARBALLS))})?")
+    found: dict[str, Path] = {}
+    # A folder comes before the tarball that it was unpacked from.
+    for entry in sorted(path.iterdir()):
+        if match := own.fullmatch(entry.name):
+            found.setdefault(match[1], entry)
+    if not found:
+        raise UserError(
+            f"{path} holds no checkpoint for {config}",
+            f"put one there: files such as model.ckpt.index, or a folder or {_TARBALLS[0]} called {config}, with or without a date",
+        )
+    if len(found) > 1:
+        raise UserError(f"{path} holds {len(found)} checkpoints for {config}: {', '.join(found)}", "name one of them")
+    (only,) = found.values()
+    return find_checkpoint(only, config)
 
 
 @contextmanager
@@ -32,12 +65,16 @@ def checkpoint_prefix(path: Path) -> Iterator[str]:
     """
     if path.is_dir():
         yield _only_prefix(path, str(path))
-    elif path.is_file() and path.name.endswith(_TARBALLS):
+    elif _is_tarball(path):
         with tempfile.TemporaryDirectory(prefix="maskline-checkpoint-") as folder:
             _unpack(path, Path(folder))
             yield _only_prefix(Path(folder), str(path))
     else:
         yield _checked_prefix(path)
+
+
+def _is_tarball(path: Path) -> bool:
+    return path.is_file() and path.name.endswith(_TARBALLS)
 
 
 def _checked_prefix(path: Path) -> str:
@@ -54,18 +91,24 @@ def _checked_prefix(path: Path) -> str:
     )
 
 
+def _prefixes(folder: Path) -> list[str]:
+    matches = filter(None, (_FILE.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_file()))
+    return sorted({match["prefix"] for match in matches if match["part"] in (".index", None)})
+
+
 def _only_prefix(folder: Path, where: str) -> str:
     """The one checkpoint in a folder; of several, the one that TensorFlow's `checkpoint` file calls the latest."""
-    matches = filter(None, (_FILE.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_file()))
-    prefixes = sorted({match["prefix"] for match in matches if match["part"] in (".index", None)})
+    prefixes = _prefixes(folder)
     if not prefixes:
         raise UserError(f"{where} holds no TensorFlow checkpoint", "one has a file such as model.ckpt.index")
     if len(prefixes) == 1:
         return str(folder / prefixes[0])
-    latest = tf.train.latest_checkpoint(str(folder))
-    if latest is None:
+    state = folder / "checkpoint"
+    # The file may have been written elsewhere: only the last part of the path counts.
+    latest = _LATEST.search(state.read_text()) if state.is_file() else None
+    if latest is None or latest[1] not in prefixes:
         raise UserError(f"{where} holds {len(prefixes)} checkpoints: {', '.join(prefixes)}", "name one of them by its prefix")
-    return str(latest)
+    return str(folder / latest[1])
 
 
 def _unpack(tarball: Path, folder: Path) -> None:
@@ -100,18 +143,3 @@ def _check_member(tarball: Path, member: tarfile.TarInfo, unpacked: int) -> None
     else:
         return
     raise UserError(f"{tarball} {problem}", "no checkpoint is packed like that; use a tarball from a source that you trust")
-
-
-def open_checkpoint(prefix: str) -> tf.train.CheckpointReader:
-    """The reader of a checkpoint of named variables; UserError where it is damaged or holds TF2 objects."""
-    try:
-        reader = tf.train.load_checkpoint(prefix)
-        shapes = reader.get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise UserError(f"checkpoint {prefix} cannot be read: {error}", "copy or download it again") from error
-    if "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes:
-        raise UserError(
-            f"checkpoint {prefix} is one of TensorFlow 2, which knows objects and not variable names",
-            "use the model's TF1 checkpoint, such as the zoo's of 2018",
-        )
-    return reader

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import tensorflow as tf
 
 from tasks.errors import UserError
 from tasks.mask_rcnn.backbones import FIRST_STAGE_SCOPE, SECOND_STAGE_SCOPE
-from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, open_checkpoint
-from tasks.mask_rcnn.class_remap import CLASS_BIASES, ClassMatch, check_match, class_layouts, remap_classes
+from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix
+from tasks.mask_rcnn.checkpoint_reader import open_checkpoint, read_tensor
+from tasks.mask_rcnn.class_match import ClassMatch, check_match
+from tasks.mask_rcnn.class_remap import CLASS_BIASES, class_layouts, remap_classes
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.original_names import original_variables
 
@@ -38,7 +39,20 @@ _BOOKKEEPING = (
     "beta2_power",
 )
 
+# What becomes of a variable that cannot take the checkpoint's tensor as it is.
+_CLASS_BY_CLASS = "restored class by class"
+_LEFT = "of another shape, left at the initial value"
+
 Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reshaped:
+    """Shapes of the checkpoint's tensor and of the variable, and what became of the variable."""
+
+    theirs: tuple[int, ...]
+    ours: tuple[int, ...]
+    outcome: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +61,11 @@ class ImportReport:
 
     checkpoint: str
     restored: tuple[str, ...]
-    remapped: tuple[str, ...]
-    """Restored for the classes that both sides have; `new_classes` keep their initial values in these"""
+    """Variables that took the checkpoint's tensor as it is"""
+    reshaped: Mapping[str, Reshaped]
+    """Variables that could not: their shape differs, or their classes are matched by name"""
     ignored: Mapping[str, str]
-    """Tensors of the checkpoint that went nowhere: name to reason"""
+    """Tensors of the checkpoint that were not asked for: name to reason"""
     missing: tuple[str, ...]
     """Variables that the checkpoint has no tensor for; they keep their initial values"""
     known_classes: tuple[str, ...] = ()
@@ -61,14 +76,13 @@ class ImportReport:
 
     def text(self) -> str:
         """A few lines to read: counts per scope, then per reason."""
-        taken = (*self.restored, *self.remapped)
-        lines = [f"restored {len(taken)} variables of {self.checkpoint}", *_counts(map(_scope, taken))]
-        if self.remapped:
-            lines.append(f"remapped {len(self.remapped)} of them by class name: {', '.join(self.known_classes)}")
-        if self.new_classes:
-            lines.append(f"  new classes: {', '.join(self.new_classes)}")
+        lines = [f"restored {len(self.restored)} variables of {self.checkpoint}", *_counts(map(_scope, self.restored))]
+        lines += [f"reshaped {len(self.reshaped)} variables", *_counts(one.outcome for one in self.reshaped.values())]
+        if self.known_classes:
+            lines.append(f"  known classes: {', '.join(self.known_classes)}; new ones: {', '.join(self.new_classes) or 'none'}")
         lines += [f"ignored {len(self.ignored)} tensors", *_counts(self.ignored.values())]
-        lines += [f"missing {len(self.missing)} variables, which keep their initial values", *_counts(map(_scope, self.missing))]
+        kept = ", which keep their initial values" if self.missing else ""
+        lines += [f"missing {len(self.missing)} variables{kept}", *_counts(map(_scope, self.missing))]
         return "\n".join(lines)
 
 
@@ -98,19 +112,15 @@ def import_checkpoint(
         reader = open_checkpoint(prefix)
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         _check_scopes(checkpoint, wanted, shapes)
-        values, remapped, mismatched = _values(model, wanted, shapes, reader, classes)
+        values, reshaped = _values(model, wanted, shapes, reader, classes)
     variables = original_variables(model)
     for name, value in values.items():
         variables[name].assign(value)
-    sources = {source: name for name, source in wanted.items()}
-    ignored = {
-        source: mismatched.get(source) or _reason(source, variables) for source in sorted(shapes) if sources.get(source) not in values
-    }
     return ImportReport(
         checkpoint=str(checkpoint),
-        restored=tuple(name for name in values if name not in remapped),
-        remapped=tuple(remapped),
-        ignored=ignored,
+        restored=tuple(name for name in values if name not in reshaped),
+        reshaped=reshaped,
+        ignored={source: _reason(source, variables) for source in sorted(shapes.keys() - wanted.values())},
         missing=tuple(name for name, source in wanted.items() if source not in shapes),
         known_classes=classes.known if classes else (),
         new_classes=classes.new if classes else (),
@@ -166,8 +176,8 @@ def _check_scopes(checkpoint: Path, wanted: Mapping[str, str], shapes: Mapping[s
 
 def _values(
     model: MaskRCNN, wanted: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], reader: Any, classes: ClassMatch | None
-) -> tuple[dict[str, Array], list[str], dict[str, str]]:
-    """New values by variable name, the names of those that were remapped, and why some tensors of the checkpoint do not fit."""
+) -> tuple[dict[str, Array], dict[str, Reshaped]]:
+    """New values by variable name, and the variables that do not take the checkpoint's tensor as it is."""
     variables = original_variables(model)
     layouts = {}
     their_classes = shapes.get(CLASS_BIASES, (1,))[0] - 1
@@ -175,29 +185,20 @@ def _values(
         check_match(classes, model.config.num_classes, their_classes)
         layouts = class_layouts(model.config)
     values: dict[str, Array] = {}
-    remapped: list[str] = []
-    mismatched: dict[str, str] = {}
+    reshaped: dict[str, Reshaped] = {}
     for name, source in wanted.items():
         if source not in shapes:
             continue
         theirs, ours = shapes[source], tuple(variables[name].shape)
         layout = layouts.get(name)
         if classes and layout and theirs == (*ours[:-1], layout.columns(their_classes)):
-            values[name] = remap_classes(_read(reader, source), variables[name].numpy(), classes, layout)
-            remapped.append(name)
+            values[name] = remap_classes(read_tensor(reader, source), variables[name].numpy(), classes, layout)
+            reshaped[name] = Reshaped(theirs, ours, _CLASS_BY_CLASS)
         elif theirs == ours:
-            values[name] = _read(reader, source)
+            values[name] = read_tensor(reader, source)
         else:
-            mismatched[source] = f"shape {list(theirs)} where the model has {list(ours)}"
-    return values, remapped, mismatched
-
-
-def _read(reader: Any, name: str) -> Array:
-    try:
-        value: Array = reader.get_tensor(name)
-    except (tf.errors.OpError, IndexError, RuntimeError) as error:  # IndexError: fewer bytes than the index says
-        raise UserError(f"the checkpoint's {name} cannot be read: {error}", "copy or download it again") from error
-    return value
+            reshaped[name] = Reshaped(theirs, ours, _LEFT)
+    return values, reshaped
 
 
 def _reason(source: str, variables: Mapping[str, Any]) -> str:

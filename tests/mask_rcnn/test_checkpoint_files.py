@@ -13,7 +13,8 @@ from tensorflow.core.protobuf import saver_pb2
 
 from tasks.errors import UserError
 from tasks.mask_rcnn import checkpoint_files
-from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, open_checkpoint
+from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, find_checkpoint
+from tasks.mask_rcnn.checkpoint_reader import open_checkpoint
 from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
 
 VALUES = {"Conv/weights": np.float32([[1, 2], [3, 4]]), "global_step": np.int64(7)}
@@ -70,12 +71,16 @@ def test_a_tarball_is_unpacked_for_as_long_as_it_is_read(zoo: Path) -> None:
 
 
 def test_of_several_checkpoints_tensorflows_latest_is_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "trained"
     for step in (5, 10):
-        write_checkpoint(tmp_path / f"model.ckpt-{step}", {"step": np.int64(step)})
-    assert read(tmp_path) == {"step": 10}
-    (tmp_path / "checkpoint").unlink()
+        write_checkpoint(folder / f"model.ckpt-{step}", {"step": np.int64(step)})
+    assert read(folder) == {"step": 10}
+    # The Saver noted the absolute path.
+    moved = folder.rename(tmp_path / "moved")
+    assert read(moved) == {"step": 10}
+    (moved / "checkpoint").unlink()
     with pytest.raises(UserError, match=r"2 checkpoints: model\.ckpt-10, model\.ckpt-5"):
-        read(tmp_path)
+        read(moved)
 
 
 def test_what_is_no_checkpoint(zoo: Path, tmp_path: Path) -> None:
@@ -150,3 +155,40 @@ def test_a_tarball_with_two_of_a_name_is_refused(zoo: Path) -> None:
     write_checkpoint(zoo / "older" / "model.ckpt", VALUES)
     with pytest.raises(UserError, match=r"twice"):
         read(packed(zoo))
+
+
+NAME = "mask_rcnn_resnet50_atrous_coco"
+
+
+def test_a_checkpoint_is_found_by_an_absolute_path(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tarball = packed(zoo)
+    monkeypatch.chdir(zoo.parent)
+    for path in (zoo / "model.ckpt", zoo, tarball):
+        assert find_checkpoint(path.relative_to(zoo.parent), "any") == path
+
+
+def test_of_several_the_configs_own_is_found_and_an_unpacked_folder_before_its_tarball(zoo: Path) -> None:
+    tarball = packed(zoo, f"{NAME}_2018_01_28.tar.gz")
+    write_checkpoint(zoo.parent / "mask_rcnn_inception_v2_coco" / "model.ckpt", VALUES)
+    assert find_checkpoint(zoo.parent, NAME) == zoo
+    zoo.rename(zoo.parent / "away")
+    assert find_checkpoint(zoo.parent, NAME) == tarball
+    assert find_checkpoint(zoo.parent, "mask_rcnn_inception_v2_coco") == zoo.parent / "mask_rcnn_inception_v2_coco"
+    with pytest.raises(UserError, match="holds no checkpoint for mask_rcnn_resnet101_atrous_coco"):
+        find_checkpoint(zoo.parent, "mask_rcnn_resnet101_atrous_coco")
+
+
+def test_a_config_with_two_checkpoints_is_refused(zoo: Path) -> None:
+    (zoo.parent / f"{NAME}.tar.gz").touch()
+    with pytest.raises(UserError, match=f"2 checkpoints for {NAME}: {NAME}, {NAME}_2018_01_28"):
+        find_checkpoint(zoo.parent, NAME)
+
+
+def test_what_is_not_there_is_not_found(zoo: Path) -> None:
+    for path, message in (
+        (zoo.parent / "nowhere.tar.gz", "does not exist"),
+        (zoo / "model.ckpt-5", "does not exist"),
+        (zoo / "saved_model", "holds no checkpoint for"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_checkpoint(path, NAME)

@@ -11,12 +11,12 @@ import tf_keras
 
 from tasks.errors import UserError
 from tasks.mask_rcnn import config
-from tasks.mask_rcnn.checkpoint_import import import_checkpoint
-from tasks.mask_rcnn.class_remap import match_classes
+from tasks.mask_rcnn.checkpoint_import import Reshaped, import_checkpoint
+from tasks.mask_rcnn.class_match import match_classes
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.original_names import original_variables
 from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
-from tests.parity.comparison import REFERENCES, Reference, zoo_model
+from tests.parity.reference import REFERENCES, Reference, zoo_model
 from tests.parity.references.weights import make_weight
 
 FIRST, SECOND, HEAD = "FirstStageFeatureExtractor/resnet_v1_50", "SecondStageFeatureExtractor/resnet_v1_50", "SecondStageBoxPredictor"
@@ -154,8 +154,10 @@ def test_heads_of_other_classes_without_label_maps_keep_their_initial_values(tmp
     before, stored = values_of(model), arbitrary_for(TinyModel(3))
     report = import_checkpoint(model, write_checkpoint(tmp_path / "model.ckpt", stored), "full")
     assert_landed(model, stored, before, set(stored) - CLASS_HEADS)
-    assert set(report.ignored) == CLASS_HEADS
-    assert report.ignored[f"{HEAD}/ClassPredictor/weights"] == "shape [2, 4] where the model has [2, 3]"
+    assert report.reshaped.keys() == CLASS_HEADS
+    assert report.reshaped[f"{HEAD}/ClassPredictor/weights"] == Reshaped((2, 4), (2, 3), "of another shape, left at the initial value")
+    assert set(report.restored) == set(stored) - CLASS_HEADS
+    assert (report.ignored, report.missing) == ({}, ())
 
 
 def test_heads_are_restored_for_the_classes_that_both_label_maps_name(tmp_path: Path) -> None:
@@ -164,7 +166,8 @@ def test_heads_are_restored_for_the_classes_that_both_label_maps_name(tmp_path: 
     checkpoint = write_checkpoint(tmp_path / "model.ckpt", stored)
     classes = match_classes({1: "kiwi", 2: "cat"}, {1: "person", 2: "dog", 3: "cat"})
     report = import_checkpoint(model, checkpoint, "detection", load_all_detection_checkpoint_vars=True, classes=classes)
-    assert set(report.remapped) == CLASS_HEADS
+    assert report.reshaped.keys() == CLASS_HEADS
+    assert {one.outcome for one in report.reshaped.values()} == {"restored class by class"}
     assert (report.known_classes, report.new_classes) == (("cat",), ("kiwi",))
     landed = values_of(model)
     assert_landed(model, stored | {name: landed[name] for name in CLASS_HEADS}, before, set(stored))
@@ -194,10 +197,8 @@ def test_a_hidden_mask_convolution_is_not_taken_for_classes(tmp_path: Path) -> N
     stored = arbitrary_for(TinyModel(3)) | arbitrary({f"{HEAD}/Conv_1/weights": (1, 1, 2, 5), f"{HEAD}/Conv_1/biases": (5,)})
     classes = match_classes({1: "cat"}, {3: "cat"})
     report = import_checkpoint(TinyModel(1), write_checkpoint(tmp_path / "model.ckpt", stored), "full", classes=classes)
-    assert report.ignored == {
-        f"{HEAD}/Conv_1/weights": "shape [1, 1, 2, 5] where the model has [1, 1, 2, 1]",
-        f"{HEAD}/Conv_1/biases": "shape [5] where the model has [1]",
-    }
+    shapes = {name: (one.theirs, one.ours) for name, one in report.reshaped.items() if one.outcome.startswith("of another shape")}
+    assert shapes == {f"{HEAD}/Conv_1/weights": ((1, 1, 2, 5), (1, 1, 2, 1)), f"{HEAD}/Conv_1/biases": ((5,), (1,))}
 
 
 def test_label_maps_that_do_not_belong_are_refused(tmp_path: Path) -> None:
@@ -219,14 +220,15 @@ def test_the_report_as_text_counts_by_scope_and_reason(tmp_path: Path) -> None:
     classes = match_classes({1: "kiwi", 2: "cat"}, {1: "person", 2: "dog", 3: "cat"})
     report = import_checkpoint(TinyModel(2), checkpoint, "full", classes=classes)
     assert report.text().splitlines() == [
-        f"restored 17 variables of {checkpoint}",
+        f"restored 11 variables of {checkpoint}",
         f"  {FIRST}: 4",
         f"  {SECOND}: 1",
         "  Conv: 2",
         "  FirstStageBoxPredictor: 2",
-        f"  {HEAD}: 8",
-        "remapped 6 of them by class name: cat",
-        "  new classes: kiwi",
+        f"  {HEAD}: 2",
+        "reshaped 6 variables",
+        "  restored class by class: 6",
+        "  known classes: cat; new ones: kiwi",
         "ignored 1 tensors",
         "  state of the finished training: 1",
         "missing 1 variables, which keep their initial values",
@@ -235,7 +237,7 @@ def test_the_report_as_text_counts_by_scope_and_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet50", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet101", "inception_v2", "inception_resnet_v2"))]
+    "name", ["inception_v2", "resnet50", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet101", "inception_resnet_v2"))]
 )
 def test_a_zoo_models_own_checkpoint_is_restored_with_nothing_missing(name: str, tmp_path: Path) -> None:
     reference = Reference(REFERENCES / f"{name}_small.npz")
@@ -247,6 +249,7 @@ def test_a_zoo_models_own_checkpoint_is_restored_with_nothing_missing(name: str,
     unused = {name for name in shapes if name.startswith("FirstStageFeatureExtractor/") and "/block4/" in name}
     assert report.missing == ()
     assert set(report.ignored) == unused
+    assert report.reshaped == {}
     assert set(report.restored) == shapes.keys() - unused
     for variable_name, variable in original_variables(model).items():
         np.testing.assert_array_equal(variable, stored[variable_name])
