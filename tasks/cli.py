@@ -63,15 +63,28 @@ def convert_command(
         int | None, typer.Option(help="Channels of the mask branch; 0 derives them from the number of classes.")
     ] = None,
     mask_conv_layers: Annotated[int | None, typer.Option(help="Convolutions of the mask branch, counting the last.")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="TF1 checkpoint to start from: prefix, folder or tarball, or a folder of several named as zoo configs."),
+    ] = None,
+    checkpoint_label_map: Annotated[
+        str | None, typer.Option(help="Label map of the checkpoint, or `coco`: restores the heads, class by class.")
+    ] = None,
+    checkpoint_type: Annotated[str | None, typer.Option(help="classification, detection or full; by default what the config says.")] = None,
+    all_checkpoint_variables: Annotated[
+        bool, typer.Option("--all-checkpoint-variables", help="Restore the heads too, where their shapes are equal.")
+    ] = False,
     result: ResultOption = None,
 ) -> None:
     """Make a pipeline.config a Mask R-CNN experiment on a dataset."""
     from tasks.convert import convert
     from tasks.pipeline_config.edits import MaskBranch
+    from tasks.pipeline_config.fine_tuning import StartingPoint
     from tasks.workspace import DatasetDir, ModelDir
 
     branch = MaskBranch(mask_height, mask_width, mask_conv_depth, mask_conv_layers)
-    answer(convert(config, DatasetDir(dataset), ModelDir(output), assignments=assignments or (), branch=branch), result)
+    start = StartingPoint(checkpoint, checkpoint_type, all_checkpoint_variables, checkpoint_label_map)
+    answer(convert(config, DatasetDir(dataset), ModelDir(output), assignments=assignments or (), branch=branch, start=start), result)
 
 
 @app.command("shapes")

@@ -1,10 +1,11 @@
 """The step that turns a config and a dataset into an experiment.
 
-    maskline convert CONFIG --dataset DATASET_DIR --output MODEL_DIR [--set path=value ...]
+    maskline convert CONFIG --dataset DATASET_DIR --output MODEL_DIR [--set path=value ...] [--checkpoint PATH ...]
 
 CONFIG is the name of a zoo config or the path of a Faster or Mask R-CNN pipeline.config. The six edits make it a Mask
-R-CNN config on the dataset; it is then translated. Writes `pipeline.config`, `experiment.yaml` and, last,
-`conversion.json`, which tells every edit and what became of every field. Usual runtime: under a second.
+R-CNN config on the dataset, one more names the TF1 checkpoint to start from; it is then translated. Writes
+`pipeline.config`, `experiment.yaml` and, last, `conversion.json`, which tells every edit and what became of every
+field. Usual runtime: under a second.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from typing import Any
 import yaml
 
 from tasks.errors import UserError
+from tasks.mask_rcnn.class_match import match_classes
 from tasks.pipeline_config.edits import Edit, MaskBranch, Records, to_mask_rcnn
 from tasks.pipeline_config.experiment import Experiment, translate
 from tasks.pipeline_config.fields import Change, FieldError
+from tasks.pipeline_config.fine_tuning import StartingPoint, start_from
 from tasks.pipeline_config.parser import located, parse_pipeline_config, print_pipeline_config, read_text, set_field
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
-from tasks.pipeline_config.zoo import find_config
-from tasks.records.manifest import read_manifest
+from tasks.pipeline_config.zoo import find_config, find_label_map
+from tasks.records.label_map import read_label_map
+from tasks.records.manifest import Manifest, read_manifest
 from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
 
 FORMAT_VERSION = 1
@@ -36,31 +40,37 @@ def convert(
     *,
     assignments: Sequence[str] = (),
     branch: MaskBranch | None = None,
+    start: StartingPoint | None = None,
 ) -> StepResult:
     """Writes the experiment of `config` on `dataset` into `output`, unless the same inputs wrote it before.
 
-    `assignments` (`path=value`) are applied after the edits, in order. Raises UserError, before anything is written,
-    for a config or dataset that cannot be used.
+    `assignments` (`path=value`) are applied after the six edits, in order; then the checkpoint is looked up. Raises
+    UserError, before anything is written, for a config, dataset or checkpoint that cannot be used.
     """
     file = find_config(config)
     text = read_text(file)
-    records, digest = _records(dataset)
-    branch = branch or MaskBranch()
+    manifest = read_manifest(dataset.manifest)
+    records = _records(dataset, manifest)
+    branch, start = branch or MaskBranch(), start or StartingPoint()
     original = parse_pipeline_config(text, str(file))
     edited, edits = to_mask_rcnn(original, records, branch)
     overrides = []
     for assignment in assignments:
         edited, change = set_field(edited, assignment)
         overrides.append(change)
+    checkpoint_label_map = _checkpoint_label_map(start, manifest)
     try:
-        experiment = translate(edited, name=file.stem)
+        edited, changes = start_from(edited, start, file.stem)
+        experiment = translate(edited, name=file.stem, checkpoint_label_map=checkpoint_label_map)
         _check_against(edited, records)
     except FieldError as error:
         raise located(error, text, str(file)) from error
+    if changes:
+        edits = (*edits, Edit("training starts from a checkpoint", changes))
 
     printed = print_pipeline_config(edited)
     values = yaml.safe_dump(experiment.values, sort_keys=False)
-    report = _report(file.stem, digest, edits, overrides, experiment)
+    report = _report(file.stem, manifest.digest, edits, overrides, experiment)
     report["digest"] = _digest(text, printed, values, report)
     result = StepResult(
         step="convert",
@@ -81,21 +91,28 @@ def convert(
     return result
 
 
-def _records(dataset: DatasetDir) -> tuple[Records, str]:
-    """What the manifest says of the dataset, and its digest."""
-    manifest = read_manifest(dataset.manifest)
+def _records(dataset: DatasetDir, manifest: Manifest) -> Records:
+    """What the manifest says of the dataset."""
     for split in ("train", "val"):
         if split not in manifest.splits:
             raise UserError(f"{dataset.manifest} has no split {split}", "materialize the dataset with both splits")
     place = DatasetDir(dataset.root.absolute())
-    records = Records(
+    return Records(
         train_pattern=str(place.root / manifest.splits["train"].pattern),
         validation_pattern=str(place.root / manifest.splits["val"].pattern),
         label_map=str(place.label_map),
         mask_type=manifest.mask_type,
         num_classes=manifest.label_map.num_classes,
     )
-    return records, manifest.digest
+
+
+def _checkpoint_label_map(start: StartingPoint, manifest: Manifest) -> str:
+    """The path of the checkpoint's label map, "" without one; UserError where it shares no name with the dataset's."""
+    if start.label_map is None:
+        return ""
+    path = find_label_map(start.label_map)
+    match_classes(manifest.label_map.names, read_label_map(path).names)
+    return str(path)
 
 
 def _check_against(config: TrainEvalPipelineConfig, records: Records) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ import yaml
 from tasks.convert import convert
 from tasks.errors import UserError
 from tasks.pipeline_config.edits import MaskBranch
+from tasks.pipeline_config.fine_tuning import StartingPoint
 from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.records.annotated_image import Category
 from tasks.records.manifest import Manifest, Split, write_manifest
@@ -145,14 +147,126 @@ def test_mask_branch_out_of_range(branch: dict[str, int], words: str) -> None:
         MaskBranch(**branch)
 
 
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    """A folder of checkpoints as far as convert looks at them: the zoo's tarball of ResNet-50, and one under a prefix."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / f"{ZOO}_2018_01_28.tar.gz").touch()
+    (folder / "imagenet").mkdir()
+    (folder / "imagenet" / "resnet.ckpt.index").touch()
+    return folder
+
+
+def start_of(model: ModelDir) -> dict[str, object]:
+    task = yaml.safe_load(model.experiment.read_text())["task"]
+    names = ("init_checkpoint", "fine_tune_checkpoint_type", "load_all_detection_checkpoint_vars", "checkpoint_label_map_path")
+    return {name: task[name] for name in names if name in task}
+
+
+def test_a_checkpoint_from_a_folder_of_several_is_written_as_the_original_writes_it(
+    dataset: DatasetDir, model: ModelDir, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkpoints.parent)
+    convert(ZOO, dataset, model, start=StartingPoint(Path("checkpoints")))
+    tarball = str(checkpoints / f"{ZOO}_2018_01_28.tar.gz")
+    train = read_pipeline_config(model.pipeline_config).train_config
+    assert (train.fine_tune_checkpoint, train.from_detection_checkpoint, train.load_all_detection_checkpoint_vars) == (tarball, True, False)
+    assert start_of(model) == {
+        "init_checkpoint": tarball,
+        "fine_tune_checkpoint_type": "detection",
+        "load_all_detection_checkpoint_vars": False,
+    }
+    again = ModelDir(checkpoints.parent / "again")
+    convert(str(model.pipeline_config), dataset, again)
+    assert again.pipeline_config.read_text() == model.pipeline_config.read_text()
+    assert start_of(again) == start_of(model)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "kind", "heads"),
+    [
+        ({}, "detection", False),
+        ({"all_variables": True}, "detection", True),
+        ({"label_map": "nuts.pbtxt"}, "detection", True),
+        ({"label_map": "nuts.pbtxt", "checkpoint_type": "full"}, "full", False),
+        # The newer spelling wins over the zoo's `from_detection_checkpoint: true`.
+        ({"checkpoint_type": "classification"}, "classification", False),
+    ],
+)
+def test_what_is_restored_of_a_checkpoint(
+    dataset: DatasetDir,
+    model: ModelDir,
+    checkpoints: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wishes: dict[str, Any],
+    kind: str,
+    heads: bool,
+) -> None:
+    monkeypatch.chdir(checkpoints)
+    label_map = checkpoints / "nuts.pbtxt"
+    label_map.write_text('item { id: 1 name: "peanut" } item { id: 2 name: "date" }')
+    convert(ZOO, dataset, model, start=StartingPoint(checkpoints / "imagenet" / "resnet.ckpt", **wishes))
+    assert start_of(model) == {
+        "init_checkpoint": str(checkpoints / "imagenet" / "resnet.ckpt"),
+        "fine_tune_checkpoint_type": kind,
+        "load_all_detection_checkpoint_vars": heads,
+        **({"checkpoint_label_map_path": str(label_map)} if "label_map" in wishes else {}),
+    }
+
+
+@pytest.mark.parametrize(("asked", "depth"), [(None, 64), (48, 48)])
+def test_mask_convolutions_are_as_deep_as_those_of_a_checkpoint_whose_heads_are_restored(
+    dataset: DatasetDir, model: ModelDir, checkpoints: Path, asked: int | None, depth: int
+) -> None:
+    label_map = checkpoints / "nuts.pbtxt"
+    label_map.write_text('item { id: 1 name: "peanut" } item { id: 8 name: "date" }')
+    convert(ZOO, dataset, model, branch=MaskBranch(conv_depth=asked), start=StartingPoint(checkpoints, label_map=str(label_map)))
+    # 0 in the zoo's config. Of 8 classes on 2048 channels: 2 to the power of (2 * 11 + 3 * 3) / 5 = 6.2. Of the dataset's 3 it were 5.
+    predictor = read_pipeline_config(model.pipeline_config).model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor
+    assert predictor.mask_prediction_conv_depth == depth
+
+
+@pytest.mark.parametrize(
+    ("wishes", "assignments", "words"),
+    [
+        ({"checkpoint": "gone"}, [], "gone does not exist"),
+        ({"checkpoint": "imagenet/resnet.ckpt", "checkpoint_type": "fine_tune"}, [], "'fine_tune' is not a type"),
+        ({"checkpoint": "imagenet/resnet.ckpt", "label_map": "coco"}, [], "no name in common"),
+        ({"checkpoint": "imagenet/resnet.ckpt", "label_map": "cocoo"}, [], "did you mean coco"),
+        ({"checkpoint": "imagenet/resnet.ckpt", "checkpoint_type": "classification", "all_variables": True}, [], "no heads"),
+        ({"all_variables": True}, [], "--checkpoint"),
+        ({}, ["train_config.fine_tune_checkpoint=gone"], r"""gone does not exist\n.* --set train_config.fine_tune_checkpoint='""'"""),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used_leaves_nothing_behind(
+    dataset: DatasetDir,
+    model: ModelDir,
+    checkpoints: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wishes: dict[str, Any],
+    assignments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(checkpoints)
+    if "checkpoint" in wishes:
+        wishes = {**wishes, "checkpoint": Path(wishes["checkpoint"])}
+    with pytest.raises(UserError, match=words):
+        convert(ZOO, dataset, model, assignments=assignments, start=StartingPoint(**wishes))
+    assert not model.root.exists()
+
+
 def maskline(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "tasks", *arguments], capture_output=True, text=True, check=False)
 
 
-def test_the_command_writes_its_result_and_needs_no_tensorflow(dataset: DatasetDir, model: ModelDir, tmp_path: Path) -> None:
+def test_the_command_writes_its_result_and_needs_no_tensorflow(
+    dataset: DatasetDir, model: ModelDir, checkpoints: Path, tmp_path: Path
+) -> None:
     result = tmp_path / "result.json"
     arguments = ["convert", ZOO, "--dataset", str(dataset.root), "--output", str(model.root), "--result", str(result)]
     arguments += ["--set", "train_config.num_steps=7", "--mask-height", "21"]
+    arguments += ["--checkpoint", str(checkpoints), "--checkpoint-type", "detection", "--all-checkpoint-variables"]
     code = f"import sys; sys.argv = {['maskline', *arguments]!r}\nfrom tasks.cli import main\nimport atexit\n"
     code += "atexit.register(lambda: print('tensorflow' in sys.modules, file=sys.stderr))\nmain()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -162,6 +276,7 @@ def test_the_command_writes_its_result_and_needs_no_tensorflow(dataset: DatasetD
     experiment = yaml.safe_load(model.experiment.read_text())
     assert experiment["trainer"]["train_steps"] == 7
     assert experiment["task"]["model"]["mask_head"]["height"] == 21
+    assert experiment["task"]["load_all_detection_checkpoint_vars"] is True
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ enlarged afterwards, each shifted by its tap; and only the channel of the wanted
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -16,13 +14,9 @@ import tf_keras
 
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.head_layers import convolution
+from tasks.mask_rcnn.mask_depth import automatic_conv_depth
 
 _KERNEL = 3
-
-
-def automatic_conv_depth(channels: int, num_classes: int) -> int:
-    """Depth of the mask convolutions where the config says 0: a power of two between features and classes, on a log scale."""
-    return int(2 ** round((2 * math.log2(channels) + 3 * math.log2(num_classes)) / 5))
 
 
 class MaskHead(tf_keras.Model):

@@ -78,7 +78,7 @@ class Edit:
         return {"edit": self.title, "changes": [change.to_json() for change in self.changes]}
 
 
-class _Draft:
+class Draft:
     """A copy of a config that notes every field it changes."""
 
     def __init__(self, config: TrainEvalPipelineConfig) -> None:
@@ -128,7 +128,7 @@ class _Draft:
 
 def load_masks(config: TrainEvalPipelineConfig, mask_type: str) -> Edited:
     """Edit 1: every reader loads instance masks, in the form in which the records hold them."""
-    draft = _Draft(config)
+    draft = Draft(config)
     for reader in draft.readers():
         draft.put(f"{reader}.load_instance_masks", True, "without it the masks in the records are not read")
         draft.put_enum(f"{reader}.mask_type", mask_type, "the form in which the records hold masks")
@@ -137,7 +137,7 @@ def load_masks(config: TrainEvalPipelineConfig, mask_type: str) -> Edited:
 
 def use_mask_predictor(config: TrainEvalPipelineConfig) -> Edited:
     """Edit 2: the second stage's predictor is one that can have a mask branch."""
-    draft = _Draft(config)
+    draft = Draft(config)
     if not config.model.faster_rcnn.second_stage_box_predictor.HasField("mask_rcnn_box_predictor"):
         predictor = BoxPredictor()
         predictor.mask_rcnn_box_predictor.fc_hyperparams.CopyFrom(_hyperparams(FC_HYPERPARAMS))
@@ -147,7 +147,7 @@ def use_mask_predictor(config: TrainEvalPipelineConfig) -> Edited:
 
 def predict_masks(config: TrainEvalPipelineConfig, branch: MaskBranch) -> Edited:
     """Edit 3: the predictor has a mask branch, whose convolutions are defined."""
-    draft = _Draft(config)
+    draft = Draft(config)
     predictor = config.model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor
     conv_depth = branch.conv_depth
     if conv_depth is None and not predictor.HasField("mask_prediction_conv_depth") and not predictor.predict_instance_masks:
@@ -173,14 +173,14 @@ def predict_masks(config: TrainEvalPipelineConfig, branch: MaskBranch) -> Edited
 
 def three_stages(config: TrainEvalPipelineConfig) -> Edited:
     """Edit 4: proposals, boxes, and masks."""
-    draft = _Draft(config)
+    draft = Draft(config)
     draft.put("model.faster_rcnn.number_of_stages", 3, "the third stage predicts the masks")
     return draft.done()
 
 
 def report_mask_metrics(config: TrainEvalPipelineConfig) -> Edited:
     """Edit 5: `coco_mask_metrics` joins the metrics set."""
-    draft = _Draft(config)
+    draft = Draft(config)
     metrics = list(config.eval_config.metrics_set) or list(DEFAULT_METRICS)
     if "coco_mask_metrics" not in metrics:
         draft.put("eval_config.metrics_set", [*metrics, "coco_mask_metrics"], "box metrics alone do not see the masks")
@@ -189,7 +189,7 @@ def report_mask_metrics(config: TrainEvalPipelineConfig) -> Edited:
 
 def read_records(config: TrainEvalPipelineConfig, records: Records) -> Edited:
     """Edit 6: the readers point at the records and their label map."""
-    draft = _Draft(config)
+    draft = Draft(config)
     for reader in draft.readers():
         pattern = records.train_pattern if reader == "train_input_reader" else records.validation_pattern
         draft.put(f"{reader}.tf_record_input_reader.input_path", [pattern], "the dataset's records")
@@ -199,7 +199,7 @@ def read_records(config: TrainEvalPipelineConfig, records: Records) -> Edited:
 
 def count_classes(config: TrainEvalPipelineConfig, num_classes: int) -> Edited:
     """Not of the six: as many classes as the label map has, without which the heads do not fit the records."""
-    draft = _Draft(config)
+    draft = Draft(config)
     draft.put("model.faster_rcnn.num_classes", num_classes, "the greatest id in the dataset's label map")
     return draft.done()
 

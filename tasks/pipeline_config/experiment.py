@@ -11,14 +11,11 @@ from typing import Any
 from tasks.pipeline_config.experiment_model import translate_model
 from tasks.pipeline_config.experiment_optimizer import translate_optimizer
 from tasks.pipeline_config.fields import FieldError
+from tasks.pipeline_config.fine_tuning import translate_start
 from tasks.pipeline_config.ledger import Ledger, Reading
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 
-PLACEHOLDER = "PATH_TO_BE_CONFIGURED"
-"""What sample configs write where a path has to be filled in."""
-
 AUGMENTATIONS = ("random_horizontal_flip",)
-CHECKPOINT_TYPES = ("", "classification", "detection", "fine_tune", "full")
 
 _STEPS_PER_LOOP = 100
 _STEPS_PER_CHECKPOINT = 5000
@@ -33,8 +30,11 @@ class Experiment:
     """`honoured`: paths; `ignored`: path, value, reason."""
 
 
-def translate(config: TrainEvalPipelineConfig, *, name: str) -> Experiment:
-    """The experiment called `name`. Raises FieldError for a field that would change the result and is not supported."""
+def translate(config: TrainEvalPipelineConfig, *, name: str, checkpoint_label_map: str = "") -> Experiment:
+    """The experiment called `name`. Raises FieldError for a field that would change the result and is not supported.
+
+    `checkpoint_label_map` is the path of the label map of the checkpoint, where its heads are matched by class name.
+    """
     ledger = Ledger()
     root = Reading(config, ledger)
     train = root.inside("train_config")
@@ -47,7 +47,7 @@ def translate(config: TrainEvalPipelineConfig, *, name: str) -> Experiment:
         raise train.error("num_steps", "training without end is not supported", "--set train_config.num_steps=200000")
     task = {
         "name": name,
-        **_start(train),
+        **translate_start(train, checkpoint_label_map),
         "model": model,
         "train_data": _training_data(root.inside("train_input_reader"), train),
         "validation_data": _evaluation_data(evaluation_reader, root.inside("eval_config")),
@@ -81,29 +81,6 @@ def _intervals(steps: int) -> dict[str, Any]:
         "checkpoint_interval": checkpoint,
         "validation_interval": checkpoint,
         "validation_steps": -1,
-    }
-
-
-def _start(train: Reading) -> dict[str, Any]:
-    """Where training starts: `init_checkpoint` "" is from scratch."""
-    path = train.value("fine_tune_checkpoint")
-    names = ("fine_tune_checkpoint_type", "from_detection_checkpoint", "load_all_detection_checkpoint_vars")
-    if path == "" or PLACEHOLDER in path:
-        reason = "no checkpoint is configured: training starts from scratch"
-        train.ignore(reason, *names, "fine_tune_checkpoint_version")
-        if path:
-            train.ignore(reason, "fine_tune_checkpoint")
-        return {"init_checkpoint": ""}
-    kind = train.value("fine_tune_checkpoint_type")
-    if kind not in CHECKPOINT_TYPES:
-        supported = ", ".join(filter(None, CHECKPOINT_TYPES))
-        raise train.error("fine_tune_checkpoint_type", f"{kind!r} is not a type of checkpoint", f"supported: {supported}")
-    detection = train.value("from_detection_checkpoint")
-    train.ignore("the file itself says how it is written", "fine_tune_checkpoint_version")
-    return {
-        "init_checkpoint": path,
-        "fine_tune_checkpoint_type": kind or ("detection" if detection else "classification"),
-        "load_all_detection_checkpoint_vars": train.value("load_all_detection_checkpoint_vars"),
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tasks.mask_rcnn import config
-from tasks.mask_rcnn.mask_head import MaskHead, automatic_conv_depth
+from tasks.mask_rcnn.mask_head import MaskHead
 
 FEATURES = np.random.default_rng(0).normal(size=(2, 7, 7, 12)).astype(np.float32)
 
@@ -48,9 +48,3 @@ def test_one_class_is_that_channel_of_all_and_its_gradients_too(head: MaskHead) 
         expected = tf.convert_to_tensor(tape.gradient(their_sum, variable)).numpy()
         actual = tf.convert_to_tensor(tape.gradient(our_sum, variable)).numpy()
         np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize(("channels", "classes", "depth"), [(2048, 90, 256), (1536, 90, 256), (1024, 90, 256), (2048, 4, 64)])
-def test_automatic_depth(channels: int, classes: int, depth: int) -> None:
-    # (2 * log2(2048) + 3 * log2(4)) / 5 = 5.6, rounded 6, so 64; the zoo's three are the originals' own.
-    assert automatic_conv_depth(channels, classes) == depth

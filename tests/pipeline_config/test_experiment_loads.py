@@ -12,8 +12,9 @@ import tensorflow as tf
 import yaml
 from official.modeling import optimization
 
+from tasks.mask_rcnn import checkpoint_import
 from tasks.mask_rcnn.config import FEATURE_EXTRACTORS, load_experiment
-from tasks.pipeline_config import experiment_model
+from tasks.pipeline_config import experiment_model, fine_tuning
 from tasks.pipeline_config.edits import MaskBranch, Records, to_mask_rcnn
 from tasks.pipeline_config.experiment import translate
 from tasks.pipeline_config.parser import read_pipeline_config, set_field
@@ -24,6 +25,11 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def test_the_feature_extractors_are_those_of_the_model() -> None:
     assert experiment_model.FEATURE_EXTRACTORS == FEATURE_EXTRACTORS
+
+
+def test_the_checkpoint_types_are_those_of_the_import() -> None:
+    ours = (checkpoint_import.CLASSIFICATION, checkpoint_import.DETECTION, checkpoint_import.FULL)
+    assert fine_tuning.CHECKPOINT_TYPES == ours
 
 
 @pytest.mark.parametrize("name", sorted(zoo_configs()))

@@ -1,13 +1,17 @@
-"""The four zoo configs hold the original's values, field by field."""
+"""The four zoo configs hold the original's values, field by field; the shipped label map holds COCO's."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 
 from tasks.errors import UserError
 from tasks.pipeline_config.fields import set_values, text_of
 from tasks.pipeline_config.parser import read_pipeline_config
-from tasks.pipeline_config.zoo import find_config, zoo_configs
+from tasks.pipeline_config.zoo import find_config, find_label_map, zoo_configs
+from tasks.records.label_map import read_label_map
 
 ATROUS = {
     "stride": "8",
@@ -151,3 +155,19 @@ def test_a_path_that_is_not_there_is_answered_with_the_zoo() -> None:
     with pytest.raises(UserError, match=r"there is no config runs/pipeline.config") as caught:
         find_config("runs/pipeline.config")
     assert all(name in caught.value.fix for name in DIFFERENT)
+
+
+def test_coco_is_80_classes_of_which_ten_ids_are_missing() -> None:
+    coco = read_label_map(find_label_map("coco"))
+    assert (len(coco.categories), coco.num_classes) == (80, 90)
+    assert set(range(1, 91)) - coco.names.keys() == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+
+def test_coco_has_the_names_of_its_annotation_files(shared_data: Path) -> None:
+    truth = json.loads((shared_data / "coco_eval_reference" / "instances_val2014_100.json").read_text())
+    assert read_label_map(find_label_map("coco")).names == {category["id"]: category["name"] for category in truth["categories"]}
+
+
+def test_a_label_map_that_is_not_there_is_answered_with_those_that_are() -> None:
+    with pytest.raises(UserError, match=r"there is no label map maps/mine.pbtxt\n.*: coco"):
+        find_label_map("maps/mine.pbtxt")
