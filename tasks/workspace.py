@@ -24,6 +24,7 @@ from typing import Any
 from tasks.errors import UserError
 
 WORKSPACE_VARIABLE = "MASKLINE_WORKSPACE"
+CHECKPOINT_IMPORT = "checkpoint_import.json"
 
 
 def workspace_root() -> Path:
@@ -84,6 +85,11 @@ class ModelDir:
     def train(self) -> Path:
         """Checkpoints, `experiment.yaml` as it was trained, `metrics.jsonl`, and `result.json`, which is written last."""
         return self.root / "train"
+
+    @property
+    def checkpoint_import(self) -> Path:
+        """What became of every variable of the TF1 checkpoint that training started from; absent where it started from scratch."""
+        return self.train / CHECKPOINT_IMPORT
 
     @property
     def evaluation(self) -> Path:

@@ -162,13 +162,15 @@ class DataConfig(cfg.DataConfig):
 class MaskRCNNTask(cfg.TaskConfig):
     """The zoo config's name, its model, its data, and how `init_checkpoint`, where there is one, is restored.
 
-    `fine_tune_checkpoint_type`: `classification`, `detection`, `fine_tune` or `full`. Of a detection checkpoint the two
-    backbones are restored, and with `load_all_detection_checkpoint_vars` the heads too.
+    `fine_tune_checkpoint_type`: `classification`, `detection` or `full`. Of a detection checkpoint the two backbones are
+    restored, and with `load_all_detection_checkpoint_vars` the heads too. `checkpoint_label_map_path` names the
+    checkpoint's classes; the heads are then restored for those that the training data has too.
     """
 
     name: str = ""
     fine_tune_checkpoint_type: str = "classification"
     load_all_detection_checkpoint_vars: bool = False
+    checkpoint_label_map_path: str = ""
     model: MaskRCNN = dataclasses.field(default_factory=MaskRCNN)
     train_data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(is_training=True))
     validation_data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(is_training=False))

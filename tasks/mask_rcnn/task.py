@@ -9,12 +9,14 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, task_factory
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import config, losses
 from tasks.mask_rcnn.calibration import calibrate_batch_norm, silence_residual_branches
+from tasks.mask_rcnn.checkpoint_import import import_checkpoint
+from tasks.mask_rcnn.class_match import match_classes
 from tasks.mask_rcnn.inputs import training_dataset
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.records.label_map import read_label_map
+from tasks.workspace import CHECKPOINT_IMPORT, write_json
 
 _CALIBRATION_BATCHES = 4
 
@@ -29,17 +31,26 @@ class MaskRCNNTask(base_task.Task):
     def initialize(self, model: MaskRCNN) -> None:
         """Called once, before the first step of a training that has no checkpoint of its own."""
         if self.task_config.init_checkpoint:
-            raise UserError(
-                f"fine_tune_checkpoint {self.task_config.init_checkpoint} cannot be imported yet",
-                "remove it from the pipeline.config to train from scratch",
-            )
-        if not self.task_config.model.feature_extractor.batch_norm_trainable:
+            self._import_checkpoint(model)
+        elif not self.task_config.model.feature_extractor.batch_norm_trainable:
             silence_residual_branches(model)
             layers = calibrate_batch_norm(model, self.build_inputs(self.task_config.train_data).take(_CALIBRATION_BATCHES))
             print(
                 f"no fine_tune_checkpoint: {layers} frozen batch norms take their statistics from {_CALIBRATION_BATCHES} batches",
                 flush=True,
             )
+
+    def _import_checkpoint(self, model: MaskRCNN) -> None:
+        """Restores the configured checkpoint; what became of it is printed, and kept beside the training's own checkpoints."""
+        task, classes = self.task_config, None
+        if task.checkpoint_label_map_path:
+            ours, theirs = (read_label_map(Path(path)) for path in (task.train_data.label_map_path, task.checkpoint_label_map_path))
+            classes = match_classes(ours.names, theirs.names)
+        report = import_checkpoint(
+            model, Path(task.init_checkpoint), task.fine_tune_checkpoint_type, task.load_all_detection_checkpoint_vars, classes
+        )
+        print(report.text(), flush=True)
+        write_json(Path(self.logging_dir) / CHECKPOINT_IMPORT, report.to_json())
 
     def build_inputs(self, params: config.DataConfig, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         batch_size = params.global_batch_size

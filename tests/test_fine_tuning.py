@@ -1,0 +1,132 @@
+"""From a checkpoint as the original's Saver wrote it to the first step of a training, by way of convert and train."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorflow.core.protobuf import saver_pb2
+
+from tasks.convert import convert
+from tasks.errors import UserError
+from tasks.mask_rcnn.original_names import original_variables
+from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
+from tasks.materialize import materialize
+from tasks.pipeline_config.fine_tuning import StartingPoint
+from tasks.records.label_map import read_label_map
+from tasks.train import Overrides, train
+from tasks.workspace import DatasetDir, ModelDir, read_json
+from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
+from tests.parity.comparison import REFERENCES, Reference
+from tests.parity.references.weights import make_weight
+
+NAME = "mask_rcnn_inception_v2_coco"
+FIRST, SECOND, HEAD = "FirstStageFeatureExtractor/", "SecondStageFeatureExtractor/", "SecondStageBoxPredictor/"
+# With its norm clipped at 10, the gradient of one step moves no weight by more than 1e-7.
+ONE_STEP = Overrides(image_size=64, steps=1, batch_size=1, learning_rate=1e-8, proposals=4, seed=1)
+STILL = 1e-6
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetDir:
+    folder = tmp_path_factory.mktemp("dataset")
+    source = folder / "scenes.yaml"
+    source.write_text("name: scenes\nshapes: {train: 2, val: 1, height: 64, width: 80, seed: 3}\n")
+    materialize(source, folder / "scenes")
+    return DatasetDir(folder / "scenes")
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelDir:
+    monkeypatch.setenv("MASKLINE_WORKSPACE", str(tmp_path))
+    return ModelDir(tmp_path / "runs" / "test" / NAME)
+
+
+@pytest.fixture(scope="module")
+def original() -> dict[str, Any]:
+    """A value for every variable of the original's graph, of 90 classes."""
+    shapes = Reference(REFERENCES / "inception_v2_small.npz").variables()
+    return {name: make_weight(name, shape, 1) for name, shape in shapes.items()}
+
+
+def trained(model: ModelDir) -> dict[str, Any]:
+    """The model's variables after its only step."""
+    network = restored_model(read_trained_model(model.train))
+    return {name: variable.numpy() for name, variable in original_variables(network).items()}
+
+
+def assert_landed(found: dict[str, Any], stored: dict[str, Any]) -> None:
+    for name, value in stored.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=STILL, err_msg=name)
+
+
+def test_the_zoos_tarball_starts_a_model_of_other_classes(
+    dataset: DatasetDir, model: ModelDir, original: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unpacked = tmp_path / "unpacked"
+    write_checkpoint(unpacked / "model.ckpt", original | {"global_step": np.int64(200_000)})
+    with tarfile.open(tmp_path / f"{NAME}_2018_01_28.tar.gz", "w:gz") as archive:
+        archive.add(unpacked, f"{NAME}_2018_01_28")
+    label_map = tmp_path / "theirs.pbtxt"
+    label_map.write_text('item { id: 17 name: "star" } item { id: 90 name: "ball" }')
+    convert(NAME, dataset, model, start=StartingPoint(tmp_path, label_map=str(label_map)))
+    assert train(model, ONE_STEP).status == "done"
+
+    report = read_json(model.checkpoint_import)
+    layers = ("ClassPredictor", "BoxEncodingPredictor", "Conv_1")
+    class_heads = {f"{HEAD}{layer}/{leaf}" for layer in layers for leaf in ("weights", "biases")}
+    assert report["missing"] == []
+    assert report["ignored"] == {"global_step": "state of the finished training"}
+    assert report["reshaped"].keys() == class_heads
+    assert set(report["restored"]) == original.keys() - class_heads
+    printed = capsys.readouterr().out
+    assert f"restored {len(original) - 6} variables of {tmp_path}" in printed
+    assert "take their statistics from" not in printed
+    (artifact,) = (tmp_path / "mlartifacts").rglob("checkpoint_import.json")
+    assert json.loads(artifact.read_text()) == report
+
+    found = trained(model)
+    assert_landed(found, {name: value for name, value in original.items() if name not in class_heads})
+    # Column 0 is the background's, column n the class with id n.
+    ids = {name: identity for identity, name in read_label_map(dataset.label_map).names.items()}
+    for leaf in ("weights", "biases"):
+        ours, theirs = found[f"{HEAD}ClassPredictor/{leaf}"], original[f"{HEAD}ClassPredictor/{leaf}"]
+        assert ours.shape[-1] == 5
+        np.testing.assert_allclose(ours[..., [0, ids["star"], ids["ball"]]], theirs[..., [0, 17, 90]], rtol=0, atol=STILL)
+
+
+def test_an_imagenet_checkpoint_fills_both_halves_of_the_backbone(
+    dataset: DatasetDir, model: ModelDir, original: dict[str, Any], tmp_path: Path
+) -> None:
+    backbone = {name: value for name, value in original.items() if name.startswith((FIRST, SECOND))}
+    slim = {name.removeprefix(FIRST).removeprefix(SECOND): value for name, value in backbone.items()}
+    assert len(slim) == len(backbone)
+    checkpoint = write_checkpoint(tmp_path / "inception_v2.ckpt", slim, saver_pb2.SaverDef.V1)
+    convert(NAME, dataset, model, start=StartingPoint(checkpoint, "classification"))
+    train(model, ONE_STEP)
+    report = read_json(model.checkpoint_import)
+    assert set(report["restored"]) == backbone.keys()
+    assert [report[name] for name in ("reshaped", "ignored", "missing")] == [{}, {}, []]
+    assert_landed(trained(model), backbone)
+
+
+def test_a_checkpoint_of_another_network_is_refused_and_another_try_begins_anew(
+    dataset: DatasetDir, model: ModelDir, original: dict[str, Any], tmp_path: Path
+) -> None:
+    other = {name.replace("InceptionV2", "resnet_v1_50"): value for name, value in original.items()}
+    checkpoint = write_checkpoint(tmp_path / "other" / "model.ckpt", other)
+    convert(NAME, dataset, model, start=StartingPoint(checkpoint))
+    with pytest.raises(UserError, match=r"nothing for FirstStageFeatureExtractor/InceptionV2.*it holds .*resnet_v1_50"):
+        train(model, ONE_STEP)
+    assert not model.checkpoint_import.exists()
+
+    checkpoint = write_checkpoint(tmp_path / "own" / "model.ckpt", original)
+    convert(NAME, dataset, model, start=StartingPoint(checkpoint))
+    assert train(model, ONE_STEP).status == "done"
+    report = read_json(model.checkpoint_import)
+    assert set(report["restored"]) == {name for name in original if name.startswith((FIRST, SECOND))}
+    assert set(report["ignored"].values()) == {"a head; load_all_detection_checkpoint_vars restores it"}
