@@ -50,6 +50,20 @@ PARAMS = {
         description="Its folder under `runs/`. The name of an earlier run continues it and skips what is done. "
         "Empty: made of the DAG run's id.",
     ),
+    "checkpoint": Param(
+        "",
+        type="string",
+        title="Checkpoint",
+        description="A TF1 checkpoint to start from: its prefix, folder or tarball, or a folder that holds one for each chosen "
+        "config, named as the zoo's are. Empty: from scratch.",
+    ),
+    "checkpoint_label_map": Param(
+        "",
+        type="string",
+        examples=["coco"],
+        title="Label map of the checkpoint",
+        description="With one, the heads are restored too, for the classes that both label maps name. `coco` is the zoo's.",
+    ),
     "steps": Param(
         60,
         type=["null", "integer"],
@@ -143,6 +157,8 @@ goes on from its last checkpoint.
             options={
                 "--dataset": materialize.output["dataset"],
                 "--output": f"{RUN_DIR}/{{{{ task.instance_name }}}}",
+                "--checkpoint": dag.param("checkpoint"),
+                "--checkpoint-label-map": dag.param("checkpoint_label_map"),
             },
             **named,
         )

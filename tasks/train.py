@@ -3,8 +3,9 @@
     maskline train MODEL_DIR [--steps N --batch-size N --image-size N --learning-rate X --precision P --proposals N --seed N]
 
 Reads `experiment.yaml` of the model's folder and the records that it names; writes `train/`: checkpoints, `experiment.yaml` as trained,
-`metrics.jsonl`, and last `result.json`. A killed training goes on from its last checkpoint; a finished one is skipped. Runtime: the
-zoo's own 200,000 steps are days on a GPU; the demo's settings take one to two minutes on two CPU cores.
+`metrics.jsonl`, `checkpoint_import.json` where it starts from a TF1 checkpoint, and last `result.json`. A killed training goes on from its
+last checkpoint; a finished one is skipped. Runtime: the zoo's own 200,000 steps are days on a GPU; the demo's settings take one to two
+minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     digest = read_manifest(dataset.manifest).digest
     resolved = {"dataset_digest": digest, **experiment.as_dict()}
     trained, result = model.train / "experiment.yaml", model.train / "result.json"
-    if trained.exists():
+    # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.
+    if trained.exists() and (result.exists() or tf.train.latest_checkpoint(str(model.train))):
         _check_same_training(yaml.safe_load(trained.read_text()), resolved, model.train)
     if result.exists():
         summary = read_json(result)
@@ -85,6 +87,8 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
         run.log_metrics({name: summary[name] for name in ("parameters", "images_per_second", "seconds")}, summary["steps"])
         write_json(result, summary)
         run.log_artifacts(model.train / "metrics.jsonl")
+        if experiment.task.init_checkpoint:
+            run.log_artifacts(model.checkpoint_import)
     return _answer("done", model, summary, dataclasses.asdict(run.identity) if run.identity else {})
 
 

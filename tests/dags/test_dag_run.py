@@ -58,9 +58,10 @@ def one_fails(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def one_alone(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
-    """One backbone, and every field of the form left empty that may be."""
+    """One backbone from a checkpoint, and every field of the form left empty that may be."""
     empty = dict.fromkeys(["steps", "batch_size", "image_size", "learning_rate", "precision", "proposals"])
-    return run_dag(tmp_path_factory.mktemp("one_alone"), {"configs": NAMES[:1], **empty})
+    checkpoint = {"checkpoint": "/zoo", "checkpoint_label_map": "coco"}
+    return run_dag(tmp_path_factory.mktemp("one_alone"), {"configs": NAMES[:1], **checkpoint, **empty})
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +99,8 @@ def test_single_backbone_runs_to_the_end(one_alone: DagRun) -> None:
 
 
 def test_empty_fields_of_the_form_become_no_options(one_alone: DagRun) -> None:
-    (model,) = (words[-1] for words in one_alone.of_step("convert"))
-    assert one_alone.of_step("train") == [[model]]
+    (words,) = one_alone.of_step("convert")
+    assert one_alone.of_step("train") == [[words[words.index("--output") + 1]]]
 
 
 def test_nothing_is_compared_when_no_backbone_finished(all_fail: DagRun) -> None:
@@ -127,6 +128,12 @@ def parsed(one_fails: DagRun, one_alone: DagRun) -> list[tuple[str, dict[str, An
 
 def test_real_parser_accepts_every_command_of_the_dag(parsed: list[tuple[str, dict[str, Any]]]) -> None:
     assert {step for step, _ in parsed} == {"materialize", "open-run", "convert", "train", "evaluate", "compare"}
+
+
+def test_real_parser_reads_the_checkpoint(parsed: list[tuple[str, dict[str, Any]]]) -> None:
+    *scratch, given = (parameters for step, parameters in parsed if step == "convert")
+    assert (given["checkpoint"], given["checkpoint_label_map"]) == ("/zoo", "coco")
+    assert {(empty["checkpoint"], empty["checkpoint_label_map"]) for empty in scratch} == {(None, None)}
 
 
 def test_real_parser_reads_the_forms_values(parsed: list[tuple[str, dict[str, Any]]]) -> None:
