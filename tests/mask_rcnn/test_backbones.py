@@ -1,7 +1,4 @@
-"""Each backbone's layers against the original's endpoints, which name the first layer that is wrong, and what its config can say.
-
-The networks' ends, features and second stage, are compared with the rest of the model in `tests/parity`.
-"""
+"""What a backbone's config can say. Its layers and variables are compared with the original's in `tests/parity`."""
 
 from __future__ import annotations
 
@@ -15,84 +12,11 @@ import tf_keras
 from tasks.errors import UserError
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.backbones import Backbone, build_backbone
-from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.original_names import original_variables
-from tests.parity.comparison import LATER, REFERENCES, STAGE_1, Reference, zoo_model
-from tests.parity.references.weights import make_weight
-
-CHEAP = ["resnet50", "inception_v2"]
-NETWORKS = [*CHEAP, *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet101", "inception_resnet_v2"))]
-
-
-def reference(name: str) -> Reference:
-    return Reference(REFERENCES / f"{name}_small.npz")
-
-
-@functools.cache
-def weighted_backbone(name: str) -> Backbone:
-    """The zoo's backbone with the reference's weights."""
-    backbone = build_backbone(zoo_model(reference(name)).feature_extractor)
-    for variable_name, variable in variables(backbone).items():
-        variable.assign(make_weight(variable_name, variable.shape, 0))
-    return backbone
 
 
 def variables(backbone: Backbone) -> dict[str, tf.Variable]:
     return original_variables(backbone.first_stage) | original_variables(backbone.second_stage)
-
-
-def endpoint_layer(backbone: Backbone, endpoint: str) -> tf_keras.layers.Layer | None:
-    """The layer whose output slim calls `endpoint`: after batch norm, and after the ReLU where there is one."""
-    layers = {layer.name: layer for layer in backbone.first_stage.layers}
-    scope = endpoint if "/" in endpoint else f"FirstStageFeatureExtractor/{backbone.name}/{endpoint}"
-    if scope.endswith("/PreAuxLogits"):
-        scope = scope.replace("PreAuxLogits", "Repeat_1/block17_20")
-    units = [name for name in layers if name.startswith(f"{scope}/unit_") and name.endswith("bottleneck_v1/Relu")]
-    candidates = [units[-1]] if units else [f"{scope}/Relu", f"{scope}/BatchNorm", scope]
-    return next((layers[name] for name in candidates if name in layers), None)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_endpoint_of_the_first_stage(name: str) -> None:
-    stored, backbone = reference(name), weighted_backbone(name)
-    names = [str(endpoint) for endpoint in stored["infer/endpoint_names"]]
-    layers = {endpoint: endpoint_layer(backbone, endpoint) for endpoint in names}
-    assert [endpoint for endpoint, layer in layers.items() if layer is None and "/block4" not in endpoint] == []
-    built = {endpoint: layer.output for endpoint, layer in layers.items() if layer is not None}
-    probe = tf.function(tf_keras.Model(backbone.first_stage.input, built))
-    outputs = probe(backbone.preprocess(tf.constant(stored["image"][np.newaxis], tf.float32)))
-    deviations = {}
-    for index, endpoint in enumerate(names):
-        if endpoint in outputs:
-            full = outputs[endpoint].numpy()
-            assert full.shape == tuple(stored["infer/endpoint_shapes"][index]), endpoint
-            expected = stored[f"infer/endpoint_sample/{index:03d}"]
-            sample = full.ravel()[:: int(stored[f"infer/endpoint_sample/{index:03d}__flat_stride"])][: len(expected)]
-            deviations[endpoint] = np.abs(sample - expected).max() / stored["infer/endpoint_stats"][index, 1]
-    assert {endpoint: value for endpoint, value in deviations.items() if not value <= STAGE_1} == {}
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_variables_are_the_originals_but_for_the_unused_block4(name: str) -> None:
-    ours = {key: tuple(value.shape) for key, value in variables(weighted_backbone(name)).items()}
-    original = {
-        key: shape
-        for key, shape in reference(name).variables().items()
-        if "FeatureExtractor/" in key and not (key.startswith("FirstStage") and "/block4/" in key)
-    }
-    assert ours == original
-
-
-def test_second_stage_of_the_stored_features() -> None:
-    # Of the four references only this one stores its features whole.
-    stored = reference("inception_v2")
-    crops = crop_and_pool(
-        tf.constant(stored["infer/rpn_features_to_crop"]),
-        tf.constant(stored["infer/proposal_boxes_normalized"]),
-        zoo_model(stored).second_stage,
-    )
-    features = weighted_backbone("inception_v2").second_stage(crops)
-    assert stored.deviation("infer/box_classifier_features", features, LATER).holds
 
 
 @pytest.mark.slow

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tasks.mask_rcnn import config
-from tasks.mask_rcnn.crop import crop_and_pool
-from tasks.mask_rcnn.detections import detect
-from tasks.mask_rcnn.model import MaskRCNN
-from tasks.mask_rcnn.original_names import original_variables
-from tasks.mask_rcnn.proposals import propose
-from tests.parity.comparison import (
-    REFERENCES,
-    Reference,
-    inference_deviations,
-    training_deviations,
-    zoo_model,
-)
+from tests.parity.border import possible_turns
+from tests.parity.deviation import STAGE_1, Deviation, in_spreads
+from tests.parity.inference import inference_deviations
+from tests.parity.operations import operation_deviations
+from tests.parity.reference import REFERENCES, Reference
+from tests.parity.report import main
+from tests.parity.training import training_deviations
 
 MODELS = [
     "resnet50",
@@ -28,67 +24,51 @@ MODELS = [
 ]
 
 
-def reference(name: str) -> Reference:
-    return Reference(REFERENCES / f"{name}_small.npz")
+def broken(rows: Iterator[Deviation]) -> list[Deviation]:
+    return [row for row in rows if not row.holds]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_variables_are_the_originals_but_for_the_unused_block4(name: str) -> None:
-    ours = {key: tuple(value.shape) for key, value in original_variables(MaskRCNN(zoo_model(reference(name)))).items()}
-    original = {
-        key: shape
-        for key, shape in reference(name).variables().items()
-        if not (key.startswith("FirstStageFeatureExtractor/") and "/block4/" in key)
-    }
-    assert ours == original
+def test_everything_that_the_original_computed(name: str) -> None:
+    reference = Reference(REFERENCES / f"{name}_small.npz")
+    assert broken(inference_deviations(reference)) == []
+    assert broken(training_deviations(reference)) == []
+    unused = [index for index, layer in enumerate(reference["infer/endpoint_names"]) if "/block4" in layer]
+    samples = {f"infer/endpoint_sample/{index:03d}" for index in unused}
+    assert reference.unread == samples | {f"{sample}__flat_stride" for sample in samples}
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_stored_tensor_of_inference(name: str) -> None:
-    assert [row for row in inference_deviations(reference(name)) if not row.holds] == []
+def test_operations_without_a_network() -> None:
+    assert broken(operation_deviations(REFERENCES / "ops.npz")) == []
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_losses_gradients_and_trajectory(name: str) -> None:
-    assert [row for row in training_deviations(reference(name)) if not row.holds] == []
+def test_a_deviation_is_measured_in_standard_deviations() -> None:
+    assert in_spreads([1.0, 2.5], [1.0, 2.0], 4.0) == 0.125
+    assert not Deviation("x", float("nan"), STAGE_1).holds
+    assert not Deviation("x", in_spreads([1.0], [1.0, 1.0], 1.0), STAGE_1).holds
 
 
-@pytest.fixture(scope="module")
-def operations() -> dict[str, np.ndarray]:
-    return dict(np.load(REFERENCES / "ops.npz"))
+def test_statistics_tell_what_the_stored_values_leave_out() -> None:
+    reference = Reference(REFERENCES / "resnet50_small.npz")
+    anchors = np.array(reference["infer/anchors"])
+    assert reference.deviation("infer/anchors", anchors, STAGE_1).holds
+    # Of the training graph's anchors only statistics are stored.
+    assert not reference.deviation("train/anchors", anchors[:296], STAGE_1).holds
 
 
-def test_proposals_of_a_padded_batch(operations: dict[str, np.ndarray]) -> None:
-    proposals, scores, counts = propose(
-        tf.constant(operations["rpn/box_encodings"]),
-        tf.constant(operations["rpn/objectness"]),
-        tf.constant(operations["rpn/anchors_unclipped"]),
-        tf.constant(operations["rpn/true_image_shapes"][:, :2]),
-        config.FirstStage(max_proposals=60),
-    )
-    np.testing.assert_array_equal(counts, operations["rpn/num_proposals"])
-    height, width = operations["rpn/image_shapes"][0, :2]
-    np.testing.assert_allclose(
-        proposals / np.float32([height, width, height, width]), operations["rpn/proposal_boxes_normalized"], atol=1e-6
-    )
-    np.testing.assert_allclose(scores, operations["rpn/proposal_scores"], atol=1e-6)
+def test_a_turned_crop_ends_the_other_way_and_nothing_else_moves() -> None:
+    proposals = tf.constant([[[20.0, 30.0, 128.0, 100.0], [52.0, 10.0, 128.0, 90.0], [7.0, 13.0, 60.0, 90.0]]])
+    turns = possible_turns(proposals, tf.constant([128.0, 160.0]), (16, 20), 14)
+    for turn in turns:
+        change = (turn.proposals - proposals).numpy()
+        ((_, box, axis),) = np.argwhere(change)
+        assert (box in (0, 1), axis) == (True, 0)
+        assert abs(change).max() < 1e-4
+    assert turns
 
 
-def test_crops_and_their_pooling(operations: dict[str, np.ndarray]) -> None:
-    pooled = crop_and_pool(tf.constant(operations["crop/features"]), tf.constant(operations["crop/boxes"]), config.SecondStage())
-    np.testing.assert_allclose(pooled, operations["crop/pooled"], atol=1e-6)
-
-
-def test_detections_of_many_classes_in_a_padded_batch(operations: dict[str, np.ndarray]) -> None:
-    settings = config.SecondStage(max_detections_per_class=20, max_total_detections=50)
-    found = detect(
-        tf.reshape(operations["det/refined_box_encodings"], [2, 60, 90, 4]),
-        tf.reshape(operations["det/class_predictions_with_background"], [2, 60, 91]),
-        tf.constant(operations["det/proposal_boxes_absolute"]),
-        tf.constant(operations["det/num_proposals"]),
-        tf.constant(operations["det/true_image_shapes"][:, :2], tf.int32),
-        settings,
-    )
-    for name, tolerance in (("boxes", 1e-5), ("scores", 1e-6), ("classes", 0)):
-        np.testing.assert_allclose(found[f"detection_{name}"], operations[f"det/detection_{name}"], atol=tolerance)
-    np.testing.assert_array_equal(found["num_detections"], operations["det/num_detections"])
+def test_a_reference_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--image-size", "800x1365", "--seed", "7"])
+    assert caught.value.code == 2
+    assert "no reference file is of that image size and seed" in capsys.readouterr().err

@@ -1,0 +1,186 @@
+"""Losses, gradients and a short training of the original against ours.
+
+The first step is fed the stored proposals. Later steps make their own, and there a crop at the image's border may be rounded one way by
+the original and the other way by us (`border`). Where a loss is off, those few crops are turned that bring all losses closest, and the
+rows' remarks say which, and how far off the loss was without.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tasks.mask_rcnn import boxes, config
+from tasks.mask_rcnn.model import MaskRCNN
+from tasks.mask_rcnn.original_names import original_variables
+from tests.parity.border import possible_turns
+from tests.parity.deviation import AFTER_STEPS, EXACT, GRADIENTS, LATER, LOSSES, STAGE_1, TOLERANCES, Deviation, relative
+from tests.parity.inference import resized, variables_deviation
+from tests.parity.reference import Reference, weighted, zoo_model
+
+_MOST_TURNED = 3
+
+
+class Step(NamedTuple):
+    """What one evaluation gives: `losses` [5] in the file's order, `gradients` of their sum in the order of trainable variables."""
+
+    outputs: dict[str, tf.Tensor]
+    losses: tf.Tensor
+    gradients: list[tf.Tensor]
+    norm: tf.Tensor
+
+
+def training_model(reference: Reference) -> config.MaskRCNN:
+    """The zoo config's model with the limits that made the reference's training deterministic."""
+    settings = json.loads(str(reference["train/config"]))
+    model = zoo_model(reference)
+    model.first_stage.minibatch_size = settings["first_stage_minibatch_size"]
+    model.first_stage.max_proposals = settings["first_stage_max_proposals"]
+    model.second_stage.batch_size = settings["second_stage_batch_size"]
+    model.second_stage.balance_fraction = settings["second_stage_balance_fraction"]
+    return model
+
+
+def groundtruth(reference: Reference) -> dict[str, tf.Tensor]:
+    """The reference's objects, as a batch of one."""
+    truth_boxes = reference["train/gt_boxes_normalized"]
+    shape = reference["train/gt_masks_shape"]
+    masks = np.unpackbits(reference["train/gt_masks_packed"])[: np.prod(shape)].reshape(shape)
+    return {
+        "boxes": tf.constant(truth_boxes[np.newaxis], tf.float32),
+        "classes": tf.constant(reference["train/gt_classes_zero_based"][np.newaxis], tf.int32),
+        "num_boxes": tf.constant([len(truth_boxes)]),
+        "weights": tf.ones([1, len(truth_boxes)]),
+        "masks": tf.constant(masks[np.newaxis], tf.uint8),
+    }
+
+
+class Training:
+    """The reference's training: its model, image and objects, and its optimizer."""
+
+    def __init__(self, reference: Reference) -> None:
+        settings = json.loads(str(reference["train/config"]))
+        self.model = weighted(training_model(reference), reference.seed)
+        self._images, self._true_shapes = resized(reference)
+        self._groundtruth = groundtruth(reference)
+        self._optimizer = tf_keras.optimizers.legacy.SGD(settings["learning_rate"], momentum=settings["momentum"])
+        self._clip = settings["clip_by_global_norm"]
+        self._losses = [str(name) for name in reference["train/loss_names"]]
+
+    @tf.function
+    def propose(self) -> dict[str, tf.Tensor]:
+        """Stage 1's outputs."""
+        return self.model.propose(self._images, self._true_shapes, training=True)
+
+    @tf.function
+    def evaluate(self, proposals: tf.Tensor) -> Step:
+        """Losses and gradients at proposals float32 [1, P, 4], yxyx in pixels."""
+        with tf.GradientTape() as tape:
+            outputs = self.model.propose(self._images, self._true_shapes, training=True) | {"proposal_boxes": proposals}
+            outputs = self.model.training_outputs(outputs, self._true_shapes, self._groundtruth)
+            losses = self.model.compute_losses(outputs)
+            losses = tf.stack([losses[name] for name in self._losses])
+            total = tf.reduce_sum(losses)
+        gradients = tape.gradient(total, self.model.trainable_variables)
+        return Step(outputs, losses, gradients, tf.linalg.global_norm(gradients))
+
+    def apply(self, step: Step) -> None:
+        """Changes the model by an optimizer step along clipped gradients."""
+        clipped, _ = tf.clip_by_global_norm(step.gradients, self._clip, step.norm)
+        self._optimizer.apply_gradients(zip(clipped, self.model.trainable_variables, strict=True))
+
+
+def training_deviations(reference: Reference) -> Iterator[Deviation]:
+    """Rows for the training graph's outputs, losses and gradients, and for the losses after each optimizer step."""
+    training = Training(reference)
+    model, names = training.model, [str(name) for name in reference["train/loss_names"]]
+    yield variables_deviation(reference, model, "train")
+    yield Deviation("train/num_regularization_losses", abs(len(model.losses) - float(reference["train/num_regularization_losses"])), EXACT)
+
+    own = training.propose()
+    step = training.evaluate(boxes.scale(tf.constant(reference["train/proposal_boxes_normalized"]), *tf.unstack(own["image_size"])))
+    yield from _output_deviations(reference, model, own, step.outputs)
+    for key in ("losses", "losses_rerun"):
+        yield from _loss_deviations(f"train/{key}", names, step, reference[f"train/{key}"], LOSSES)
+    yield from _gradient_deviations(reference, model, step)
+
+    frozen = [tf.identity(variable) for variable in model.non_trainable_variables]
+    for number, row in enumerate(reference["train/trajectory"]):
+        remark = ""
+        if number > 0:
+            training.apply(step)
+            own = training.propose()
+            step = training.evaluate(own["proposal_boxes"])
+            off = _deviations(step.losses, row).max()
+            if off > TOLERANCES[AFTER_STEPS]:
+                step, moved = _turned(training, own, step, row)
+                remark = f"{moved}; {off:.1e} without"
+        yield from _loss_deviations(f"train/trajectory/{number}", names, step, row, AFTER_STEPS, remark)
+        if np.isfinite(row[-1]):
+            yield Deviation(f"train/trajectory/{number}/gradient norm", relative(step.norm, row[-1]), GRADIENTS, remark)
+    changed = sum(not np.array_equal(old, new) for old, new in zip(frozen, model.non_trainable_variables, strict=True))
+    yield Deviation("train/num_update_ops", abs(changed - float(reference["train/num_update_ops"])), EXACT)
+
+
+def _turned(training: Training, own: dict[str, tf.Tensor], step: Step, row: Any) -> tuple[Step, str]:
+    """The step with those of its own crops turned that bring its losses closest to `row`, and which they are.
+
+    Losses are sums over crops, so what single turns change adds up.
+    """
+    proposals, grid = own["proposal_boxes"], own["rpn_features_to_crop"].shape[1:3]
+    turns = possible_turns(proposals, own["image_size"], grid, training.model.config.second_stage.initial_crop_size)
+    changes = [training.evaluate(turn.proposals).losses - step.losses for turn in turns]
+    combinations = [those for count in range(_MOST_TURNED + 1) for those in itertools.combinations(range(len(turns)), count)]
+    chosen = min(combinations, key=lambda those: _deviations(step.losses + sum(changes[index] for index in those), row).max())
+    # A turn differs from the proposals in one coordinate, and by an exact difference.
+    moved = proposals + sum(turns[index].proposals - proposals for index in chosen)
+    return training.evaluate(moved), ", ".join(turns[index].moved for index in chosen)
+
+
+def _output_deviations(reference: Reference, model: MaskRCNN, own: dict[str, Any], fed: dict[str, Any]) -> Iterator[Deviation]:
+    """Rows of stage 1 and its own proposals, and of the later stages at the stored proposals."""
+    for name in ("anchors", "rpn_box_encodings", "rpn_objectness_predictions_with_background"):
+        yield reference.deviation(f"train/{name}", own[name], STAGE_1)
+    for name in ("proposal_boxes_normalized", "num_proposals"):
+        yield reference.deviation(f"train/{name}", own[name], LATER)
+    for name in ("refined_box_encodings", "class_predictions_with_background"):
+        yield reference.deviation(f"train/{name}", fed[name], LATER)
+    logits = tf.function(model.mask_head.all_classes)(fed["box_classifier_features"])
+    yield reference.deviation("train/mask_predictions", logits, LATER)
+
+
+def _deviations(losses: tf.Tensor, row: Any) -> np.ndarray:
+    """Relative deviations of the losses from a stored row, which may have more than losses."""
+    expected = row[: len(losses)]
+    return np.abs(losses.numpy() - expected) / np.abs(expected)
+
+
+def _loss_deviations(tensor: str, names: list[str], step: Step, row: Any, kind: str, remark: str = "") -> Iterator[Deviation]:
+    for name, deviation in zip(names, _deviations(step.losses, row), strict=True):
+        yield Deviation(f"{tensor}/{name}", float(deviation), kind, remark)
+
+
+def _gradient_deviations(reference: Reference, model: MaskRCNN, step: Step) -> Iterator[Deviation]:
+    """Rows of all gradients together: their norm, and norms, sums and samples of each variable's."""
+    yield Deviation("train/global_grad_norm", relative(step.norm, reference["train/global_grad_norm"]), GRADIENTS)
+    ours = original_variables(model)
+    computed = dict(zip([variable.ref() for variable in model.trainable_variables], step.gradients, strict=True))
+    found: dict[str, list[Any]] = {"grad_norms": [], "grad_sums": [], "grad_sample": []}
+    for name, length, stride in zip(
+        reference["train/grad_names"],
+        reference["train/grad_sample_lengths"],
+        reference["train/grad_sample_flat_strides"],
+        strict=True,
+    ):
+        gradient = tf.convert_to_tensor(computed[ours[str(name)].ref()]).numpy()
+        found["grad_norms"].append(np.linalg.norm(gradient))
+        found["grad_sums"].append(gradient.sum(dtype=np.float64))
+        found["grad_sample"].extend(gradient.ravel()[::stride][:length])
+    for key, values in found.items():
+        yield Deviation(f"train/{key}", relative(values, reference[f"train/{key}"]), GRADIENTS)
