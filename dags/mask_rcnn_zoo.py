@@ -18,8 +18,12 @@ ZOO_CONFIGS = [
     "mask_rcnn_resnet50_atrous_coco",
 ]
 
-# The form knows all four; it starts with the two that the demo trains.
-DEMO_CONFIGS = ["mask_rcnn_resnet101_atrous_coco", "mask_rcnn_resnet50_atrous_coco"]
+# Fields of the pipeline.config for training from scratch on small pictures.
+SMALL_PICTURES = [
+    "train_config.optimizer.adam_optimizer.learning_rate.constant_learning_rate.learning_rate=0.0003",
+    "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.height=64",
+    "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.width=64",
+]
 
 RUN_DIR = "{{ run_dir(params.run_name, run_id) }}"
 
@@ -33,14 +37,14 @@ PARAMS = {
         description="A data set's YAML file: an absolute path, or one from the root of the repository.",
     ),
     "configs": Param(
-        DEMO_CONFIGS,
+        ZOO_CONFIGS,
         type="array",
         items={"type": "string", "enum": ZOO_CONFIGS},
         examples=ZOO_CONFIGS,
         minItems=1,
         uniqueItems=True,
         title="Zoo configs",
-        description="The models to train and compare. All four can be chosen; the form starts with two that the demo trains.",
+        description="The models to train and compare.",
     ),
     "run_name": Param(
         "",
@@ -64,22 +68,24 @@ PARAMS = {
         title="Label map of the checkpoint",
         description="With one, the heads are restored too, for the classes that both label maps name. `coco` is the zoo's.",
     ),
-    "steps": Param(
-        60,
-        type=["null", "integer"],
-        minimum=1,
-        title="Training steps",
-        description="This and the fields below start with values that two CPU cores can train. Empty: as the zoo config says.",
+    "config_fields": Param(
+        SMALL_PICTURES,
+        type="array",
+        items={"type": "string", "pattern": "^[^=]+=.+$"},
+        title="Fields of the pipeline.config",
+        description="PATH=VALUE, one a line, set in each chosen config. This and the fields below start with values that two CPU cores "
+        "can train from scratch on small pictures. Empty: as the zoo config says.",
     ),
+    "steps": Param(100, type=["null", "integer"], minimum=1, title="Training steps"),
     "batch_size": Param(1, type=["null", "integer"], minimum=1, title="Images per step"),
     "image_size": Param(
-        192,
+        128,
         type=["null", "integer"],
         minimum=32,
         title="Image size",
         description="Short side in pixels after resizing; the long side follows the config's proportion.",
     ),
-    "learning_rate": Param(0.003, type=["null", "number"], exclusiveMinimum=0, title="Learning rate"),
+    "learning_rate": Param(0.0003, type=["null", "number"], exclusiveMinimum=0, title="Learning rate"),
     "precision": Param(
         "float32",
         type=["null", "string"],
@@ -87,7 +93,7 @@ PARAMS = {
         title="Precision",
     ),
     "proposals": Param(
-        16,
+        32,
         type=["null", "integer"],
         minimum=1,
         title="Proposals",
@@ -157,6 +163,7 @@ goes on from its last checkpoint.
             options={
                 "--dataset": materialize.output["dataset"],
                 "--output": f"{RUN_DIR}/{{{{ task.instance_name }}}}",
+                "--set": dag.param("config_fields"),
                 "--checkpoint": dag.param("checkpoint"),
                 "--checkpoint-label-map": dag.param("checkpoint_label_map"),
             },

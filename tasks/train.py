@@ -46,7 +46,7 @@ class Overrides:
     """First value of the schedule; its later values keep their proportion, and their steps"""
     precision: str | None = None
     proposals: int | None = None
-    """Proposals at inference; those sampled in training and the detections keep the config's proportion to them"""
+    """Proposals at inference; as many at most are sampled in training, and the detections keep the config's proportion to them"""
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -129,11 +129,10 @@ def adapt_to_machine(experiment: cfg.ExperimentConfig, num_gpus: int) -> None:
 def _scale_proposals(model: Any, proposals: int) -> None:
     first_stage, second_stage = model.first_stage, model.second_stage
 
-    def scaled(count: int) -> int:
-        return min(count, max(1, round(count * proposals / first_stage.max_proposals)))
-
-    second_stage.batch_size = scaled(second_stage.batch_size)
-    second_stage.max_total_detections = scaled(second_stage.max_total_detections)
+    # Not in proportion: of 4 sampled proposals a quarter at most is positive, and boxes and masks would hardly be trained.
+    second_stage.batch_size = min(second_stage.batch_size, proposals)
+    detections = round(second_stage.max_total_detections * proposals / first_stage.max_proposals)
+    second_stage.max_total_detections = min(second_stage.max_total_detections, max(1, detections))
     second_stage.max_detections_per_class = min(second_stage.max_detections_per_class, second_stage.max_total_detections)
     first_stage.max_proposals = proposals
 

@@ -74,7 +74,8 @@ class StepOperator(ResumableJobMixin, BaseOperator):
 
     :param step: name of the step, a sub-command of the trainer's command line.
     :param arguments: positional arguments. (templated)
-    :param options: options by name, such as `--steps`; those whose value is None or empty are left out. (templated)
+    :param options: options by name, such as `--steps`; those whose value is None or empty are left out, and a list gives its option once
+        for each element. (templated)
     :param instance_name: shown in place of the map index when the task is mapped. (templated)
     :param mlflow_url: where the link leads until the step's own result has an `mlflow_url`. (templated)
     """
@@ -116,8 +117,12 @@ class StepOperator(ResumableJobMixin, BaseOperator):
 
     def command(self) -> list[str]:
         """The step's name, arguments and given options, as the trainer's parser gets them (but for `--result`)."""
-        given = [(name, str(value)) for name, value in self.options.items() if value is not None and value != ""]
-        return [self.step, *map(str, self.arguments), *(part for option in given for part in option)]
+        command = [self.step, *map(str, self.arguments)]
+        for name, value in self.options.items():
+            for one in value if isinstance(value, list) else [value]:
+                if one is not None and one != "":
+                    command += [name, str(one)]
+        return command
 
     def submit_job(self, context: Context) -> dict[str, Any]:
         ti = context["ti"]

@@ -61,7 +61,7 @@ def one_alone(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) 
     """One backbone from a checkpoint, and every field of the form left empty that may be."""
     empty = dict.fromkeys(["steps", "batch_size", "image_size", "learning_rate", "precision", "proposals"])
     checkpoint = {"checkpoint": "/zoo", "checkpoint_label_map": "coco"}
-    return run_dag(tmp_path_factory.mktemp("one_alone"), {"configs": NAMES[:1], **checkpoint, **empty})
+    return run_dag(tmp_path_factory.mktemp("one_alone"), {"configs": NAMES[:1], "config_fields": [], **checkpoint, **empty})
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,8 @@ def test_each_backbone_walks_through_its_own_folder(one_fails: DagRun) -> None:
     run, dataset = f"{one_fails.workspace}/runs/named", f"{one_fails.workspace}/datasets/fake"
     assert one_fails.of_step("materialize") == [["configs/datasets/shapes.yaml"]]
     assert one_fails.of_step("open-run") == [[run, "--dataset", dataset]]
-    assert sorted(one_fails.of_step("convert")) == sorted([name, "--dataset", dataset, "--output", f"{run}/{name}"] for name in NAMES)
+    converted = [words[:5] for words in one_fails.of_step("convert")]
+    assert sorted(converted) == sorted([name, "--dataset", dataset, "--output", f"{run}/{name}"] for name in NAMES)
     assert sorted(words[0] for words in one_fails.of_step("train")) == sorted(f"{run}/{name}" for name in NAMES)
     assert sorted(one_fails.of_step("evaluate")) == [[f"{run}/{NAMES[2]}"], [f"{run}/{NAMES[0]}"]]
     assert one_fails.of_step("compare") == [[run]]
@@ -136,8 +137,14 @@ def test_real_parser_reads_the_checkpoint(parsed: list[tuple[str, dict[str, Any]
     assert {(empty["checkpoint"], empty["checkpoint_label_map"]) for empty in scratch} == {(None, None)}
 
 
+def test_real_parser_reads_the_fields_of_the_config(parsed: list[tuple[str, dict[str, Any]]]) -> None:
+    *given, empty = (parameters["assignments"] for step, parameters in parsed if step == "convert")
+    assert [[field.partition("=")[2] for field in fields] for fields in given] == [["0.0003", "64", "64"]] * 3
+    assert not empty
+
+
 def test_real_parser_reads_the_forms_values(parsed: list[tuple[str, dict[str, Any]]]) -> None:
     given, *_, empty = (parameters for step, parameters in parsed if step == "train")
     settings = ("image_size", "steps", "batch_size", "learning_rate", "precision", "proposals")
-    assert [given[name] for name in settings] == [192, 60, 1, 0.003, "float32", 16]
+    assert [given[name] for name in settings] == [128, 100, 1, 0.0003, "float32", 32]
     assert [empty[name] for name in settings] == [None] * 6
