@@ -42,10 +42,14 @@ def evaluate(model: ModelDir) -> StepResult:
     trained = read_trained_model(model.train)
     experiment = trained.experiment
     done = model.evaluation / "metrics.json"
-    basis = {"checkpoint": trained.checkpoint, "dataset_digest": trained.dataset_digest}
+    basis = {
+        "checkpoint": trained.checkpoint,
+        "checkpoint_digest": trained.checkpoint_digest,
+        "dataset_digest": trained.dataset_digest,
+    }
     if done.exists():
         measured = read_json(done)
-        if {name: measured[name] for name in basis} == basis:
+        if {name: measured.get(name) for name in basis} == basis:
             return _answer("skipped", model, measured, read_json(model.tracking) if model.tracking.exists() else {})
     network = restored_model(trained)
     dataset = DatasetDir(Path(experiment.task.validation_data.label_map_path).parent)

@@ -43,8 +43,7 @@ def export(
         "pipeline.config": _read(model.pipeline_config),
         "label_map.pbtxt": _read(Path(trained.experiment.task.validation_data.label_map_path)),
     }
-    # A checkpoint's index holds a checksum of every tensor.
-    digest = _digest(input_type, {**files, "checkpoint": _read(Path(f"{trained.checkpoint}.index"))})
+    digest = _digest(input_type, trained.checkpoint_digest, files)
     target = model.export / input_type
     result = StepResult(
         step="export",
@@ -79,8 +78,8 @@ def _read(file: Path) -> bytes:
         raise UserError(f"{file} does not exist", "an export carries it along: restore it, or convert and train again") from error
 
 
-def _digest(input_type: str, files: Mapping[str, bytes]) -> str:
-    parts = [str(FORMAT_VERSION), input_type, *(hashlib.sha256(content).hexdigest() for content in files.values())]
+def _digest(input_type: str, checkpoint_digest: str, files: Mapping[str, bytes]) -> str:
+    parts = [str(FORMAT_VERSION), input_type, checkpoint_digest, *(hashlib.sha256(content).hexdigest() for content in files.values())]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 

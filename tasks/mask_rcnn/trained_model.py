@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,11 @@ class TrainedModel:
     dataset_digest: str
     checkpoint: str
     """The checkpoint's prefix."""
+
+    @property
+    def checkpoint_digest(self) -> str:
+        """SHA-256 of the checkpoint's index, which holds a checksum of every tensor."""
+        return hashlib.sha256(Path(f"{self.checkpoint}.index").read_bytes()).hexdigest()
 
 
 def read_trained_model(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
