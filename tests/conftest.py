@@ -1,4 +1,4 @@
-"""What every test shares: the Keras that Model Garden uses, and the way to real data."""
+"""What every test shares: the Keras that Model Garden uses, the way to real data, and a small dataset to train on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+
+from tasks.workspace import DatasetDir
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,3 +20,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is not here: {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> DatasetDir:
+    """Four generated scenes to train on and two to evaluate, of 64 x 80 pixels, materialized."""
+    # Not at the top: the tests of the DAGs run in an environment without what this needs.
+    from tasks.materialize import materialize
+
+    folder = tmp_path_factory.mktemp("dataset")
+    source = folder / "scenes.yaml"
+    source.write_text("name: scenes\nshapes: {train: 4, val: 2, height: 64, width: 80, seed: 3}\n")
+    materialize(source, folder / "scenes")
+    return DatasetDir(folder / "scenes")

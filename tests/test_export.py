@@ -23,7 +23,6 @@ from tasks.mask_rcnn.image_resizer import resize_image
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.serving import INPUTS, resized_images, served_outputs
 from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
-from tasks.materialize import materialize
 from tasks.train import Overrides, train
 from tasks.workspace import DatasetDir, ModelDir
 
@@ -67,14 +66,11 @@ Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ModelDir:
+def model(scenes: DatasetDir, tmp_path_factory: pytest.TempPathFactory) -> ModelDir:
     """Trained in mixed precision, and exported for every input kind."""
     folder = tmp_path_factory.mktemp("export")
-    source = folder / "scenes.yaml"
-    source.write_text("name: scenes\nshapes: {train: 4, val: 1, height: 64, width: 80, seed: 3}\n")
-    materialize(source, folder / "scenes")
     model = ModelDir(folder / "runs" / "test" / "mask_rcnn_inception_v2_coco")
-    convert("mask_rcnn_inception_v2_coco", DatasetDir(folder / "scenes"), model)
+    convert("mask_rcnn_inception_v2_coco", scenes, model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASKLINE_WORKSPACE", str(folder))
         train(model, Overrides(image_size=64, steps=2, batch_size=1, proposals=6, precision="mixed_bfloat16", seed=1))
@@ -177,10 +173,10 @@ def test_mixed_precision_is_for_training_only(model: ModelDir) -> None:
     assert not {tf.bfloat16.as_datatype_enum, tf.float16.as_datatype_enum} & types
 
 
-def test_beside_the_saved_model_lies_what_the_original_puts_there(model: ModelDir) -> None:
+def test_beside_the_saved_model_lies_what_the_original_puts_there(model: ModelDir, scenes: DatasetDir) -> None:
     folder = model.export / "tf_example"
     assert (folder / "pipeline.config").read_bytes() == model.pipeline_config.read_bytes()
-    assert (folder / "label_map.pbtxt").read_bytes() == (model.root.parents[2] / "scenes" / "label_map.pbtxt").read_bytes()
+    assert (folder / "label_map.pbtxt").read_bytes() == scenes.label_map.read_bytes()
 
 
 # It replaces an export, after the client has seen it.

@@ -15,13 +15,12 @@ from tasks.convert import convert
 from tasks.errors import UserError
 from tasks.mask_rcnn.original_names import original_variables
 from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
-from tasks.materialize import materialize
 from tasks.pipeline_config.fine_tuning import StartingPoint
 from tasks.records.label_map import read_label_map
 from tasks.train import Overrides, train
 from tasks.workspace import DatasetDir, ModelDir, read_json
 from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
-from tests.parity.comparison import REFERENCES, Reference
+from tests.parity.reference import REFERENCES, Reference
 from tests.parity.references.weights import make_weight
 
 NAME = "mask_rcnn_inception_v2_coco"
@@ -29,15 +28,6 @@ FIRST, SECOND, HEAD = "FirstStageFeatureExtractor/", "SecondStageFeatureExtracto
 # With its norm clipped at 10, the gradient of one step moves no weight by more than 1e-7.
 ONE_STEP = Overrides(image_size=64, steps=1, batch_size=1, learning_rate=1e-8, proposals=4, seed=1)
 STILL = 1e-6
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetDir:
-    folder = tmp_path_factory.mktemp("dataset")
-    source = folder / "scenes.yaml"
-    source.write_text("name: scenes\nshapes: {train: 2, val: 1, height: 64, width: 80, seed: 3}\n")
-    materialize(source, folder / "scenes")
-    return DatasetDir(folder / "scenes")
 
 
 @pytest.fixture
@@ -65,7 +55,7 @@ def assert_landed(found: dict[str, Any], stored: dict[str, Any]) -> None:
 
 
 def test_the_zoos_tarball_starts_a_model_of_other_classes(
-    dataset: DatasetDir, model: ModelDir, original: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scenes: DatasetDir, model: ModelDir, original: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unpacked = tmp_path / "unpacked"
     write_checkpoint(unpacked / "model.ckpt", original | {"global_step": np.int64(200_000)})
@@ -73,7 +63,7 @@ def test_the_zoos_tarball_starts_a_model_of_other_classes(
         archive.add(unpacked, f"{NAME}_2018_01_28")
     label_map = tmp_path / "theirs.pbtxt"
     label_map.write_text('item { id: 17 name: "star" } item { id: 90 name: "ball" }')
-    convert(NAME, dataset, model, start=StartingPoint(tmp_path, label_map=str(label_map)))
+    convert(NAME, scenes, model, start=StartingPoint(tmp_path, label_map=str(label_map)))
     assert train(model, ONE_STEP).status == "done"
 
     report = read_json(model.checkpoint_import)
@@ -92,7 +82,7 @@ def test_the_zoos_tarball_starts_a_model_of_other_classes(
     found = trained(model)
     assert_landed(found, {name: value for name, value in original.items() if name not in class_heads})
     # Column 0 is the background's, column n the class with id n.
-    ids = {name: identity for identity, name in read_label_map(dataset.label_map).names.items()}
+    ids = {name: identity for identity, name in read_label_map(scenes.label_map).names.items()}
     for leaf in ("weights", "biases"):
         ours, theirs = found[f"{HEAD}ClassPredictor/{leaf}"], original[f"{HEAD}ClassPredictor/{leaf}"]
         assert ours.shape[-1] == 5
@@ -100,13 +90,13 @@ def test_the_zoos_tarball_starts_a_model_of_other_classes(
 
 
 def test_an_imagenet_checkpoint_fills_both_halves_of_the_backbone(
-    dataset: DatasetDir, model: ModelDir, original: dict[str, Any], tmp_path: Path
+    scenes: DatasetDir, model: ModelDir, original: dict[str, Any], tmp_path: Path
 ) -> None:
     backbone = {name: value for name, value in original.items() if name.startswith((FIRST, SECOND))}
     slim = {name.removeprefix(FIRST).removeprefix(SECOND): value for name, value in backbone.items()}
     assert len(slim) == len(backbone)
     checkpoint = write_checkpoint(tmp_path / "inception_v2.ckpt", slim, saver_pb2.SaverDef.V1)
-    convert(NAME, dataset, model, start=StartingPoint(checkpoint, "classification"))
+    convert(NAME, scenes, model, start=StartingPoint(checkpoint, "classification"))
     train(model, ONE_STEP)
     report = read_json(model.checkpoint_import)
     assert set(report["restored"]) == backbone.keys()
@@ -115,17 +105,17 @@ def test_an_imagenet_checkpoint_fills_both_halves_of_the_backbone(
 
 
 def test_a_checkpoint_of_another_network_is_refused_and_another_try_begins_anew(
-    dataset: DatasetDir, model: ModelDir, original: dict[str, Any], tmp_path: Path
+    scenes: DatasetDir, model: ModelDir, original: dict[str, Any], tmp_path: Path
 ) -> None:
     other = {name.replace("InceptionV2", "resnet_v1_50"): value for name, value in original.items()}
     checkpoint = write_checkpoint(tmp_path / "other" / "model.ckpt", other)
-    convert(NAME, dataset, model, start=StartingPoint(checkpoint))
+    convert(NAME, scenes, model, start=StartingPoint(checkpoint))
     with pytest.raises(UserError, match=r"nothing for FirstStageFeatureExtractor/InceptionV2.*it holds .*resnet_v1_50"):
         train(model, ONE_STEP)
     assert not model.checkpoint_import.exists()
 
     checkpoint = write_checkpoint(tmp_path / "own" / "model.ckpt", original)
-    convert(NAME, dataset, model, start=StartingPoint(checkpoint))
+    convert(NAME, scenes, model, start=StartingPoint(checkpoint))
     assert train(model, ONE_STEP).status == "done"
     report = read_json(model.checkpoint_import)
     assert set(report["restored"]) == {name for name in original if name.startswith((FIRST, SECOND))}

@@ -21,25 +21,16 @@ from tasks.evaluate import evaluate
 from tasks.mask_rcnn.config import load_experiment
 from tasks.materialize import materialize
 from tasks.train import Overrides, adapt_to_machine, override, train
-from tasks.workspace import DatasetDir, ModelDir
+from tasks.workspace import DatasetDir, ModelDir, write_json
 
 SMALL = Overrides(image_size=64, steps=2, batch_size=1, learning_rate=0.003, proposals=4, seed=1)
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetDir:
-    folder = tmp_path_factory.mktemp("dataset")
-    source = folder / "scenes.yaml"
-    source.write_text("name: scenes\nshapes: {train: 4, val: 2, height: 64, width: 80, seed: 3}\n")
-    materialize(source, folder / "scenes")
-    return DatasetDir(folder / "scenes")
-
-
 @pytest.fixture
-def model(dataset: DatasetDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelDir:
+def model(scenes: DatasetDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelDir:
     monkeypatch.setenv("MASKLINE_WORKSPACE", str(tmp_path))
     model = ModelDir(tmp_path / "runs" / "test" / "mask_rcnn_resnet50_atrous_coco")
-    convert("mask_rcnn_resnet50_atrous_coco", dataset, model)
+    convert("mask_rcnn_resnet50_atrous_coco", scenes, model)
     return model
 
 
@@ -75,11 +66,11 @@ def test_an_impossible_override_is_refused_by_its_option(name: str, value: objec
         Overrides(**{name: value})  # type: ignore[arg-type]
 
 
-def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(model: ModelDir, dataset: DatasetDir) -> None:
+def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(model: ModelDir, scenes: DatasetDir) -> None:
     assert train(model, SMALL).status == "done"
     result = json.loads((model.train / "result.json").read_text())
     assert result["steps"] == 2
-    assert result["dataset_digest"] == json.loads(dataset.manifest.read_text())["digest"]
+    assert result["dataset_digest"] == json.loads(scenes.manifest.read_text())["digest"]
     total = result["losses"].pop("Loss/total_loss")
     assert len(result["losses"]) == 5
     assert total == pytest.approx(sum(result["losses"].values()), rel=1e-5)
@@ -95,15 +86,18 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(mo
     measured = json.loads((model.evaluation / "metrics.json").read_text())
     assert measured["images"] == 2
     truth = json.loads((model.evaluation / "groundtruth.json").read_text())
-    objects = json.loads(dataset.manifest.read_text())["splits"]["val"]["objects"]
+    objects = json.loads(scenes.manifest.read_text())["splits"]["val"]["objects"]
     assert len(truth["annotations"]) == objects
-    source = json.loads((dataset.source / "val.json").read_text())
+    source = json.loads((scenes.source / "val.json").read_text())
     assert {image["id"]: image["file_name"] for image in truth["images"]} == {image["id"]: image["file_name"] for image in source["images"]}
     detections = json.loads((model.evaluation / "detections.json").read_text())
     assert {row["category_id"] for row in detections} <= {category["id"] for category in source["categories"]}
     assert len(list((model.evaluation / "pictures").iterdir())) == 2
 
     assert (train(model, SMALL).status, evaluate(model).status) == ("skipped", "skipped")
+    # Another training that ends at the same step is not taken for this one.
+    write_json(model.evaluation / "metrics.json", measured | {"checkpoint_digest": "0" * 64})
+    assert evaluate(model).status == "done"
     with pytest.raises(UserError, match=r"other settings.*learning_rate.*\[0\.003.*\[0\.001"):
         train(model, dataclasses.replace(SMALL, learning_rate=0.001))
     with pytest.raises(UserError, match="2 steps, more than the 1"):

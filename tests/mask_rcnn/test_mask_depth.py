@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS, automatic_conv_depth
-from tests.parity.comparison import REFERENCES, SCOPES, Reference
+from tests.parity.reference import REFERENCES, SCOPES, Reference
 
 
 @pytest.mark.parametrize(("channels", "classes", "depth"), [(2048, 90, 256), (1536, 90, 256), (1024, 90, 256), (2048, 4, 64)])

@@ -28,8 +28,8 @@ def test_the_feature_extractors_are_those_of_the_model() -> None:
 
 
 def test_the_checkpoint_types_are_those_of_the_import() -> None:
-    ours = (checkpoint_import.CLASSIFICATION, checkpoint_import.DETECTION, checkpoint_import.FULL)
-    assert fine_tuning.CHECKPOINT_TYPES == ours
+    types = (checkpoint_import.CLASSIFICATION, checkpoint_import.DETECTION, checkpoint_import.FULL)
+    assert types == fine_tuning.CHECKPOINT_TYPES
 
 
 @pytest.mark.parametrize("name", sorted(zoo_configs()))
