@@ -38,8 +38,8 @@ test-slow: setup  ## Run the tests that take minutes each
 	dags/.venv/bin/python $(PYTEST) -q -m slow tests/dags
 	.venv/bin/python $(PYTEST) -q -m slow --ignore=tests/dags
 
-parity: setup  ## Compare the models with the original, and write docs/parity.md
-	.venv/bin/python -m tests.parity.report
+parity: setup  ## Compare the models with the original, and write docs/parity.md (ARGS: other reference files, --help)
+	.venv/bin/python -m tests.parity.report $(ARGS)
 
 lint: setup  ## Check style, types and the direction of imports
 	.venv/bin/ruff check

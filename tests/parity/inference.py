@@ -17,7 +17,7 @@ from tasks.mask_rcnn.image_resizer import resize_image
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.original_names import original_variables
 from tests.parity.deviation import EXACT, LATER, STAGE_1, Deviation
-from tests.parity.reference import Reference, weighted, zoo_model
+from tests.parity.reference import Reference, is_unused, weighted, zoo_model
 from tests.parity.references.weights import make_image
 
 
@@ -72,19 +72,15 @@ def inference_deviations(reference: Reference) -> Iterator[Deviation]:
 def variables_deviation(reference: Reference, model: MaskRCNN, graph: str) -> Deviation:
     """Row that counts variables that only one side has, has in another shape, or alone trains; the original's unused ones aside."""
     trained, refs = reference.trained(graph), {variable.ref() for variable in model.trainable_variables}
-    theirs = {(name, shape, name in trained) for name, shape in reference.variables(graph).items() if not _is_unused(name)}
+    theirs = {(name, shape, name in trained) for name, shape in reference.variables(graph).items() if not is_unused(name)}
     ours = {(name, tuple(value.shape), value.ref() in refs) for name, value in original_variables(model).items()}
     return Deviation(f"{graph}_variables", float(len(ours ^ theirs)), EXACT)
-
-
-def _is_unused(name: str) -> bool:
-    return name.startswith("FirstStageFeatureExtractor/") and "/block4" in name
 
 
 def _layer_deviations(reference: Reference, first_stage: tf_keras.Model, preprocessed: tf.Tensor) -> Iterator[Deviation]:
     """Rows of the first stage's layers: the first that does not hold is the one that is wrong."""
     names = enumerate(str(name) for name in reference["infer/endpoint_names"])
-    layers = {index: _layer(first_stage, name) for index, name in names if "/block4" not in name}
+    layers = {index: _layer(first_stage, name) for index, name in names if not is_unused(name)}
     outputs = tf.function(tf_keras.Model(first_stage.input, {str(index): layer.output for index, layer in layers.items()}))(preprocessed)
     for index in layers:
         yield reference.layer_deviation(index, outputs[str(index)], STAGE_1)

@@ -25,17 +25,17 @@ SCOPES = ("resnet50", "resnet101", "inception_v2", "inception_resnet_v2")
 
 
 class Reference:
-    """One file. `unread` names the arrays of it that nobody has asked for."""
+    """One file."""
 
     def __init__(self, path: Path) -> None:
         self._arrays = np.load(path)
-        self.unread = set(self._arrays.files)
+        self._unread = set(self._arrays.files)
         self.meta: dict[str, Any] = json.loads(str(self["meta"]))
         self.name: str = self.meta["config"]
         self.seed: int = self.meta["seed"]
 
     def __getitem__(self, key: str) -> Any:
-        self.unread.discard(key)
+        self._unread.discard(key)
         return self._arrays[key]
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -49,6 +49,12 @@ class Reference:
     def trained(self, graph: str = "infer") -> set[str]:
         """Names of the variables that the original trains."""
         return {entry["name"] for entry in json.loads(str(self[f"{graph}_variables"])) if entry["trainable"]}
+
+    def uncompared(self) -> set[str]:
+        """The arrays that nobody has asked for, but for those of unused layers."""
+        layers = enumerate(str(name) for name in self["infer/endpoint_names"])
+        unused = tuple(f"infer/endpoint_sample/{index:03d}" for index, name in layers if is_unused(name))
+        return {key for key in self._unread if not key.startswith(unused)}
 
     def deviation(self, key: str, full: Any, kind: str) -> Deviation:
         """The larger deviation of the stored values and of the whole tensor's statistics; `full` is our tensor, of the stored shape."""
@@ -81,6 +87,11 @@ def _of_statistics(full: np.ndarray, statistics: np.ndarray) -> float:
     full = full.astype(np.float64)
     ours = [full.mean(), full.std(), full.min(), full.max(), np.abs(full).mean()]
     return in_spreads(ours, [*statistics[:4], statistics[4] / full.size], statistics[1])
+
+
+def is_unused(name: str) -> bool:
+    """Whether a layer or variable belongs to the first stage's block4, which the original builds and never uses."""
+    return name.startswith("FirstStageFeatureExtractor/") and "/block4" in name
 
 
 def zoo_model(reference: Reference) -> config.MaskRCNN:
