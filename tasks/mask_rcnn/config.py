@@ -24,6 +24,7 @@ FEATURE_EXTRACTORS = (
     "faster_rcnn_inception_resnet_v2",
     "faster_rcnn_inception_v2",
     "faster_rcnn_resnet101",
+    "faster_rcnn_resnet152",
     "faster_rcnn_resnet50",
 )
 

@@ -8,6 +8,7 @@ FEATURE_CHANNELS = {
     "faster_rcnn_inception_resnet_v2": 1536,
     "faster_rcnn_inception_v2": 1024,
     "faster_rcnn_resnet101": 2048,
+    "faster_rcnn_resnet152": 2048,
     "faster_rcnn_resnet50": 2048,
 }
 """Channels of the second stage's features, by feature extractor."""

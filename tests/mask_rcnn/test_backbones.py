@@ -38,6 +38,19 @@ def test_what_cannot_be_built_is_refused(kind: str, stride: int) -> None:
         build_backbone(config.FeatureExtractor(type=kind, first_stage_features_stride=stride))
 
 
+def test_resnet_152_has_the_layers_of_its_name() -> None:
+    backbone = build_backbone(config.FeatureExtractor(type="faster_rcnn_resnet152"))
+    first, second = original_variables(backbone.first_stage), original_variables(backbone.second_stage)
+    # A kernel and four of batch norm per convolution: conv1, three in each of 3 + 8 + 36 units, and a shortcut per block.
+    assert len(first) == 5 * (1 + 3 * 47 + 3)
+    assert len(second) == 5 * (3 * 3 + 1)
+    # Kernels on the way through: 1 + 3 * (47 + 3), and slim's classifier, which is not part of a detector, is the 152nd.
+    assert sum(name.endswith("/weights") and "shortcut" not in name for name in first | second) + 1 == 152
+    assert first["FirstStageFeatureExtractor/resnet_v1_152/block3/unit_36/bottleneck_v1/conv3/weights"].shape == (1, 1, 256, 1024)
+    # Halved four times: 64 pixels become 4 cells.
+    assert backbone.first_stage.compute_output_shape((1, 64, 64, 3)) == (1, 4, 4, 1024)
+
+
 @pytest.mark.parametrize("trainable", [False, True])
 def test_batch_norm_statistics_move_only_where_the_config_says_so(trainable: bool) -> None:
     extractor = config.FeatureExtractor(type="faster_rcnn_inception_v2", first_stage_features_stride=16, batch_norm_trainable=trainable)

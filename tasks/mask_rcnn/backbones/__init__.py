@@ -36,6 +36,7 @@ _MODULES = {
     "faster_rcnn_inception_resnet_v2": "inception_resnet_v2",
     "faster_rcnn_inception_v2": "inception_v2",
     "faster_rcnn_resnet101": "resnet_v1",
+    "faster_rcnn_resnet152": "resnet_v1",
     "faster_rcnn_resnet50": "resnet_v1",
 }
 

@@ -1,4 +1,4 @@
-"""ResNet-50 and ResNet-101 v1 as TF-slim built them: the stride sits in the last unit of a block, and turns to dilation at the end."""
+"""ResNet v1 of 50, 101 and 152 layers as TF-slim built it: a block's last unit holds the stride, which turns to dilation at the end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ FEATURE_CHANNELS = 1024
 _NETWORKS = {
     "faster_rcnn_resnet50": ("resnet_v1_50", (3, 4, 6)),
     "faster_rcnn_resnet101": ("resnet_v1_101", (3, 4, 23)),
+    "faster_rcnn_resnet152": ("resnet_v1_152", (3, 8, 36)),
 }
 _DEPTHS = (64, 128, 256, 512)
 _SECOND_STAGE_UNITS = 3
