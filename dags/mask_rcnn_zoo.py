@@ -93,7 +93,7 @@ PARAMS = {
         title="Precision",
     ),
     "proposals": Param(
-        32,
+        24,
         type=["null", "integer"],
         minimum=1,
         title="Proposals",
