@@ -52,11 +52,18 @@ def answer(result: StepResult, result_file: Path | None) -> None:
 @app.command("convert")
 def convert_command(
     config: Annotated[str, typer.Argument(help="Name of a zoo config, or path of a pipeline.config.")],
-    dataset: Annotated[Path, typer.Option(help="Folder of a materialized dataset.")],
-    output: Annotated[Path, typer.Option(help="Folder of the model: receives pipeline.config and experiment.yaml.")],
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder of a materialized dataset; by default the config keeps its own records and classes.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the model: receives pipeline.config and experiment.yaml.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be different, and write nothing.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Take the masks away: back to Faster R-CNN.")] = False,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the config; repeatable.")
     ] = None,
+    mask_type: Annotated[
+        str, typer.Option(help="How the records store masks: png or numerical; auto asks the dataset, or looks into the config's records.")
+    ] = "auto",
     mask_height: Annotated[int | None, typer.Option(help="Rows of a predicted mask.")] = None,
     mask_width: Annotated[int | None, typer.Option(help="Columns of a predicted mask.")] = None,
     mask_conv_depth: Annotated[
@@ -77,6 +84,8 @@ def convert_command(
     result: ResultOption = None,
 ) -> None:
     """Make a pipeline.config a Mask R-CNN experiment on a dataset."""
+    if output is None and not dry_run:
+        raise UserError("there is no --output", "name the model's folder, or give --dry-run, which writes nothing")
     from tasks.convert import convert
     from tasks.pipeline_config.edits import MaskBranch
     from tasks.pipeline_config.fine_tuning import StartingPoint
@@ -84,7 +93,19 @@ def convert_command(
 
     branch = MaskBranch(mask_height, mask_width, mask_conv_depth, mask_conv_layers)
     start = StartingPoint(checkpoint, checkpoint_type, all_checkpoint_variables, checkpoint_label_map)
-    answer(convert(config, DatasetDir(dataset), ModelDir(output), assignments=assignments or (), branch=branch, start=start), result)
+    answer(
+        convert(
+            config,
+            DatasetDir(dataset) if dataset else None,
+            ModelDir(output) if output and not dry_run else None,
+            assignments=assignments or (),
+            branch=branch,
+            start=start,
+            mask_type=mask_type,
+            reverse=reverse,
+        ),
+        result,
+    )
 
 
 @app.command("shapes")

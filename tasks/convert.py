@@ -1,11 +1,12 @@
 """The step that turns a config and a dataset into an experiment.
 
-    maskline convert CONFIG --dataset DATASET_DIR --output MODEL_DIR [--set path=value ...] [--checkpoint PATH ...]
+    maskline convert CONFIG [--dataset DATASET_DIR] --output MODEL_DIR [--reverse] [--set path=value ...] [--checkpoint PATH ...]
 
 CONFIG is the name of a zoo config or the path of a Faster or Mask R-CNN pipeline.config. The six edits make it a Mask
-R-CNN config on the dataset, one more names the TF1 checkpoint to start from; it is then translated. Writes
-`pipeline.config`, `experiment.yaml` and, last, `conversion.json`, which tells every edit and what became of every
-field. Usual runtime: under a second.
+R-CNN config on the dataset (`--reverse` takes the masks away), one more names the TF1 checkpoint to start from; it is then
+translated. Writes `pipeline.config`, `experiment.yaml`, `zoo_difference.txt` and, last, `conversion.json`, which tells every
+edit, what became of every field, and what differs from the zoo's config. `--dry-run` instead of `--output` only prints that.
+Usual runtime: under a second.
 """
 
 from __future__ import annotations
@@ -13,110 +14,176 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from tasks.errors import UserError
 from tasks.mask_rcnn.class_match import match_classes
-from tasks.pipeline_config.edits import Edit, MaskBranch, Records, to_mask_rcnn
+from tasks.pipeline_config.box_edits import remove_masks
+from tasks.pipeline_config.dataset_records import records_of
+from tasks.pipeline_config.difference import Difference, difference_lines, differences
+from tasks.pipeline_config.edits import Edit, MaskBranch, Records, add_masks, end_training, fit_to_dataset
 from tasks.pipeline_config.experiment import Experiment, translate
-from tasks.pipeline_config.fields import Change, FieldError
+from tasks.pipeline_config.fields import Change, FieldError, value_text
 from tasks.pipeline_config.fine_tuning import StartingPoint, start_from
 from tasks.pipeline_config.parser import located, parse_pipeline_config, print_pipeline_config, read_text, set_field
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
-from tasks.pipeline_config.zoo import find_config, find_label_map
+from tasks.pipeline_config.zoo import find_config, find_label_map, zoo_twin
+from tasks.records.example import NUMERICAL_MASKS, PNG_MASKS
 from tasks.records.label_map import read_label_map
 from tasks.records.manifest import Manifest, read_manifest
+from tasks.records.stored_masks import stored_mask_type
+from tasks.records.tfrecord import matching_files
 from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
 
 FORMAT_VERSION = 1
 
+MASK_TYPES = {"png": PNG_MASKS, "numerical": NUMERICAL_MASKS}
+
 
 def convert(
     config: str,
-    dataset: DatasetDir,
-    output: ModelDir,
+    dataset: DatasetDir | None,
+    output: ModelDir | None,
     *,
     assignments: Sequence[str] = (),
     branch: MaskBranch | None = None,
     start: StartingPoint | None = None,
+    mask_type: str = "auto",
+    reverse: bool = False,
 ) -> StepResult:
     """Writes the experiment of `config` on `dataset` into `output`, unless the same inputs wrote it before.
 
-    `assignments` (`path=value`) are applied after the six edits, in order; then the checkpoint is looked up. Raises
-    UserError, before anything is written, for a config, dataset or checkpoint that cannot be used.
+    Without a dataset the config keeps its own records, label map and number of classes; without an output nothing is written, and
+    the differences are printed. `mask_type` is `auto`, `png` or `numerical`; `auto` asks the dataset, or looks into the config's records.
+    `assignments` (`path=value`) are applied after the edits, in order; then the checkpoint is looked up. Raises UserError, before
+    anything is written, for a config, dataset or checkpoint that cannot be used.
     """
     file = find_config(config)
     text = read_text(file)
-    manifest = read_manifest(dataset.manifest)
-    records = _records(dataset, manifest)
-    branch, start = branch or MaskBranch(), start or StartingPoint()
+    manifest = read_manifest(dataset.manifest) if dataset is not None else None
+    records = records_of(dataset, manifest) if dataset is not None and manifest is not None else None
     original = parse_pipeline_config(text, str(file))
-    edited, edits = to_mask_rcnn(original, records, branch)
-    overrides = []
-    for assignment in assignments:
-        edited, change = set_field(edited, assignment)
-        overrides.append(change)
+    start = start or StartingPoint()
     checkpoint_label_map = _checkpoint_label_map(start, manifest)
     try:
-        edited, changes = start_from(edited, start, file.stem)
+        edited, edits = _edited(original, records, branch or MaskBranch(), mask_type, reverse)
+        edited, overrides = _overridden(edited, assignments)
+        edited, started = start_from(edited, start, file.stem)
         experiment = translate(edited, name=file.stem, checkpoint_label_map=checkpoint_label_map)
         _check_against(edited, records)
     except FieldError as error:
         raise located(error, text, str(file)) from error
-    if changes:
-        edits = (*edits, Edit("training starts from a checkpoint", changes))
+    if started:
+        edits = (*edits, Edit("training starts from a checkpoint", started))
 
+    zoo = _against_zoo(edited)
     printed = print_pipeline_config(edited)
     values = yaml.safe_dump(experiment.values, sort_keys=False)
-    report = _report(file.stem, manifest.digest, edits, overrides, experiment)
+    report = _report(file.stem, manifest, edits, overrides, experiment, zoo)
     report["digest"] = _digest(text, printed, values, report)
-    result = StepResult(
-        step="convert",
-        status="skipped" if _is_written(output, report["digest"]) else "done",
-        outputs={
-            "model": str(output.root),
-            "pipeline_config": str(output.pipeline_config),
-            "experiment": str(output.experiment),
-        },
-        summary={"config": file.stem, "changes": sum(len(edit.changes) for edit in edits) + len(overrides)},
-    )
-    if result.status == "skipped":
-        return result
+    summary = {"config": file.stem, "changes": sum(len(edit.changes) for edit in edits) + len(overrides)}
+    if output is None:
+        _say(edits, overrides, experiment)
+        print(f"\n{file} -> converted\n{difference_lines(differences(original, edited))}\n{zoo.text()}", end="")
+        return StepResult("convert", "done", {}, summary)
+    files = {"model": str(output.root), "pipeline_config": str(output.pipeline_config), "experiment": str(output.experiment)}
+    if _is_written(output, report["digest"]):
+        return StepResult("convert", "skipped", files, summary)
     _say(edits, overrides, experiment)
     write_text(output.pipeline_config, printed)
     write_text(output.experiment, values)
+    write_text(output.zoo_difference, zoo.text())
     write_json(output.conversion_report, report)
-    return result
+    return StepResult("convert", "done", files, summary)
 
 
-def _records(dataset: DatasetDir, manifest: Manifest) -> Records:
-    """What the manifest says of the dataset."""
-    for split in ("train", "val"):
-        if split not in manifest.splits:
-            raise UserError(f"{dataset.manifest} has no split {split}", "materialize the dataset with both splits")
-    place = DatasetDir(dataset.root.absolute())
-    return Records(
-        train_pattern=str(place.root / manifest.splits["train"].pattern),
-        validation_pattern=str(place.root / manifest.splits["val"].pattern),
-        label_map=str(place.label_map),
-        mask_type=manifest.mask_type,
-        num_classes=manifest.label_map.num_classes,
-    )
+@dataclass(frozen=True)
+class _AgainstZoo:
+    """What tells a config from the zoo's of the same feature extractor, whose name is None where the zoo has none."""
+
+    name: str | None
+    differences: tuple[Difference, ...] = ()
+
+    def text(self) -> str:
+        if self.name is None:
+            return "the zoo has no config with this feature extractor\n"
+        return f"{self.name} of the zoo -> converted\n{difference_lines(self.differences)}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"config": self.name, "differences": [difference.to_json() for difference in self.differences]}
 
 
-def _checkpoint_label_map(start: StartingPoint, manifest: Manifest) -> str:
+def _against_zoo(config: TrainEvalPipelineConfig) -> _AgainstZoo:
+    twin = zoo_twin(config)
+    return _AgainstZoo(None) if twin is None else _AgainstZoo(twin[0], tuple(differences(twin[1], config)))
+
+
+def _edited(
+    config: TrainEvalPipelineConfig, records: Records | None, branch: MaskBranch, mask_type: str, reverse: bool
+) -> tuple[TrainEvalPipelineConfig, tuple[Edit, ...]]:
+    """The config with or without masks, on the dataset if there is one, and ending; and each edit's report."""
+    if not reverse:
+        config, edits = add_masks(config, _mask_type(mask_type, config, records), branch)
+    elif branch == MaskBranch() and mask_type == "auto":
+        config, edits = remove_masks(config)
+    else:
+        raise UserError("--reverse takes the masks away, and other options describe them", "leave out --reverse, or the --mask options")
+    if records is not None:
+        config, fitted = fit_to_dataset(config, records)
+        edits = (*edits, *fitted)
+    config, changes = end_training(config)
+    return config, (*edits, Edit("training has an end", changes)) if changes else edits
+
+
+def _overridden(config: TrainEvalPipelineConfig, assignments: Sequence[str]) -> tuple[TrainEvalPipelineConfig, tuple[Change, ...]]:
+    overrides = []
+    for assignment in assignments:
+        config, change = set_field(config, assignment)
+        overrides.append(change)
+    return config, tuple(overrides)
+
+
+def _mask_type(wish: str, config: TrainEvalPipelineConfig, records: Records | None) -> str:
+    """`PNG_MASKS` or `NUMERICAL_MASKS`: as asked for, as the manifest says, or as the config's own records are.
+
+    Where these are not here, a config that loads masks already is believed.
+    """
+    if wish != "auto":
+        if wish not in MASK_TYPES:
+            raise UserError(f"--mask-type is {wish!r}", f"use one of auto, {', '.join(MASK_TYPES)}")
+        return MASK_TYPES[wish]
+    if records is not None:
+        return records.mask_type
+    reader = config.train_input_reader
+    patterns = reader.tf_record_input_reader.input_path
+    files = [file for pattern in patterns for file in matching_files(pattern)]
+    if not files and reader.load_instance_masks:
+        return value_text(reader, "mask_type")
+    found = stored_mask_type(files)
+    if found is None:
+        problem = f"the first records of {', '.join(patterns)} hold no mask" if files else f"no file matches {', '.join(patterns) or 'it'}"
+        fix = "correct the path, give --dataset, or say how the masks are stored: --mask-type png, or numerical"
+        raise FieldError("train_input_reader.tf_record_input_reader.input_path", problem, fix)
+    return found
+
+
+def _checkpoint_label_map(start: StartingPoint, manifest: Manifest | None) -> str:
     """The path of the checkpoint's label map, "" without one; UserError where it shares no name with the dataset's."""
     if start.label_map is None:
         return ""
     path = find_label_map(start.label_map)
-    match_classes(manifest.label_map.names, read_label_map(path).names)
+    if manifest is not None:
+        match_classes(manifest.label_map.names, read_label_map(path).names)
     return str(path)
 
 
-def _check_against(config: TrainEvalPipelineConfig, records: Records) -> None:
-    """Raises FieldError where an override contradicts the dataset in a way that training could not survive."""
+def _check_against(config: TrainEvalPipelineConfig, records: Records | None) -> None:
+    """Raises FieldError where a wish contradicts the dataset in a way that training could not survive."""
+    if records is None:
+        return
     num_classes = config.model.faster_rcnn.num_classes
     if num_classes < records.num_classes:
         raise FieldError(
@@ -124,16 +191,22 @@ def _check_against(config: TrainEvalPipelineConfig, records: Records) -> None:
             f"{num_classes} is less than the {records.num_classes} classes of {records.label_map}",
             "leave it to the label map",
         )
+    reader = config.train_input_reader
+    if reader.load_instance_masks and value_text(reader, "mask_type") != records.mask_type:
+        raise FieldError("train_input_reader.mask_type", f"the dataset holds {records.mask_type}", "leave it to the dataset")
 
 
-def _report(name: str, dataset_digest: str, edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment) -> dict[str, Any]:
+def _report(
+    name: str, manifest: Manifest | None, edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment, zoo: _AgainstZoo
+) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "config": name,
-        "dataset_digest": dataset_digest,
+        "dataset_digest": manifest.digest if manifest else None,
         "edits": [edit.to_json() for edit in edits],
         "overrides": [change.to_json() for change in overrides],
         "fields": experiment.fields,
+        "zoo": zoo.to_json(),
     }
 
 
@@ -142,10 +215,9 @@ def _digest(*parts: Any) -> str:
 
 
 def _is_written(output: ModelDir, digest: str) -> bool:
-    """Whether all three files of this very conversion are there; the report is written last."""
-    if not all(path.is_file() for path in (output.pipeline_config, output.experiment, output.conversion_report)):
-        return False
-    return bool(read_json(output.conversion_report).get("digest") == digest)
+    """Whether all files of this very conversion are there; the report is written last."""
+    files = (output.pipeline_config, output.experiment, output.zoo_difference, output.conversion_report)
+    return all(path.is_file() for path in files) and bool(read_json(output.conversion_report).get("digest") == digest)
 
 
 def _say(edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment) -> None:
@@ -153,7 +225,7 @@ def _say(edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experim
     for edit in edits:
         print(f"{edit.title}{'' if edit.changes else ': nothing to do'}")
         for change in edit.changes:
-            print(f"  {change.path}: {change.before or 'absent'} -> {change.after} ({change.why})")
+            print(f"  {change.path}: {change.before or 'absent'} -> {change.after or 'absent'} ({change.why})")
     for change in overrides:
         print(f"--set {change.path}: {change.before or 'absent'} -> {change.after}")
     for field in experiment.fields["ignored"]:

@@ -80,7 +80,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
 
     with tracking.model_run(model, dataset, "train") as run:
         run.log_params(resolved)
-        for artifact in (model.pipeline_config, trained, model.conversion_report, dataset.manifest):
+        for artifact in (model.pipeline_config, trained, model.conversion_report, model.zoo_difference, dataset.manifest):
             if artifact.exists():
                 run.log_artifacts(artifact)
         summary = {"config": model.name, "dataset_digest": digest, **run_training(experiment, model.train, run.log_metrics)}

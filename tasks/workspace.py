@@ -82,6 +82,11 @@ class ModelDir:
         return self.root / "conversion.json"
 
     @property
+    def zoo_difference(self) -> Path:
+        """What tells the converted config from the zoo's of the same backbone, for people."""
+        return self.root / "zoo_difference.txt"
+
+    @property
     def train(self) -> Path:
         """Checkpoints, `experiment.yaml` as it was trained, `metrics.jsonl`, and `result.json`, which is written last."""
         return self.root / "train"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ from tasks.pipeline_config.edits import MaskBranch
 from tasks.pipeline_config.fine_tuning import StartingPoint
 from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.records.annotated_image import Category
+from tasks.records.example_pb2 import Example
 from tasks.records.manifest import Manifest, Split, write_manifest
+from tasks.records.tfrecord import write_shard
 from tasks.workspace import DatasetDir, ModelDir, read_json
 
 ZOO = "mask_rcnn_resnet50_atrous_coco"
@@ -145,6 +148,115 @@ def test_a_refused_field_is_shown_where_it_stands(dataset: DatasetDir, model: Mo
 def test_mask_branch_out_of_range(branch: dict[str, int], words: str) -> None:
     with pytest.raises(UserError, match=words):
         MaskBranch(**branch)
+
+
+def record(*, pngs: list[bytes] | None = None, floats: list[float] | None = None) -> bytes:
+    example = Example()
+    mask = example.features.feature["image/object/mask"]
+    if floats is None:
+        mask.bytes_list.value.extend(pngs or [])
+    else:
+        mask.float_list.value.extend(floats)
+    return example.SerializeToString()
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A Faster R-CNN config whose records were written by others: PNG masks, or dense ones under another pattern."""
+    (tmp_path / "theirs").mkdir()
+    write_shard(tmp_path / "theirs" / "png.record-00000-of-00001", [record(), record(pngs=[b"PNG"])])
+    write_shard(tmp_path / "theirs" / "dense.record-00000-of-00001", [record(floats=[0.0, 1.0])])
+    write_shard(tmp_path / "theirs" / "boxes.record-00000-of-00001", [record()])
+    text = (CONFIGS / "faster_rcnn" / "faster_rcnn_resnet50_coco.config").read_text()
+    file = tmp_path / "theirs.config"
+    file.write_text(text.replace("PATH_TO_BE_CONFIGURED/train.record-?????-of-00100", f"{tmp_path}/theirs/png.record-?????-of-00001"))
+    return file
+
+
+@pytest.mark.parametrize(("records", "wish", "mask_type"), [("png", "auto", 2), ("dense", "auto", 1), ("png", "numerical", 1)])
+def test_without_a_dataset_the_config_keeps_its_records_and_they_decide_the_mask_type(
+    foreign: Path, model: ModelDir, records: str, wish: str, mask_type: int
+) -> None:
+    foreign.write_text(foreign.read_text().replace("theirs/png", f"theirs/{records}"))
+    convert(str(foreign), None, model, mask_type=wish)
+    config = read_pipeline_config(model.pipeline_config)
+    reader = config.train_input_reader
+    assert list(reader.tf_record_input_reader.input_path) == [str(foreign.parent / "theirs" / f"{records}.record-?????-of-00001")]
+    assert (reader.mask_type, config.eval_input_reader[0].mask_type) == (mask_type, mask_type)
+    assert config.model.faster_rcnn.num_classes == 90
+    assert read_json(model.conversion_report)["dataset_digest"] is None
+
+
+@pytest.mark.parametrize(
+    ("records", "wishes", "words"),
+    [
+        ("boxes", {}, "hold no mask\n  fix: .*--mask-type png"),
+        ("gone", {}, r"theirs\.config:\d+:\d+: train_input_reader.*input_path: no file matches"),
+        ("png", {"mask_type": "polygon"}, "--mask-type is 'polygon'\n  fix: use one of auto, png, numerical"),
+        ("png", {"reverse": True, "mask_type": "png"}, "--reverse takes the masks away"),
+        ("png", {"reverse": True, "branch": MaskBranch(height=7)}, "--reverse takes the masks away"),
+    ],
+)
+def test_masks_that_cannot_be_found_out_are_refused(
+    foreign: Path, model: ModelDir, records: str, wishes: dict[str, Any], words: str
+) -> None:
+    foreign.write_text(foreign.read_text().replace("theirs/png", f"theirs/{records}"))
+    with pytest.raises(UserError, match=words):
+        convert(str(foreign), None, model, **wishes)
+    assert not model.root.exists()
+
+
+def test_a_mask_type_that_contradicts_the_dataset_is_refused(dataset: DatasetDir, model: ModelDir) -> None:
+    with pytest.raises(UserError, match="mask_type: the dataset holds PNG_MASKS"):
+        convert(ZOO, dataset, model, mask_type="numerical")
+
+
+def test_a_mask_rcnn_config_whose_records_are_elsewhere_comes_back_unchanged(foreign: Path, model: ModelDir, tmp_path: Path) -> None:
+    convert(str(foreign), None, model)
+    shutil.rmtree(foreign.parent / "theirs")
+    again = ModelDir(tmp_path / "again")
+    convert(str(model.pipeline_config), None, again)
+    assert again.pipeline_config.read_text() == model.pipeline_config.read_text()
+
+
+def test_reverse_is_a_box_experiment(dataset: DatasetDir, model: ModelDir) -> None:
+    convert(ZOO, dataset, model, reverse=True)
+    task = yaml.safe_load(model.experiment.read_text())["task"]
+    assert task["model"]["number_of_stages"] == 2
+    assert task["train_data"]["load_instance_masks"] is False
+    assert task["train_data"]["input_path"] == str(dataset.root / "train.record-?????-of-00001")
+
+
+def test_a_dry_run_tells_the_difference_and_writes_nothing(dataset: DatasetDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert convert("mask_rcnn_inception_v2_coco", dataset, None, assignments=["train_config.batch_size=2"]).outputs == {}
+    told = capsys.readouterr().out
+    assert told.count("\ntrain_config.batch_size: 1 -> 2\n") == 2  # From the file, and from the zoo: here they are the same.
+    assert "mask_rcnn_inception_v2_coco of the zoo -> converted\n" in told
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_differs_from_the_zoo_is_kept(dataset: DatasetDir, model: ModelDir) -> None:
+    convert(str(CONFIGS / "faster_rcnn" / "faster_rcnn_inception_v2_coco.config"), dataset, model)
+    zoo = read_json(model.conversion_report)["zoo"]
+    assert zoo["config"] == "mask_rcnn_inception_v2_coco"
+    # Depth, height, width and layers of the mask branch are the zoo's: by the edits, or by the language's defaults.
+    model_fields = {entry["path"]: (entry["before"], entry["after"]) for entry in zoo["differences"] if entry["path"].startswith("model.")}
+    assert model_fields == {
+        "model.faster_rcnn.num_classes": ("90", "3"),
+        "model.faster_rcnn.image_resizer.keep_aspect_ratio_resizer.min_dimension": ("800", "600"),
+        "model.faster_rcnn.image_resizer.keep_aspect_ratio_resizer.max_dimension": ("1365", "1024"),
+        "model.faster_rcnn.second_stage_mask_prediction_loss_weight": ("4.0", "1.0"),
+    }
+    assert "model.faster_rcnn.num_classes: 90 -> 3\n" in model.zoo_difference.read_text()
+
+
+def test_training_without_end_gets_one(dataset: DatasetDir, model: ModelDir, tmp_path: Path) -> None:
+    text = (CONFIGS / "zoo" / f"{ZOO}.config").read_text()
+    (tmp_path / "endless.config").write_text(text.replace("num_steps: 200000", ""))
+    convert(str(tmp_path / "endless.config"), dataset, model)
+    (change,) = read_json(model.conversion_report)["edits"][-1]["changes"]
+    assert (change["path"], change["before"], change["after"]) == ("train_config.num_steps", None, "200000")
 
 
 @pytest.fixture
@@ -300,6 +412,12 @@ def test_bad_input_ends_with_code_2_and_nothing_written(
     assert "fix: " in done.stderr
     assert "Traceback" not in done.stderr
     assert not model.root.exists()
+
+
+def test_an_output_or_a_dry_run_is_asked_for(dataset: DatasetDir) -> None:
+    done = maskline("convert", ZOO, "--dataset", str(dataset.root))
+    assert done.returncode == 2
+    assert "there is no --output" in done.stderr
 
 
 def test_a_dataset_that_is_not_there_is_named(model: ModelDir, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""The six edits that make a Faster R-CNN config a Mask R-CNN config, and the one that fits it to a dataset's classes.
+"""The six edits that make a Faster R-CNN config a Mask R-CNN config, and those that fit it to a dataset and to an end.
 
 Each edit takes a config and answers with an edited copy and what it changed; applied again it changes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ CONV_HYPERPARAMS = """
     regularizer { l2_regularizer { weight: 0 } }
     initializer { truncated_normal_initializer { stddev: 0.01 } }
 """
+
+ZOO_STEPS = 200_000
 
 LARGEST = 4096
 """Cells or channels beyond which a mask branch is a slip of the keyboard."""
@@ -111,6 +114,17 @@ class Draft:
         _, field, _ = follow(probe, path)
         assert field.enum_type is not None
         self.put(path, field.enum_type.values_by_name[name].number, why)
+
+    def remove(self, path: str, why: str) -> None:
+        """Takes the field away, which leaves its default, unless it is absent already."""
+        edited = TrainEvalPipelineConfig()
+        edited.CopyFrom(self.config)
+        owner, field, _ = follow(edited, path)
+        before = text_of(owner, field.name)
+        if before is not None:
+            owner.ClearField(field.name)
+            self.config = edited
+            self.changes.append(Change(path, before, None, why))
 
     def readers(self) -> list[str]:
         """Paths of the training reader and of every evaluation reader; the latter is added where there is none."""
@@ -204,21 +218,55 @@ def count_classes(config: TrainEvalPipelineConfig, num_classes: int) -> Edited:
     return draft.done()
 
 
+def end_training(config: TrainEvalPipelineConfig) -> Edited:
+    """Not of the six: training has a last step, which some of the original's samples leave to whoever watches it."""
+    draft = Draft(config)
+    if config.train_config.num_steps == 0:
+        draft.put("train_config.num_steps", ZOO_STEPS, "0 trains without end; the zoo configs' number")
+    return draft.done()
+
+
+def add_masks(config: TrainEvalPipelineConfig, mask_type: str, branch: MaskBranch) -> tuple[TrainEvalPipelineConfig, tuple[Edit, ...]]:
+    """The config with the five edits that are about masks, and each one's report; `mask_type` as in `Records`."""
+    return apply_edits(
+        config,
+        {
+            "1. readers load instance masks": lambda c: load_masks(c, mask_type),
+            "2. the second stage has a Mask R-CNN predictor": use_mask_predictor,
+            "3. the predictor has a mask branch": lambda c: predict_masks(c, branch),
+            "4. three stages": three_stages,
+            "5. mask metrics are reported": report_mask_metrics,
+        },
+    )
+
+
+def fit_to_dataset(config: TrainEvalPipelineConfig, records: Records) -> tuple[TrainEvalPipelineConfig, tuple[Edit, ...]]:
+    """The config on a dataset: the sixth edit, and the number of classes."""
+    return apply_edits(
+        config,
+        {
+            "6. readers point at the data": lambda c: read_records(c, records),
+            "the number of classes is the dataset's": lambda c: count_classes(c, records.num_classes),
+        },
+    )
+
+
 def to_mask_rcnn(config: TrainEvalPipelineConfig, records: Records, branch: MaskBranch) -> tuple[TrainEvalPipelineConfig, tuple[Edit, ...]]:
     """The config with the six edits applied and fitted to the dataset, and each edit's report."""
-    edits = []
-    for title, edit in (
-        ("1. readers load instance masks", lambda c: load_masks(c, records.mask_type)),
-        ("2. the second stage has a Mask R-CNN predictor", use_mask_predictor),
-        ("3. the predictor has a mask branch", lambda c: predict_masks(c, branch)),
-        ("4. three stages", three_stages),
-        ("5. mask metrics are reported", report_mask_metrics),
-        ("6. readers point at the data", lambda c: read_records(c, records)),
-        ("the number of classes is the dataset's", lambda c: count_classes(c, records.num_classes)),
-    ):
+    config, masks = add_masks(config, records.mask_type, branch)
+    config, data = fit_to_dataset(config, records)
+    return config, (*masks, *data)
+
+
+def apply_edits(
+    config: TrainEvalPipelineConfig, edits: Mapping[str, Callable[[TrainEvalPipelineConfig], Edited]]
+) -> tuple[TrainEvalPipelineConfig, tuple[Edit, ...]]:
+    """The config after edits, in their order, and the report of each under its title."""
+    reports = []
+    for title, edit in edits.items():
         config, changes = edit(config)
-        edits.append(Edit(title, changes))
-    return config, tuple(edits)
+        reports.append(Edit(title, changes))
+    return config, tuple(reports)
 
 
 def _hyperparams(text: str) -> Hyperparams:

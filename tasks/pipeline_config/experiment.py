@@ -92,6 +92,7 @@ def _training_data(reader: Reading, train: Reading) -> dict[str, Any]:
     buffer = reader.value("shuffle_buffer_size")
     data["shuffle_buffer_size"] = buffer if reader.value("shuffle") else 1
     data["random_horizontal_flip"] = _augmentations(train)
+    reader.require("sample_1_of_n_examples", 1, "all examples are read")
     reader.require("num_epochs", 0, "the length of training is given in steps")
     return data
 
@@ -101,7 +102,7 @@ def _evaluation_data(reader: Reading, evaluation: Reading) -> dict[str, Any]:
     data["is_training"] = False
     data["global_batch_size"] = evaluation.value("batch_size")
     reader.ignore("the order of images does not change the metrics", "shuffle", "shuffle_buffer_size")
-    reader.ignore("every image is evaluated, once", "num_epochs", "drop_remainder")
+    reader.ignore("every image is evaluated, once", "num_epochs", "drop_remainder", "sample_1_of_n_examples")
     _account_for_evaluation(evaluation)
     return data
 
@@ -113,7 +114,6 @@ def _data(reader: Reading) -> dict[str, Any]:
         raise source.error("input_path", "no path", "add the records' path or pattern")
     if not reader.value("label_map_path"):
         raise reader.error("label_map_path", "is not set", "add the path of the label map")
-    reader.require("sample_1_of_n_examples", 1, "all examples are read")
     reader.require("num_additional_channels", 0, "the backbones take three channels")
     reader.require("load_multiclass_scores", False, "soft labels are not supported")
     reader.require("load_context_features", False, "context features are not supported")

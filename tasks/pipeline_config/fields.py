@@ -106,14 +106,24 @@ def set_values(message: Message, path: str = "") -> Iterator[tuple[str, Message,
 
 def text_of(message: Message, name: str) -> str | None:
     """The field in text format, on one line; None where it is not set."""
-    field = descriptor_of(message).fields_by_name[name]
     if not any(present.name == name for present, _ in message.ListFields()):
         return None
+    return value_text(message, name)
+
+
+def value_text(message: Message, name: str) -> str:
+    """As `text_of`, with the language's default where the field is not set."""
+    field = descriptor_of(message).fields_by_name[name]
     if is_message(field):
         alone = type(message)()
         _copy_field(message, alone, field)
-        return text_format.MessageToString(alone, as_one_line=True, use_short_repeated_primitives=True)
+        return one_line(alone)
     return _scalar_text(field, getattr(message, name))
+
+
+def one_line(message: Message) -> str:
+    """The message in text format, without line breaks."""
+    return text_format.MessageToString(message, as_one_line=True, use_short_repeated_primitives=True)
 
 
 def follow(config: Message, path: str) -> tuple[Message, FieldDescriptor, int | None]:

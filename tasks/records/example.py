@@ -15,6 +15,7 @@ from tasks.records.example_pb2 import Example, Feature
 from tasks.records.image_file import EncodedImage
 
 PNG_MASKS = "PNG_MASKS"
+NUMERICAL_MASKS = "NUMERICAL_MASKS"
 
 _Value = TypeVar("_Value", int, float, bytes)
 

@@ -6,6 +6,7 @@ content; a CRC is rotated right by 15 bits and added to a constant.
 
 from __future__ import annotations
 
+import glob
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -61,6 +62,12 @@ def write_shard(path: Path, records: Iterable[bytes]) -> None:
     with ShardWriter(path) as shard:
         for record in records:
             shard.write(record)
+
+
+def matching_files(pattern: str) -> tuple[Path, ...]:
+    """The files that a path or glob pattern means, in the order of their names; none is no error."""
+    # pathlib's own takes no pattern that starts at the root, and refuses some that TensorFlow takes.
+    return tuple(Path(name) for name in sorted(glob.glob(pattern)) if Path(name).is_file())  # noqa: PTH207
 
 
 def read_shard(path: Path) -> Iterator[bytes]:

@@ -1,0 +1,23 @@
+"""A materialized dataset as the edits need to know it."""
+
+from __future__ import annotations
+
+from tasks.errors import UserError
+from tasks.pipeline_config.edits import Records
+from tasks.records.manifest import Manifest
+from tasks.workspace import DatasetDir
+
+
+def records_of(dataset: DatasetDir, manifest: Manifest) -> Records:
+    """What the manifest says of the dataset; UserError where one of the two splits is missing."""
+    for split in ("train", "val"):
+        if split not in manifest.splits:
+            raise UserError(f"{dataset.manifest} has no split {split}", "materialize the dataset with both splits")
+    place = DatasetDir(dataset.root.absolute())
+    return Records(
+        train_pattern=str(place.root / manifest.splits["train"].pattern),
+        validation_pattern=str(place.root / manifest.splits["val"].pattern),
+        label_map=str(place.label_map),
+        mask_type=manifest.mask_type,
+        num_classes=manifest.label_map.num_classes,
+    )
