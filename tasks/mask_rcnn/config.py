@@ -134,7 +134,10 @@ class MaskHead(base_config.Config):
 
 @dataclasses.dataclass
 class MaskRCNN(base_config.Config):
-    """One of the zoo models. `number_of_stages`: 1 proposals only, 2 boxes, 3 boxes and masks."""
+    """One of the zoo models. `number_of_stages`: 1 proposals only, 2 boxes, 3 boxes and masks.
+
+    `jit_compile`: its networks run as XLA programs, which pays where many images have one size.
+    """
 
     num_classes: int = 90
     number_of_stages: int = 3
@@ -144,6 +147,7 @@ class MaskRCNN(base_config.Config):
     first_stage: FirstStage = dataclasses.field(default_factory=FirstStage)
     second_stage: SecondStage = dataclasses.field(default_factory=SecondStage)
     mask_head: MaskHead = dataclasses.field(default_factory=MaskHead)
+    jit_compile: bool = False
 
 
 @dataclasses.dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
-from tasks.mask_rcnn import boxes, config, losses
+from tasks.mask_rcnn import boxes, config, losses, xla
 from tasks.mask_rcnn.anchors import anchors_per_cell, grid_anchors
 from tasks.mask_rcnn.backbones import build_backbone
 from tasks.mask_rcnn.box_head import BoxHead
@@ -41,6 +41,7 @@ class MaskRCNN(tf_keras.Model):
             self.box_head = BoxHead(model.second_stage, model.num_classes, feature_shape[-1])
         if model.number_of_stages == 3:
             self.mask_head = MaskHead(model.mask_head, model.num_classes, tuple(feature_shape))
+        self._apply = xla.compiled() if model.jit_compile else xla.plain
         self.built = True
 
     def call(
@@ -92,8 +93,8 @@ class MaskRCNN(tf_keras.Model):
         clipped to it.
         """
         preprocessed = self._preprocess(images)
-        features = self.first_stage(preprocessed, training=training)
-        outputs = self.rpn(features)
+        features = self._apply(self.first_stage, preprocessed, training=training)
+        outputs = self._apply(self.rpn, features)
         height, width = tf.cast(tf.shape(images)[1], tf.float32), tf.cast(tf.shape(images)[2], tf.float32)
         anchors = grid_anchors(tf.shape(features)[1], tf.shape(features)[2], self.config.anchors)
         if training:
@@ -125,8 +126,8 @@ class MaskRCNN(tf_keras.Model):
     def refine(self, features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, training: bool = False) -> Tensors:
         """Stage 2 at boxes [B, P, 4] normalized to the padded image: its features and predictions, one row per box ([B * P, ...])."""
         crops = crop_and_pool(features, boxes_yxyx_normalized, self.config.second_stage)
-        box_features = self.second_stage(crops, training=training)
-        return {"box_classifier_features": box_features} | self.box_head(box_features, training=training)
+        box_features = self._apply(self.second_stage, crops, training=training)
+        return {"box_classifier_features": box_features} | self._apply(self.box_head, box_features, training=training)
 
     def detections(self, outputs: Tensors, true_shapes: tf.Tensor) -> Tensors:
         """Post-processing of stage 2, see `tasks.mask_rcnn.detections.detect`."""
@@ -154,6 +155,7 @@ class MaskRCNN(tf_keras.Model):
         crop_boxes = boxes.scale(outputs["detection_boxes"][:, :most], padding[:, :1], padding[:, 1:])
         crops = crop_and_pool(outputs["rpn_features_to_crop"], crop_boxes, self.config.second_stage)
         classes = outputs["detection_classes"][:, :most]
+        # Never compiled: their number changes from image to image, and every number would be another program.
         logits = self.mask_head(self.second_stage(crops, training=False), tf.reshape(classes, [-1]))
         places = self.config.second_stage.max_total_detections
         masks = tf.reshape(tf.sigmoid(logits), [batch, most, *logits.shape[1:]])
@@ -279,7 +281,7 @@ class MaskRCNN(tf_keras.Model):
             [mask_head.height, mask_head.width],
         )
         return {
-            "mask_logits": self.mask_head(features, tf.maximum(classes - 1, 0)),
+            "mask_logits": self._apply(self.mask_head, features, tf.maximum(classes - 1, 0)),
             "mask_targets": tf.stop_gradient(targets[..., 0]),
             "mask_weights": tf.reshape(pick(outputs["target_box_weights"]), [-1]),
         }

@@ -54,6 +54,7 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
     latest = tf.train.latest_checkpoint(str(folder))
     experiment = copy.deepcopy(experiment)
     experiment.task.train_data.seed += step_of(latest) if latest else 0
+    compile_networks_only(experiment)
     tf_keras.utils.set_random_seed(experiment.task.train_data.seed)
     strategy = distribute_utils.get_distribution_strategy(
         distribution_strategy=experiment.runtime.distribution_strategy, num_gpus=experiment.runtime.num_gpus
@@ -88,6 +89,15 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
         "checkpoint": manager.latest_checkpoint,
         **progress.summary(),
     }
+
+
+def compile_networks_only(experiment: cfg.ExperimentConfig) -> None:
+    """Turns, in place, `runtime.enable_xla` into the model's own `jit_compile`.
+
+    Model Garden would compile the whole step, in which there are operations that XLA has no kernels for.
+    """
+    experiment.task.model.jit_compile |= experiment.runtime.enable_xla
+    experiment.runtime.enable_xla = False
 
 
 def step_of(checkpoint: str) -> int:
