@@ -108,6 +108,25 @@ def convert_command(
     )
 
 
+@app.command("lint")
+def lint_command(
+    config: Annotated[str, typer.Argument(help="Name of a zoo config, or path of a pipeline.config.")],
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder of a materialized dataset, whose records and label map stand for the config's own.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="End with code 1 on warnings too.")] = False,
+    result: ResultOption = None,
+) -> None:
+    """Look for mistakes in a pipeline.config and its data; ends with code 1 when there is an error."""
+    from tasks.lint import lint_config
+    from tasks.workspace import DatasetDir
+
+    found = lint_config(config, DatasetDir(dataset) if dataset else None)
+    answer(found, result)
+    if found.summary["errors"] or (strict and found.summary["warnings"]):
+        raise typer.Exit(1)
+
+
 @app.command("shapes")
 def shapes_command(
     folder: Annotated[Path, typer.Argument(help="Folder that receives images, COCO JSON and dataset.yaml.")],

@@ -45,7 +45,7 @@ def start_from(config: TrainEvalPipelineConfig, wishes: StartingPoint, name: str
     draft = Draft(config)
     if wishes.checkpoint is not None:
         checkpoint = find_checkpoint(wishes.checkpoint, name)
-    elif _is_path(config.train_config.fine_tune_checkpoint):
+    elif names_checkpoint(config.train_config.fine_tune_checkpoint):
         checkpoint = _own_checkpoint(config.train_config, name)
     elif wishes == StartingPoint():
         return draft.done()
@@ -67,10 +67,15 @@ def start_from(config: TrainEvalPipelineConfig, wishes: StartingPoint, name: str
     return draft.done()
 
 
+def names_checkpoint(fine_tune_checkpoint: str) -> bool:
+    """Whether the field's value is a path, not empty or a sample's placeholder."""
+    return fine_tune_checkpoint != "" and PLACEHOLDER not in fine_tune_checkpoint
+
+
 def translate_start(train: Reading, label_map: str) -> dict[str, Any]:
     """The experiment's fields; `init_checkpoint` "" is from scratch. `label_map` is the path of the checkpoint's, or ""."""
     path = train.value("fine_tune_checkpoint")
-    if not _is_path(path):
+    if not names_checkpoint(path):
         reason = "no checkpoint is configured: training starts from scratch"
         train.ignore(reason, "fine_tune_checkpoint_type", "from_detection_checkpoint")
         train.ignore(reason, "load_all_detection_checkpoint_vars", "fine_tune_checkpoint_version")
@@ -88,10 +93,6 @@ def translate_start(train: Reading, label_map: str) -> dict[str, Any]:
         "load_all_detection_checkpoint_vars": train.value("load_all_detection_checkpoint_vars"),
         **({"checkpoint_label_map_path": label_map} if label_map else {}),
     }
-
-
-def _is_path(fine_tune_checkpoint: str) -> bool:
-    return fine_tune_checkpoint != "" and PLACEHOLDER not in fine_tune_checkpoint
 
 
 def _kind(fine_tune_checkpoint_type: str, from_detection_checkpoint: bool) -> str:

@@ -1,0 +1,39 @@
+"""The step that looks for mistakes in a config before anything runs.
+
+    maskline lint CONFIG [--dataset DATASET_DIR] [--strict]
+
+CONFIG is the name of a zoo config or the path of a pipeline.config; with a dataset, its records and label map stand for the
+config's own. Prints the findings, each with its place in the file and its code, and writes nothing. Needs no TensorFlow; usual
+runtime: under a second.
+"""
+
+from __future__ import annotations
+
+from tasks.pipeline_config.dataset_records import records_of
+from tasks.pipeline_config.edits import read_records
+from tasks.pipeline_config.evidence import gather
+from tasks.pipeline_config.lint import ERROR, WARNING, Finding, lint
+from tasks.pipeline_config.parser import located, parse_pipeline_config, read_text
+from tasks.pipeline_config.zoo import find_config
+from tasks.records.manifest import read_manifest
+from tasks.workspace import DatasetDir, StepResult
+
+
+def lint_config(config: str, dataset: DatasetDir | None = None) -> StepResult:
+    """Prints the findings; the summary has the codes of `errors` and `warnings`, once per finding.
+
+    Raises UserError for a config that does not parse, and for a dataset that is not there.
+    """
+    file = find_config(config)
+    text = read_text(file)
+    parsed = parse_pipeline_config(text, str(file))
+    if dataset is not None:
+        parsed, _ = read_records(parsed, records_of(dataset, read_manifest(dataset.manifest)))
+    findings = lint(gather(parsed, file.stem))
+    for finding in findings:
+        print(f"{finding.check.severity} {finding.check.code} {located(finding.error, text, str(file))}")
+    return StepResult("lint", "done", {}, {"config": file.stem, "errors": _codes(findings, ERROR), "warnings": _codes(findings, WARNING)})
+
+
+def _codes(findings: list[Finding], severity: str) -> list[str]:
+    return [finding.check.code for finding in findings if finding.check.severity == severity]
