@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow parity lint clean
+.PHONY: help setup demo up down test test-slow parity bench lint clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -41,6 +41,9 @@ test-slow: setup  ## Run the tests that take minutes each
 parity: setup  ## Compare the models with the original, and write docs/parity.md (ARGS: other reference files, --help)
 	.venv/bin/python -m tests.parity.report $(ARGS)
 
+bench: setup  ## Compare the cost of the models with and without our shortcuts (ARGS: zoo configs, --help)
+	.venv/bin/python -m benchmarks.model $(ARGS)
+
 lint: setup  ## Check style, types and the direction of imports
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -51,7 +54,7 @@ lint: setup  ## Check style, types and the direction of imports
 
 clean:  ## Remove both environments and all caches; keep workspace/
 	rm -rf .venv dags/.venv .uv .mypy_cache dags/.mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	find tasks tests dags -name __pycache__ -prune -exec rm -rf {} +
+	find tasks tests dags benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Stamps: an environment is synchronized again when its lock file or, on our side, a protobuf schema has changed.
 .venv/.installed-$(BUILD): pyproject.toml uv.lock hatch_build.py $(shell find tasks -name '*.proto') | interpreter $(UV)

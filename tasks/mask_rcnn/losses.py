@@ -67,8 +67,8 @@ def box_losses(outputs: dict[str, tf.Tensor], second_stage: config.SecondStage) 
 def mask_loss(outputs: dict[str, tf.Tensor], mask_head: config.MaskHead) -> dict[str, tf.Tensor]:
     """Loss of the positive proposals' masks: one sum over the (weighted) number of their pixels in the whole batch.
 
-    Of `outputs`: `mask_logits` and `mask_targets` [K, mask_h, mask_w] of the K places for positives, `mask_weights` [K], zero where a
-    place is empty.
+    Of `outputs`: `mask_logits` and `mask_targets` [R, mask_h, mask_w] of R proposals, all positives among them, and `mask_weights` [R],
+    zero for background.
     """
     logits, weights = outputs["mask_logits"], outputs["mask_weights"]
     losses = tf.nn.sigmoid_cross_entropy_with_logits(outputs["mask_targets"], logits)

@@ -249,42 +249,43 @@ class MaskRCNN(tf_keras.Model):
         return {name: tf.stop_gradient(value) for name, value in sampled.items()}
 
     def _mask_outputs(self, outputs: Tensors, groundtruth: Tensors) -> Tensors:
-        """The mask branch on positives alone: `mask_logits` and `mask_targets` [B * K, mask_h, mask_w], `mask_weights` [B * K].
+        """The mask branch where the loss looks: `mask_logits` and `mask_targets` [R, mask_h, mask_w], `mask_weights` [R].
 
-        At most K proposals of an image can be positive, by the sampler's own limit; only their masks enter the loss. Targets are soft:
-        the object's mask, cropped by the proposal and bilinearly resized.
+        Targets are soft: the object's mask, cropped by the proposal and bilinearly resized.
         """
-        second_stage, mask_head = self.config.second_stage, self.config.mask_head
-        places = max(1, int(second_stage.batch_size * second_stage.balance_fraction))
-        # Background after objects, otherwise in order.
-        order = tf.argsort(tf.cast(outputs["target_classes"] == 0, tf.int32), axis=1, stable=True)[:, :places]
-
-        def pick(values: tf.Tensor) -> tf.Tensor:
-            return tf.gather(values, order, batch_dims=1)
-
-        batch = tf.shape(order)[0]
-        features = outputs["box_classifier_features"]
-        features = tf.reshape(features, [batch, second_stage.batch_size, *features.shape[1:]])
-        features = tf.reshape(pick(features), [-1, *features.shape[2:]])
-        classes = tf.reshape(pick(outputs["target_classes"]), [-1])
-        matches = pick(outputs["target_matches"])
+        rows = self.mask_rows(outputs["target_classes"])
+        classes, matches = (tf.gather(tf.reshape(outputs[f"target_{name}"], [-1]), rows) for name in ("classes", "matches"))
         object_masks = groundtruth["masks"]
         objects, image_shape = tf.shape(object_masks)[1], tf.shape(object_masks)[2:]
         # All masks of the batch in one row, with an empty one for images without objects.
         flat = tf.reshape(object_masks, [-1, image_shape[0], image_shape[1], 1])
         flat = tf.pad(flat, [[0, 1], [0, 0], [0, 0], [0, 0]])
-        indices = tf.range(batch)[:, tf.newaxis] * objects + tf.maximum(matches, 0)
         targets = tf.image.crop_and_resize(
             flat,
-            tf.reshape(pick(outputs["proposal_boxes_normalized"]), [-1, 4]),
-            tf.reshape(indices, [-1]),
-            [mask_head.height, mask_head.width],
+            tf.gather(tf.reshape(outputs["proposal_boxes_normalized"], [-1, 4]), rows),
+            rows // self.config.second_stage.batch_size * objects + tf.maximum(matches, 0),
+            [self.config.mask_head.height, self.config.mask_head.width],
         )
+        features = tf.gather(outputs["box_classifier_features"], rows)
         return {
             "mask_logits": self._apply(self.mask_head, features, tf.maximum(classes - 1, 0)),
             "mask_targets": tf.stop_gradient(targets[..., 0]),
-            "mask_weights": tf.reshape(pick(outputs["target_box_weights"]), [-1]),
+            "mask_weights": tf.gather(tf.reshape(outputs["target_box_weights"], [-1]), rows),
         }
+
+    def mask_rows(self, target_classes: tf.Tensor) -> tf.Tensor:
+        """Which of the batch's proposals, counted through [B, P], the mask branch runs on: int32 [R], positives first, at least one.
+
+        Only positives enter the loss. R is their number rounded up to quarters of what the sampler allows: for every new size a GPU tunes
+        its convolutions, and XLA compiles them, anew.
+        """
+        second_stage = self.config.second_stage
+        background = tf.reshape(target_classes == 0, [-1])
+        allowed = tf.shape(target_classes)[0] * int(second_stage.batch_size * second_stage.balance_fraction)
+        quarter = tf.maximum((allowed + 3) // 4, 1)
+        positives = tf.math.count_nonzero(~background, dtype=tf.int32)
+        count = tf.maximum((positives + quarter - 1) // quarter, 1) * quarter
+        return tf.argsort(tf.cast(background, tf.int32), stable=True)[:count]
 
 
 def _pooled_size(second_stage: config.SecondStage) -> int:
