@@ -1,0 +1,76 @@
+"""Losses worked out by hand: Huber's 0.5 e^2 up to 1 and e - 0.5 beyond, log 2 for undecided logits, and the config's weights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tasks.mask_rcnn import config
+from tasks.mask_rcnn.losses import (
+    BOX_CLASSIFICATION,
+    BOX_LOCALIZATION,
+    MASK,
+    RPN_LOCALIZATION,
+    RPN_OBJECTNESS,
+    box_losses,
+    mask_loss,
+    rpn_losses,
+)
+
+
+def test_rpn_losses_are_means_over_sampled_anchors_and_images() -> None:
+    outputs = {
+        "rpn_box_encodings": tf.constant([[[0.0, 0, 0, 0], [9.0, 9, 9, 9]], [[0.0, 0, 0, 0]] * 2]),
+        "rpn_objectness_predictions_with_background": tf.zeros([2, 2, 2]),
+        "rpn_target_encodings": tf.constant([[[3.0, 1, 0, 0], [0.0, 0, 0, 0]], [[0.5, 0, 0, 0], [7.0, 7, 7, 7]]]),
+        "rpn_target_box_weights": tf.constant([[1.0, 0.0], [1.0, 1.0]]),
+        "rpn_target_objectness": tf.constant([[1, 0], [1, 1]]),
+        "rpn_sampled": tf.constant([[1.0, 1.0], [1.0, 0.0]]),
+    }
+    losses = rpn_losses(outputs, config.FirstStage(localization_loss_weight=2.0, objectness_loss_weight=3.0))
+    # (2.5 + 0.5) / 2 of the first image, 0.125 / 1 of the second.
+    np.testing.assert_allclose(losses[RPN_LOCALIZATION], 2 * (1.5 + 0.125) / 2)
+    np.testing.assert_allclose(losses[RPN_OBJECTNESS], 3 * math.log(2), rtol=1e-6)
+
+
+def test_box_losses_are_means_over_an_images_proposals_and_count_no_padding() -> None:
+    # Of two classes the second one's encoding counts, as the target is class 2; the second image has one proposal.
+    encodings = tf.constant([[[9.0, 9, 9, 9], [0.0, 2, 0, 0]]] * 4)
+    outputs = {
+        "num_proposals": tf.constant([2, 1]),
+        "refined_box_encodings": encodings,
+        "class_predictions_with_background": tf.zeros([4, 3]),
+        "target_encodings": tf.zeros([2, 2, 4]),
+        "target_classes": tf.constant([[2, 0], [2, 2]]),
+        "target_box_weights": tf.constant([[1.0, 0.0], [1.0, 1.0]]),
+        "target_class_weights": tf.ones([2, 2]),
+    }
+    losses = box_losses(outputs, config.SecondStage(localization_loss_weight=2.0, classification_loss_weight=5.0))
+    np.testing.assert_allclose(losses[BOX_LOCALIZATION], 2 * (1.5 / 2 + 1.5 / 1) / 2)
+    np.testing.assert_allclose(losses[BOX_CLASSIFICATION], 5 * math.log(3), rtol=1e-6)
+
+
+def test_a_shared_box_is_every_classs() -> None:
+    outputs = {
+        "num_proposals": tf.constant([1]),
+        "refined_box_encodings": tf.constant([[[0.0, 2, 0, 0]]]),
+        "class_predictions_with_background": tf.zeros([1, 3]),
+        "target_encodings": tf.zeros([1, 1, 4]),
+        "target_classes": tf.constant([[2]]),
+        "target_box_weights": tf.ones([1, 1]),
+        "target_class_weights": tf.ones([1, 1]),
+    }
+    np.testing.assert_allclose(box_losses(outputs, config.SecondStage())[BOX_LOCALIZATION], 1.5)
+
+
+def test_the_mask_loss_is_a_mean_over_all_positives_pixels() -> None:
+    logits = tf.constant([0.0, math.log(3), 50.0])[:, tf.newaxis, tf.newaxis] * tf.ones([3, 2, 4])
+    targets = tf.constant([0.3, 1.0, 0.0])[:, tf.newaxis, tf.newaxis] * tf.ones([3, 2, 4])
+    outputs = {"mask_logits": logits, "mask_targets": targets, "mask_weights": tf.constant([1.0, 1.0, 0.0])}
+    # log 2 whatever the target, and -log(3 / 4); the third is background.
+    expected = 4 * (math.log(2) + math.log(4 / 3)) / 2
+    np.testing.assert_allclose(mask_loss(outputs, config.MaskHead(height=2, width=4, loss_weight=4.0))[MASK], expected, rtol=1e-6)
+    outputs["mask_weights"] = tf.zeros([3])
+    assert mask_loss(outputs, config.MaskHead(height=2, width=4))[MASK] == 0.0
