@@ -17,6 +17,7 @@ from official.modeling import optimization
 from official.modeling.hyperparams import base_config
 
 from tasks.errors import UserError
+from tasks.mask_rcnn.augmentation_options import Option, option
 
 EXPERIMENT = "mask_rcnn_zoo"
 
@@ -151,8 +152,19 @@ class MaskRCNN(base_config.Config):
 
 
 @dataclasses.dataclass
+class Augmentation(base_config.Config):
+    """One of `augmentation_options.OPTIONS` by name, and its parameters; those that are left out have the original's defaults."""
+
+    kind: str = ""
+    parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def option(self) -> Option:
+        return option(**self.as_dict())
+
+
+@dataclasses.dataclass
 class DataConfig(cfg.DataConfig):
-    """Records as the original reads them. `mask_type`: `PNG_MASKS` or `NUMERICAL_MASKS`."""
+    """Records as the original reads them. `mask_type`: `PNG_MASKS` or `NUMERICAL_MASKS`; `augmentations` in the order of their use."""
 
     label_map_path: str = ""
     mask_type: str = "PNG_MASKS"
@@ -160,7 +172,7 @@ class DataConfig(cfg.DataConfig):
     max_number_of_boxes: int = 100
     shuffle_buffer_size: int = 2048
     drop_remainder: bool = False
-    random_horizontal_flip: bool = False
+    augmentations: tuple[Augmentation, ...] = ()
 
 
 @dataclasses.dataclass
@@ -214,6 +226,8 @@ def experiment_from(values: dict[str, Any], path: Path) -> cfg.ExperimentConfig:
     experiment = exp_factory.get_exp_config(EXPERIMENT)
     try:
         experiment.override(values, is_strict=True)
+        for augmentation in experiment.task.train_data.augmentations:
+            augmentation.option()
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: {error}", "convert the pipeline.config again, or correct the field") from error
     return experiment

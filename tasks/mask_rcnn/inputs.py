@@ -1,24 +1,28 @@
-"""Records to batches: the original's tf.Example features, its horizontal flip, its resizers, padded to a common size.
+"""Records to batches: the original's tf.Example features, its augmentations, its resizers, padded to a common size.
 
-Memory stays bounded: records are shuffled as they lie on disk, and masks are bytes, each resized as soon as it is decoded.
+Memory stays bounded: records are shuffled as they lie on disk, and masks are bytes, each moved and resized as soon as it is decoded.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
 
 from tasks.errors import UserError
 from tasks.mask_rcnn import config
+from tasks.mask_rcnn.augmentation import augment_all
 from tasks.mask_rcnn.image_resizer import resize_image, resize_masks
+from tasks.mask_rcnn.scene import Movement, Scene
 from tasks.records.label_map import LabelMap, read_label_map
 
 Example = dict[str, tf.Tensor]
 
 _BOX_SIDES = ("ymin", "xmin", "ymax", "xmax")
+# Which of the record's objects one is: augmentation may leave some out.
+_STORED_AT = "stored_at"
 _IDENTITY = config.ImageResizer(kind="identity")
 
 
@@ -46,16 +50,16 @@ class RecordParser:
     def __call__(
         self,
         serialized: tf.Tensor,
-        flip: tf.Tensor | bool = False,
+        augment: Callable[[Scene], Scene] | None = None,
         most: int | None = None,
         mask_resizer: config.ImageResizer = _IDENTITY,
     ) -> Example:
-        """One record: its image, and its first `most` objects, M of them; both mirrored left to right where `flip`.
+        """One record: its image, augmented where asked for, and the first `most` objects that are then in it, M of them.
 
-        `image` uint8 [H, W, 3]; `source_id` and `filename`, empty where the record has none; `boxes` float32 [M, 4] yxyx normalized;
-        `category_ids` int64 [M] of the label map (text, where there is any, overrides the stored label); `areas` float32 [M] pixels, the
-        box's where the record has none; `is_crowd` bool [M]; `weights` float32 [M], one where the record has none; `masks` uint8
-        [M, h, w], 0 or 1, on `mask_resizer`'s grid, when masks are loaded.
+        `image` uint8 [H, W, 3], or float32 where it is augmented; `source_id` and `filename`, empty where the record has none; `boxes`
+        float32 [M, 4] yxyx normalized; `category_ids` int64 [M] of the label map (text, where there is any, overrides the stored label);
+        `areas` float32 [M] in pixels of the record's image, the box's where the record has none; `is_crowd` bool [M]; `weights` float32
+        [M], one where the record has none; `masks` uint8 [M, h, w], 0 or 1, on `mask_resizer`'s grid, when masks are loaded.
         """
         parsed = tf.io.parse_single_example(serialized, self._features)
         values = {name: tf.sparse.to_dense(value) if isinstance(value, tf.SparseTensor) else value for name, value in parsed.items()}
@@ -64,7 +68,6 @@ class RecordParser:
         source = values["image/source_id"]
         ymin, xmin, ymax, xmax = (values[f"image/object/bbox/{side}"] for side in _BOX_SIDES)
         count = tf.size(ymin)
-        xmin, xmax = tf.where(flip, 1.0 - xmax, xmin), tf.where(flip, 1.0 - xmin, xmax)
         height, width = tf.cast(tf.shape(image)[0], tf.float32), tf.cast(tf.shape(image)[1], tf.float32)
         box_areas = (ymax - ymin) * height * (xmax - xmin) * width
         objects = {
@@ -73,11 +76,17 @@ class RecordParser:
             "areas": _or_default(values["image/object/area"], count, box_areas),
             "is_crowd": _or_default(values["image/object/is_crowd"], count, tf.zeros([count], tf.int64)) > 0,
             "weights": _or_default(values["image/object/weight"], count, tf.ones([count])),
+            _STORED_AT: tf.range(count),
         }
+        stored_shape = tf.shape(image)[:2]
+        movements: tuple[Movement, ...] = ()
+        if augment is not None:
+            scene = augment(Scene(tf.cast(image, tf.float32), objects))
+            image, objects, movements = scene.image, scene.objects, scene.movements
         example = {name: value[:most] for name, value in objects.items()}
+        wanted = example.pop(_STORED_AT)
         if self._load_masks:
-            example["masks"] = self._masks(values["image/object/mask"], tf.shape(image)[:2], count, source, flip, most, mask_resizer)
-        image = tf.where(flip, tf.reverse(image, [1]), image)
+            example["masks"] = self._masks(values["image/object/mask"], stored_shape, count, source, wanted, movements, mask_resizer)
         return example | {"image": image, "source_id": source, "filename": values["image/filename"]}
 
     def _category_ids(self, values: Example, count: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
@@ -102,36 +111,42 @@ class RecordParser:
         image_shape: tf.Tensor,
         count: tf.Tensor,
         source: tf.Tensor,
-        flip: tf.Tensor | bool,
-        most: int | None,
+        wanted: tf.Tensor,
+        movements: Sequence[Movement],
         resizer: config.ImageResizer,
     ) -> tf.Tensor:
-        def prepare(masks: tf.Tensor) -> tf.Tensor:
-            masks = tf.cast(masks > 0, tf.uint8)
-            return resize_masks(tf.cond(tf.cast(flip, tf.bool), lambda: tf.reverse(masks, [2]), lambda: masks), resizer)
+        """The masks at the indices `wanted`, int32 [M], of all `count` stored ones: moved and resized, one at a time; uint8 [M, h, w]."""
 
-        if not self._png_masks:
-            shape = tf.concat([[count], image_shape], 0)
-            right_size = tf.equal(tf.size(stored), tf.reduce_prod(shape))
-            with tf.control_dependencies(
-                [_check(right_size, "dense masks are not boxes x height x width", source, tf.size(stored), shape)]
-            ):
-                return prepare(tf.reshape(stored, shape)[:most])
+        def carried(mask: tf.Tensor) -> tf.Tensor:
+            pixels = tf.cast(mask > 0, tf.uint8)[..., tf.newaxis]
+            for move in movements:
+                pixels = move(pixels, True)
+            return resize_masks(pixels[tf.newaxis, ..., 0], resizer)[0]
 
-        def decode(png: tf.Tensor) -> tf.Tensor:
-            mask = tf.io.decode_png(png, channels=1)[..., 0]
+        def decoded(index: tf.Tensor) -> tf.Tensor:
+            mask = tf.io.decode_png(stored[index], channels=1)[..., 0]
             right_size = tf.reduce_all(tf.equal(tf.shape(mask), image_shape))
             with tf.control_dependencies([_check(right_size, "a mask is not of its image's size", source, tf.shape(mask), image_shape)]):
-                return prepare(mask[tf.newaxis])[0]
+                return tf.identity(mask)
 
-        def decode_all() -> tf.Tensor:
-            return tf.map_fn(decode, stored[:most], fn_output_signature=tf.TensorSpec([None, None], tf.uint8))
+        def sliced(index: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(stored, shape)[index]
 
-        with tf.control_dependencies(
-            [_check(tf.equal(tf.size(stored), count), "masks are not as many as boxes", source, tf.size(stored), count)]
-        ):
-            # A stack of no masks has no size to take over.
-            return tf.cond(count > 0, decode_all, lambda: prepare(tf.zeros(tf.concat([[0], image_shape], 0), tf.uint8)))
+        shape = tf.concat([[count], image_shape], 0)
+        if self._png_masks:
+            one = decoded
+            check = _check(tf.equal(tf.size(stored), count), "masks are not as many as boxes", source, tf.size(stored), count)
+        else:
+            one = sliced
+            right_size = tf.equal(tf.size(stored), tf.reduce_prod(shape))
+            check = _check(right_size, "dense masks are not boxes x height x width", source, tf.size(stored), shape)
+
+        def all_wanted() -> tf.Tensor:
+            return tf.map_fn(lambda index: carried(one(index)), wanted, fn_output_signature=tf.TensorSpec([None, None], tf.uint8))
+
+        with tf.control_dependencies([check]):
+            # A stack of no masks has no size to take over, so it takes that of an empty one.
+            return tf.cond(tf.size(wanted) > 0, all_wanted, lambda: carried(tf.zeros(image_shape, tf.uint8))[tf.newaxis][:0])
 
 
 def training_dataset(
@@ -143,17 +158,18 @@ def training_dataset(
 ) -> tf.data.Dataset:
     """Endless shuffled batches: (`images`, `true_shapes`, groundtruth) as `MaskRCNN.call` takes them, zero padded to the batch's largest.
 
-    Order and flips follow `data.seed` alone, whatever the number of threads. Of an image with more than `max_number_of_boxes` objects
-    the first ones count.
+    Order and augmentation follow `data.seed` alone, whatever the number of threads. Of an image with more than `max_number_of_boxes`
+    objects after augmentation the first ones count.
     """
     parse = RecordParser(data, label_map)
     seed = data.seed or 0
+    options = [augmentation.option() for augmentation in data.augmentations]
 
     def prepare(index: tf.Tensor, serialized: tf.Tensor) -> Example:
-        flip: tf.Tensor | bool = False
-        if data.random_horizontal_flip:
-            flip = tf.random.stateless_uniform([], [tf.constant(seed, tf.int64), index]) < 0.5
-        example = parse(serialized, flip, data.max_number_of_boxes, resizer)
+        def augment(scene: Scene) -> Scene:
+            return augment_all(scene, options, tf.stack([tf.constant(seed, tf.int64), index]))
+
+        example = parse(serialized, augment if options else None, data.max_number_of_boxes, resizer)
         image, true_shape = resize_image(example["image"], resizer)
         prepared = {
             "image": image,

@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.pipeline_config.experiment_augmentation import translate_augmentations
 from tasks.pipeline_config.experiment_model import translate_model
 from tasks.pipeline_config.experiment_optimizer import translate_optimizer
 from tasks.pipeline_config.fields import FieldError
 from tasks.pipeline_config.fine_tuning import translate_start
 from tasks.pipeline_config.ledger import Ledger, Reading
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
-
-AUGMENTATIONS = ("random_horizontal_flip",)
 
 _STEPS_PER_LOOP = 100
 _STEPS_PER_CHECKPOINT = 5000
@@ -91,7 +90,7 @@ def _training_data(reader: Reading, train: Reading) -> dict[str, Any]:
     reader.ignore("training reads without end, so no batch is short", "drop_remainder")
     buffer = reader.value("shuffle_buffer_size")
     data["shuffle_buffer_size"] = buffer if reader.value("shuffle") else 1
-    data["random_horizontal_flip"] = _augmentations(train)
+    data["augmentations"] = translate_augmentations(train)
     reader.require("sample_1_of_n_examples", 1, "all examples are read")
     reader.require("num_epochs", 0, "the length of training is given in steps")
     return data
@@ -162,19 +161,6 @@ _READING = (
 def _or_default(reader: Reading, name: str, default: str, meaning: str) -> str:
     """`default` where the field says so itself, else `meaning`: two spellings of one value."""
     return default if reader.value(name) == default else meaning
-
-
-def _augmentations(train: Reading) -> bool:
-    """Whether images are flipped left and right at random."""
-    flips = False
-    for option in train.each("data_augmentation_options"):
-        flip = option.inside(option.choose("preprocessing_step", AUGMENTATIONS, "augmentation"))
-        flip.require("probability", 0.5, "images are flipped with probability 0.5")
-        flip.ignore("there are no keypoints", "keypoint_flip_permutation")
-        if flips:
-            raise FieldError(flip.path, "is given twice", "keep one")
-        flips = True
-    return flips
 
 
 def _account_for_the_rest(train: Reading) -> None:

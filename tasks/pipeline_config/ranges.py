@@ -10,6 +10,11 @@ from tasks.pipeline_config.fields import FieldError, set_values, shortest
 _COUNT = (1, math.inf)
 _FRACTION = (0, 1)
 _NOT_NEGATIVE = (0, math.inf)
+_POSITIVE = (1e-6, math.inf)
+_CROP = {
+    **dict.fromkeys(("min_object_covered", "min_area", "max_area", "overlap_thresh", "random_coef"), _FRACTION),
+    **dict.fromkeys(("min_aspect_ratio", "max_aspect_ratio"), _POSITIVE),
+}
 
 RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "FasterRcnn": {
@@ -44,8 +49,8 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "width_stride": _COUNT,
         "height_offset": _NOT_NEGATIVE,
         "width_offset": _NOT_NEGATIVE,
-        "scales": (1e-6, math.inf),
-        "aspect_ratios": (1e-6, math.inf),
+        "scales": _POSITIVE,
+        "aspect_ratios": _POSITIVE,
     },
     "MaskRCNNBoxPredictor": {
         "dropout_keep_probability": _FRACTION,
@@ -91,6 +96,18 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "RandomHorizontalFlip": {"probability": _FRACTION},
     "RandomVerticalFlip": {"probability": _FRACTION},
     "RandomRotation90": {"probability": _FRACTION},
+    "RandomRGBtoGray": {"probability": _FRACTION},
+    "RandomImageScale": {"min_scale_ratio": _POSITIVE, "max_scale_ratio": _POSITIVE},
+    "RandomCropImage": _CROP,
+    "RandomCropPadImage": {**_CROP, "min_padded_size_ratio": _POSITIVE, "max_padded_size_ratio": _POSITIVE},
+    "RandomCropToAspectRatio": {"aspect_ratio": _POSITIVE, "overlap_thresh": _FRACTION},
+    "RandomPadImage": dict.fromkeys(("min_image_height", "min_image_width", "max_image_height", "max_image_width"), _NOT_NEGATIVE),
+    "RandomSquareCropByScale": {"max_border": _COUNT, "scale_min": _POSITIVE, "scale_max": _POSITIVE, "num_scales": _COUNT},
+    "RandomScaleCropAndPadToSquare": {"output_size": _COUNT, "scale_min": _POSITIVE, "scale_max": _POSITIVE},
+    "RandomAdjustBrightness": {"max_delta": _FRACTION},
+    "RandomAdjustContrast": {"min_delta": _NOT_NEGATIVE, "max_delta": _NOT_NEGATIVE},
+    "RandomAdjustHue": {"max_delta": (0, 0.5)},
+    "RandomAdjustSaturation": {"min_delta": _NOT_NEGATIVE, "max_delta": _NOT_NEGATIVE},
 }
 """Inclusive bounds by message and field name."""
 

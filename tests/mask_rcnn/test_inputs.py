@@ -1,4 +1,4 @@
-"""Records to tensors: both mask forms, labels by text, flips by hand, padding."""
+"""Records to tensors: both mask forms, labels by text, masks that follow their image, padding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from tasks.errors import UserError
 from tasks.mask_rcnn import config
+from tasks.mask_rcnn.augmentation_options import OPTIONS
 from tasks.mask_rcnn.inputs import RecordParser, evaluation_dataset, find_faulty_record, record_files, training_dataset
+from tasks.mask_rcnn.scene import Scene
 from tasks.records.annotated_image import Category
 from tasks.records.label_map import label_map
 
@@ -84,9 +86,13 @@ def test_a_faulty_record_is_named(changes: dict[str, list[Any]], message: str) -
     assert "7" in str(error.value)
 
 
+def mirrored(scene: Scene) -> Scene:
+    return scene.mirrored(tf.constant(True))
+
+
 def test_a_flip_moves_image_box_and_mask_together() -> None:
     parse_record = RecordParser(config.DataConfig(), LABELS)
-    straight, flipped = parse_record(tf.constant(record())), parse_record(tf.constant(record()), flip=tf.constant(True))
+    straight, flipped = parse_record(tf.constant(record())), parse_record(tf.constant(record()), mirrored)
     np.testing.assert_allclose(flipped["boxes"], [[0.25, 2 / 3, 0.75, 1.0]], atol=1e-6)
     assert np.argwhere(flipped["masks"].numpy()[0]).tolist() == [[1, 4], [1, 5], [2, 4], [2, 5]]
     np.testing.assert_array_equal(flipped["image"], straight["image"].numpy()[:, ::-1])
@@ -95,7 +101,7 @@ def test_a_flip_moves_image_box_and_mask_together() -> None:
 
 def test_dense_masks_flip_as_png_masks_do() -> None:
     dense = tf.constant(record(image__object__mask=(MASK * 0.5).ravel().tolist()))
-    example = RecordParser(config.DataConfig(mask_type="NUMERICAL_MASKS"), LABELS)(dense, flip=True)
+    example = RecordParser(config.DataConfig(mask_type="NUMERICAL_MASKS"), LABELS)(dense, mirrored)
     np.testing.assert_array_equal(example["masks"], [MASK[:, ::-1]])
 
 
@@ -140,7 +146,7 @@ def test_evaluation_keeps_order_and_the_images_own_size(shard: Path) -> None:
 
 def flipped_batches(path: Path, seed: int) -> list[bool]:
     """Of the first batches of one image each, whether the image was mirrored: its first row is then no longer ascending."""
-    data = config.DataConfig(input_path=str(path), seed=seed, random_horizontal_flip=True)
+    data = config.DataConfig(input_path=str(path), seed=seed, augmentations=(config.Augmentation(kind="random_horizontal_flip"),))
     batches = training_dataset(data, config.ImageResizer(kind="identity"), LABELS, 1).take(40)
     return [bool(images[0, 0, 0, 0] > images[0, 0, 1, 0]) for images, _, _ in batches]
 
@@ -153,6 +159,27 @@ def test_flips_follow_the_seed(tmp_path: Path) -> None:
     assert flips == flipped_batches(path, seed=3)
     assert flips != flipped_batches(path, seed=4)
     assert 8 < sum(flips) < 32  # of 40 fair coins
+
+
+def test_a_batch_with_every_augmentation_is_the_same_again_and_keeps_masks_in_their_boxes(shard: Path) -> None:
+    data = config.DataConfig(input_path=str(shard), seed=5, augmentations=tuple(config.Augmentation(kind=kind) for kind in OPTIONS))
+    resizer = config.ImageResizer(min_dimension=24, max_dimension=32, pad_to_max_dimension=True)
+    first, again = (list(training_dataset(data, resizer, LABELS, 2).take(20)) for _ in range(2))
+    seen = 0
+    for (images, shapes, truth), (same, _, _) in zip(first, again, strict=True):
+        np.testing.assert_array_equal(images, same)
+        assert images.shape == (2, 32, 32, 3)
+        assert truth["boxes"].shape[1] == truth["masks"].shape[1] == max(truth["num_boxes"])
+        for image in range(2):
+            for number in range(truth["num_boxes"][image]):
+                ymin, xmin, ymax, xmax = truth["boxes"].numpy()[image, number] * np.tile(shapes[image], 2)
+                rows, columns = np.nonzero(truth["masks"][image, number])
+                if rows.size:
+                    # The object fills its box; a pixel of the 4 x 6 becomes a few of the 32 x 32.
+                    assert ymin - 8 < rows.min() <= rows.max() < ymax + 8
+                    assert xmin - 8 < columns.min() <= columns.max() < xmax + 8
+                    seen += 1
+    assert seen > 5
 
 
 def test_only_so_many_objects_of_an_image_count(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tasks.pipeline_config.zoo import zoo_configs
 
 GOLDEN = Path(__file__).parent / "golden"
 OPTIMIZER = "train_config.optimizer"
-FLIP = "train_config.data_augmentation_options[0].random_horizontal_flip"
+AUGMENTATION = "train_config.data_augmentation_options"
 RCNN = "model.faster_rcnn"
 HEAD = f"{RCNN}.second_stage_box_predictor.mask_rcnn_box_predictor"
 RATE = f"{OPTIMIZER}.momentum_optimizer.learning_rate"
@@ -77,6 +77,14 @@ def test_every_config_of_the_project_translates(config_file: Path, records: Reco
             {"kind": "fixed_shape", "height": 320, "width": 640},
         ),
         (f"{RCNN}.image_resizer.identity_resizer={{}}", "task.model.image_resizer", {"kind": "identity"}),
+        (
+            f"{AUGMENTATION}=[{{random_vertical_flip {{keypoint_flip_permutation: 1}}}}, {{random_image_scale {{max_scale_ratio: 1.5}}}}]",
+            "task.train_data.augmentations",
+            [
+                {"kind": "random_vertical_flip", "parameters": {"probability": 0.5}},
+                {"kind": "random_image_scale", "parameters": {"min_scale_ratio": 0.5, "max_scale_ratio": 1.5}},
+            ],
+        ),
         ("train_config.batch_size=8", "task.train_data.global_batch_size", 8),
         ("eval_config.batch_size=4", "task.validation_data.global_batch_size", 4),
         ("train_config.num_steps=30", "trainer.checkpoint_interval", 30),
@@ -139,12 +147,10 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
         ),
         (f"{HEAD}.conv_hyperparams.batch_norm={{}}", "batch_norm", "normalization"),
         (f"{HEAD}.predict_instance_masks=false", "predict_instance_masks", "mask branch"),
-        (
-            "train_config.data_augmentation_options={random_crop_image {}}",
-            "random_crop_image",
-            "random_horizontal_flip",
-        ),
-        (f"{FLIP}.probability=0.3", "probability", "0.5"),
+        (f"{AUGMENTATION}={{random_black_patches {{}}}}", "random_black_patches", "random_crop_image, random_crop_pad_image"),
+        (f"{AUGMENTATION}={{random_adjust_contrast {{min_delta: 2}}}}", "random_adjust_contrast", "min_delta 2.0 is above max_delta 1.25"),
+        (f"{AUGMENTATION}={{random_pad_image {{pad_color: [1, 2]}}}}", "random_pad_image", "pad_color has 2 values"),
+        (f"{AUGMENTATION}={{random_distort_color {{color_ordering: 2}}}}", "random_distort_color", "0 or 1"),
         (f"{OPTIMIZER}.use_moving_average=true", "use_moving_average", "=false"),
         (f"{STEPS}.schedule[1].step=5", "schedule", "do not grow"),
         (f"{RATE}.cosine_decay_learning_rate={{hold_base_rate_steps: 9}}", "hold_base_rate_steps", "plateau"),

@@ -13,11 +13,16 @@ import yaml
 from official.modeling import optimization
 
 from tasks.mask_rcnn import checkpoint_import
+from tasks.mask_rcnn.augmentation_options import OPTIONS, option
 from tasks.mask_rcnn.config import FEATURE_EXTRACTORS, load_experiment
 from tasks.pipeline_config import experiment_model, fine_tuning
+from tasks.pipeline_config.augmentation_pb2 import PreprocessingStep
 from tasks.pipeline_config.edits import MaskBranch, Records, to_mask_rcnn
 from tasks.pipeline_config.experiment import translate
+from tasks.pipeline_config.experiment_augmentation import translate_augmentations
+from tasks.pipeline_config.ledger import Ledger, Reading
 from tasks.pipeline_config.parser import read_pipeline_config, set_field
+from tasks.pipeline_config.training_pb2 import TrainConfig
 from tasks.pipeline_config.zoo import zoo_configs
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,6 +35,14 @@ def test_the_feature_extractors_are_those_of_the_model() -> None:
 def test_the_checkpoint_types_are_those_of_the_import() -> None:
     types = (checkpoint_import.CLASSIFICATION, checkpoint_import.DETECTION, checkpoint_import.FULL)
     assert types == fine_tuning.CHECKPOINT_TYPES
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_an_augmentation_s_defaults_are_the_language_s(kind: str) -> None:
+    step = PreprocessingStep()
+    getattr(step, kind).SetInParent()
+    (translated,) = translate_augmentations(Reading(TrainConfig(data_augmentation_options=[step]), Ledger()))
+    assert option(**translated) == OPTIONS[kind]()
 
 
 @pytest.mark.parametrize("name", sorted(zoo_configs()))
