@@ -52,14 +52,19 @@ class Hyperparams(base_config.Config):
 
 @dataclasses.dataclass
 class ImageResizer(base_config.Config):
-    """`keep_aspect_ratio` (min_dimension, max_dimension), `fixed_shape` (height, width) or `identity`; pixels."""
+    """`keep_aspect_ratio` (min_dimension, max_dimension), `fixed_shape` (height, width) or `identity`; pixels.
+
+    `resize_method` is one of `image_resizer.METHODS`, for images; masks take the nearest pixel. `per_channel_pad_value` is zeros if empty.
+    """
 
     kind: str = "keep_aspect_ratio"
     min_dimension: int = 800
     max_dimension: int = 1365
     pad_to_max_dimension: bool = False
+    per_channel_pad_value: tuple[float, ...] = ()
     height: int = 0
     width: int = 0
+    resize_method: str = "BILINEAR"
 
 
 @dataclasses.dataclass

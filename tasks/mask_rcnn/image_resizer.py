@@ -1,10 +1,13 @@
 """The original's image resizers: sizes rounded as it rounded them, pixels sampled on the grid it sampled.
 
 That grid is TensorFlow 1's (`align_corners=False`, no half-pixel centres: output pixel i reads input position i * in / out), which
-today's `tf.image.resize` no longer offers. A model trained on it sees images shifted by up to half a pixel on any other.
+today's `tf.image.resize` no longer offers, but the operations under it do. A model trained on it sees images shifted by up to half a pixel
+on any other.
 """
 
 from __future__ import annotations
+
+import functools
 
 import tensorflow as tf
 
@@ -12,6 +15,15 @@ from tasks.errors import UserError
 from tasks.mask_rcnn import config
 
 KINDS = ("keep_aspect_ratio", "fixed_shape", "identity")
+
+# All but the nearest neighbour compute in float32 whatever the input's type.
+METHODS = {
+    "BILINEAR": functools.partial(tf.raw_ops.ResizeBilinear, half_pixel_centers=False),
+    "NEAREST_NEIGHBOR": functools.partial(tf.raw_ops.ResizeNearestNeighbor, half_pixel_centers=False),
+    "BICUBIC": functools.partial(tf.raw_ops.ResizeBicubic, half_pixel_centers=False),
+    "AREA": tf.raw_ops.ResizeArea,
+}
+"""Functions of `images` [B, H, W, C], `size` [2] and `align_corners`, by their name in the `pipeline.config` language."""
 
 
 def resized_shape(height: tf.Tensor, width: tf.Tensor, resizer: config.ImageResizer) -> tf.Tensor:
@@ -36,30 +48,30 @@ def resized_shape(height: tf.Tensor, width: tf.Tensor, resizer: config.ImageResi
 def resize_image(image: tf.Tensor, resizer: config.ImageResizer) -> tuple[tf.Tensor, tf.Tensor]:
     """The resized image, float32 [h, w, 3] in the input's value range, and its size before padding, int32 [2].
 
-    `image` is [H, W, 3] of any number type. Bilinear. With `pad_to_max_dimension`, zeros are added at the bottom and the right up to
+    `image` is [H, W, 3] of any number type. With `pad_to_max_dimension`, the pad value is added at the bottom and the right up to
     max_dimension x max_dimension.
     """
+    if resizer.resize_method not in METHODS:
+        raise UserError(f"image_resizer.resize_method {resizer.resize_method!r} is unknown", f"use one of {', '.join(METHODS)}")
+    resize = METHODS[resizer.resize_method]
     size = resized_shape(tf.shape(image)[0], tf.shape(image)[1], resizer)
-    # The raw operation, for the legacy grid. It computes in float32 whatever the input's type.
-    resized = tf.raw_ops.ResizeBilinear(
-        images=tf.cast(image, tf.float32)[tf.newaxis], size=size, align_corners=False, half_pixel_centers=False
-    )[0]
-    return _pad(resized, size, resizer, channels_last=True), size
+    resized = resize(images=tf.cast(image, tf.float32)[tf.newaxis], size=size, align_corners=False)[0]
+    padding, values = _padding(size, resizer), resizer.per_channel_pad_value
+    if not any(values):
+        return tf.pad(resized, [*padding, [0, 0]]), size
+    channels = zip(tf.unstack(resized, 3, axis=-1), values, strict=True)
+    return tf.stack([tf.pad(channel, padding, constant_values=value) for channel, value in channels], axis=-1), size
 
 
 def resize_masks(masks: tf.Tensor, resizer: config.ImageResizer) -> tf.Tensor:
-    """Masks [N, H, W] of any number type on the grid of the resized (and padded) image, nearest neighbour: [N, h, w]."""
+    """Masks [N, H, W] of any number type on the grid of the resized (and padded) image, nearest neighbour, padded with 0: [N, h, w]."""
     size = resized_shape(tf.shape(masks)[1], tf.shape(masks)[2], resizer)
-    resized = tf.raw_ops.ResizeNearestNeighbor(images=masks[..., tf.newaxis], size=size, align_corners=False, half_pixel_centers=False)[
-        ..., 0
-    ]
-    return _pad(resized, size, resizer, channels_last=False)
+    resized = METHODS["NEAREST_NEIGHBOR"](images=masks[..., tf.newaxis], size=size, align_corners=False)[..., 0]
+    return tf.pad(resized, [[0, 0], *_padding(size, resizer)])
 
 
-def _pad(pixels: tf.Tensor, size: tf.Tensor, resizer: config.ImageResizer, *, channels_last: bool) -> tf.Tensor:
-    """Zeros below and to the right of `pixels`, [h, w, C] or [N, h, w], up to a square of max_dimension where the config asks."""
+def _padding(size: tf.Tensor, resizer: config.ImageResizer) -> list[list[tf.Tensor | int]]:
+    """Pixels before and after, for height and width: up to a square of max_dimension where the config asks, else none."""
     if resizer.kind != "keep_aspect_ratio" or not resizer.pad_to_max_dimension:
-        return pixels
-    bottom, right = resizer.max_dimension - size[0], resizer.max_dimension - size[1]
-    paddings = [[0, bottom], [0, right], [0, 0]] if channels_last else [[0, 0], [0, bottom], [0, right]]
-    return tf.pad(pixels, paddings)
+        return [[0, 0], [0, 0]]
+    return [[0, resizer.max_dimension - size[0]], [0, resizer.max_dimension - size[1]]]

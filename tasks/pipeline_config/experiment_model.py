@@ -118,19 +118,14 @@ def _image_resizer(resizer: Reading) -> dict[str, Any]:
     one = resizer.inside(chosen)
     if chosen == "identity_resizer":
         return {"kind": "identity"}
-    one.require("resize_method", "BILINEAR", "only bilinear resizing is supported")
     one.require("convert_to_grayscale", False, "the backbones take colour images")
     if chosen == "fixed_shape_resizer":
-        return {"kind": "fixed_shape", "height": one.value("height"), "width": one.value("width")}
-    padding = one.value("per_channel_pad_value")
-    if any(padding):
-        raise one.error("per_channel_pad_value", "images are padded with zeros", "remove the field")
-    return {
-        "kind": "keep_aspect_ratio",
-        "min_dimension": one.value("min_dimension"),
-        "max_dimension": one.value("max_dimension"),
-        "pad_to_max_dimension": one.value("pad_to_max_dimension"),
-    }
+        return {"kind": "fixed_shape", **{name: one.value(name) for name in ("height", "width", "resize_method")}}
+    names = ("min_dimension", "max_dimension", "pad_to_max_dimension", "per_channel_pad_value", "resize_method")
+    settings = {name: one.value(name) for name in names}
+    if len(settings["per_channel_pad_value"]) not in (0, 3):
+        raise one.error("per_channel_pad_value", "images have three channels", "give three values, or none")
+    return {"kind": "keep_aspect_ratio", **settings}
 
 
 def _feature_extractor(extractor: Reading) -> dict[str, Any]:

@@ -18,6 +18,7 @@ GOLDEN = Path(__file__).parent / "golden"
 OPTIMIZER = "train_config.optimizer"
 AUGMENTATION = "train_config.data_augmentation_options"
 RCNN = "model.faster_rcnn"
+KEEP_RATIO = f"{RCNN}.image_resizer.keep_aspect_ratio_resizer"
 HEAD = f"{RCNN}.second_stage_box_predictor.mask_rcnn_box_predictor"
 RATE = f"{OPTIMIZER}.momentum_optimizer.learning_rate"
 STEPS = f"{RATE}.manual_step_learning_rate"
@@ -74,8 +75,10 @@ def test_every_config_of_the_project_translates(config_file: Path, records: Reco
         (
             f"{RCNN}.image_resizer.fixed_shape_resizer={{height: 320 width: 640}}",
             "task.model.image_resizer",
-            {"kind": "fixed_shape", "height": 320, "width": 640},
+            {"kind": "fixed_shape", "height": 320, "width": 640, "resize_method": "BILINEAR"},
         ),
+        (f"{KEEP_RATIO}.resize_method=AREA", "task.model.image_resizer.resize_method", "AREA"),
+        (f"{KEEP_RATIO}.per_channel_pad_value=[124, 117, 104]", "task.model.image_resizer.per_channel_pad_value", [124, 117, 104]),
         (f"{RCNN}.image_resizer.identity_resizer={{}}", "task.model.image_resizer", {"kind": "identity"}),
         (
             f"{AUGMENTATION}=[{{random_vertical_flip {{keypoint_flip_permutation: 1}}}}, {{random_image_scale {{max_scale_ratio: 1.5}}}}]",
@@ -133,7 +136,8 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
             "--set model.faster_rcnn.feature_extractor.type=faster_rcnn_resnet101",
         ),
         (f"{RCNN}.feature_extractor.first_stage_features_stride=4", "first_stage_features_stride", "8 or 16"),
-        (f"{RCNN}.image_resizer.keep_aspect_ratio_resizer.resize_method=BICUBIC", "resize_method", "bilinear"),
+        (f"{KEEP_RATIO}.convert_to_grayscale=true", "convert_to_grayscale", "colour"),
+        (f"{KEEP_RATIO}.per_channel_pad_value=[1, 2]", "per_channel_pad_value", "three"),
         (
             f"{RCNN}.image_resizer.conditional_shape_resizer={{}}",
             "conditional_shape_resizer",

@@ -12,7 +12,7 @@ import tensorflow as tf
 import yaml
 from official.modeling import optimization
 
-from tasks.mask_rcnn import checkpoint_import
+from tasks.mask_rcnn import checkpoint_import, image_resizer
 from tasks.mask_rcnn.augmentation_options import OPTIONS, option
 from tasks.mask_rcnn.config import FEATURE_EXTRACTORS, load_experiment
 from tasks.pipeline_config import experiment_model, fine_tuning
@@ -20,6 +20,7 @@ from tasks.pipeline_config.augmentation_pb2 import PreprocessingStep
 from tasks.pipeline_config.edits import MaskBranch, Records, to_mask_rcnn
 from tasks.pipeline_config.experiment import translate
 from tasks.pipeline_config.experiment_augmentation import translate_augmentations
+from tasks.pipeline_config.image_resizer_pb2 import ResizeType
 from tasks.pipeline_config.ledger import Ledger, Reading
 from tasks.pipeline_config.parser import read_pipeline_config, set_field
 from tasks.pipeline_config.training_pb2 import TrainConfig
@@ -30,6 +31,10 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def test_the_feature_extractors_are_those_of_the_model() -> None:
     assert experiment_model.FEATURE_EXTRACTORS == FEATURE_EXTRACTORS
+
+
+def test_the_resize_methods_are_the_language_s() -> None:
+    assert set(image_resizer.METHODS) == set(ResizeType.keys())
 
 
 def test_the_checkpoint_types_are_those_of_the_import() -> None:
