@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,7 @@ def _reader(path: str, reader: InputReader) -> ReaderEvidence:
 
 
 def _neighbours(pattern: str) -> tuple[str, ...]:
-    folder = Path(pattern).parent
-    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_file())) if folder.is_dir() else ()
+    return tuple(file.name for file in matching_files(f"{glob.escape(str(Path(pattern).parent))}/*"))
 
 
 def _or_error(look: Callable[[], _Found]) -> _Found | UserError:

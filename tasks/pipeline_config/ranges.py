@@ -1,15 +1,18 @@
-"""What numbers make sense where the type alone does not say so."""
+"""What values make sense where the type alone does not say so."""
 
 from __future__ import annotations
 
 import math
 
 from tasks.pipeline_config import pipeline_pb2
-from tasks.pipeline_config.fields import FieldError, set_values, shortest
+from tasks.pipeline_config.fields import FieldError, is_message, set_values, shortest
 
 _COUNT = (1, math.inf)
 _FRACTION = (0, 1)
 _NOT_NEGATIVE = (0, math.inf)
+
+# Bytes; a relative path is joined to a folder's.
+_LONGEST_NAME, _LONGEST_PATH = 255, 2048
 _POSITIVE = (1e-6, math.inf)
 _CROP = {
     **dict.fromkeys(("min_object_covered", "min_area", "max_area", "overlap_thresh", "random_coef"), _FRACTION),
@@ -113,15 +116,33 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
 
 
 def check_ranges(config: pipeline_pb2.TrainEvalPipelineConfig) -> None:
-    """Raises FieldError for the first number outside its range, and for one that is not a number."""
+    """Raises FieldError for the first number outside its range or not a number, and for text that no file can be called by."""
     for path, owner, field, value in set_values(config):
+        if is_message(field):
+            continue
         bounds = bounds_of(owner.DESCRIPTOR.name, field.name)
-        for number in value if field.is_repeated and bounds is not None else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
-                raise FieldError(path, f"{number} is not a number to work with", "write a finite number")
-            if bounds is not None and not bounds[0] <= number <= bounds[1]:
-                shown = shortest(number) if isinstance(number, float) else number
-                raise FieldError(path, f"{shown} is out of range", f"write a value {bounds_text(*bounds)}")
+        for one in value if field.is_repeated else [value]:
+            if isinstance(one, str):
+                _check_text(path, one)
+            else:
+                _check_number(path, one, bounds)
+
+
+def _check_number(path: str, number: float, bounds: tuple[float, float] | None) -> None:
+    if not math.isfinite(number):
+        raise FieldError(path, f"{number} is not a number to work with", "write a finite number")
+    if bounds is not None and not bounds[0] <= number <= bounds[1]:
+        shown = shortest(number) if isinstance(number, float) else number
+        raise FieldError(path, f"{shown} is out of range", f"write a value {bounds_text(*bounds)}")
+
+
+def _check_text(path: str, text: str) -> None:
+    """Most text is a path; the system's own refusal would come late, and from anywhere."""
+    name = max(text.split("/"), key=len)
+    if "\0" in text:
+        raise FieldError(path, "holds a NUL character", "remove it")
+    if len(name.encode()) > _LONGEST_NAME or len(text.encode()) > _LONGEST_PATH:
+        raise FieldError(path, f"is longer than a path can be: {name[:40]}...", "shorten it")
 
 
 def bounds_of(owner: str, field: str) -> tuple[float, float] | None:
