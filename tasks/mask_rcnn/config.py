@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 from official.core import config_definitions as cfg
 from official.core import exp_factory
-from official.modeling import optimization
 from official.modeling.hyperparams import base_config
 
 from tasks.errors import UserError
 from tasks.mask_rcnn.augmentation_options import Option, option
+from tasks.mask_rcnn.optimization import OptimizationConfig
 
 EXPERIMENT = "mask_rcnn_zoo"
 
@@ -206,9 +206,9 @@ def mask_rcnn_zoo() -> cfg.ExperimentConfig:
         trainer=cfg.TrainerConfig(
             # With its momentum a checkpoint is half a gigabyte; the one before is there for the case that the last is damaged.
             max_to_keep=2,
-            optimizer_config=optimization.OptimizationConfig(
+            optimizer_config=OptimizationConfig(
                 {
-                    "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9, "global_clipnorm": 10.0}},
+                    "optimizer": {"type": "momentum", "momentum": {"momentum": 0.9, "global_clipnorm": 10.0}},
                     "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.0003}},
                 }
             ),

@@ -1,4 +1,4 @@
-"""The optimizer part of an experiment: `train_config.optimizer` to Model Garden's `OptimizationConfig` mapping."""
+"""The optimizer part of an experiment: `train_config.optimizer` to the mapping of `tasks.mask_rcnn.optimization.OptimizationConfig`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ AVERAGING = "a moving average of the weights is not kept"
 def translate_optimizer(optimizer: Reading, global_clipnorm: float) -> dict[str, Any]:
     """The `trainer.optimizer_config` mapping; `global_clipnorm` 0 does not clip.
 
-    Raises FieldError for a rule or schedule that Model Garden has no equal of. RMSProp is Keras's, whose running mean of
-    squares starts at 0 where TF1's started at 1: equal after the first few steps.
+    Raises FieldError for what is not supported, or contradicts itself.
     """
     # The language switches averaging on unless told otherwise, so its absence is a decision too.
     optimizer.require("use_moving_average", False, AVERAGING)
@@ -24,12 +23,12 @@ def translate_optimizer(optimizer: Reading, global_clipnorm: float) -> dict[str,
     # Written even when absent: the experiment that this overrides clips by default.
     clipping = {"global_clipnorm": global_clipnorm if global_clipnorm > 0 else None}
     if chosen == "momentum_optimizer":
-        settings = {"type": "sgd", "sgd": {"momentum": rule.value("momentum_optimizer_value"), **clipping}}
+        settings = {"type": "momentum", "momentum": {"momentum": rule.value("momentum_optimizer_value"), **clipping}}
     elif chosen == "rms_prop_optimizer":
         values = {"rho": "decay", "momentum": "momentum_optimizer_value", "epsilon": "epsilon"}
         settings = {
-            "type": "rmsprop",
-            "rmsprop": {**{ours: rule.value(name) for ours, name in values.items()}, **clipping},
+            "type": "rms_prop",
+            "rms_prop": {**{ours: rule.value(name) for ours, name in values.items()}, **clipping},
         }
     else:
         settings = {
@@ -76,34 +75,30 @@ def _manual_steps(schedule: Reading) -> dict[str, Any]:
 
 def _exponential(schedule: Reading) -> dict[str, Any]:
     initial = schedule.value("initial_learning_rate")
-    schedule.require("min_learning_rate", 0.0, "an exponential decay with a floor is not supported")
-    schedule.require("burnin_steps", 0, "an exponential decay after a burn-in is not supported")
-    schedule.ignore("there are no burn-in steps", "burnin_learning_rate")
     settings = {
         "initial_learning_rate": initial,
         "decay_steps": schedule.value("decay_steps"),
         "decay_rate": schedule.value("decay_factor"),
         "staircase": schedule.value("staircase"),
+        # In the language 0 stands for the initial rate.
+        "burnin_learning_rate": schedule.value("burnin_learning_rate") or initial,
+        "burnin_steps": schedule.value("burnin_steps"),
+        "min_learning_rate": schedule.value("min_learning_rate"),
     }
-    return {"learning_rate": {"type": "exponential", "exponential": settings}}
+    return {"learning_rate": {"type": "exponential_after_burn_in", "exponential_after_burn_in": settings}}
 
 
 def _cosine(schedule: Reading) -> dict[str, Any]:
     base = schedule.value("learning_rate_base")
     total, warmup_steps = schedule.value("total_steps"), schedule.value("warmup_steps")
     warmup_rate = schedule.value("warmup_learning_rate")
-    schedule.require("hold_base_rate_steps", 0, "a plateau between warm-up and decay is not supported")
-    if total <= warmup_steps:
-        raise schedule.error("total_steps", f"{total} ends within the warm-up of {warmup_steps} steps", "raise it")
+    hold_steps = warmup_steps + schedule.value("hold_base_rate_steps")
+    if total <= hold_steps:
+        raise schedule.error("total_steps", f"{total} ends before the {hold_steps} steps of warm-up and plateau do", "raise it")
     if warmup_steps and warmup_rate > base:
         raise schedule.error("warmup_learning_rate", f"{warmup_rate} is above learning_rate_base {base}", "lower it")
-    settings = {
-        "initial_learning_rate": base,
-        "decay_steps": total - warmup_steps,
-        "alpha": 0.0,
-        "offset": warmup_steps,
-    }
-    cosine = {"learning_rate": {"type": "cosine", "cosine": settings}}
+    settings = {"initial_learning_rate": base, "decay_steps": total - hold_steps, "hold_steps": hold_steps}
+    cosine = {"learning_rate": {"type": "cosine_after_hold", "cosine_after_hold": settings}}
     return {**cosine, **_warmup(warmup_rate, warmup_steps)} if warmup_steps else cosine
 
 

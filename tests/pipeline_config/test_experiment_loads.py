@@ -94,6 +94,20 @@ def cosine(step: int) -> float:
     return 0.1 * (1 + math.cos(math.pi * (step - 10) / 20)) if step <= 30 else 0.0
 
 
+def exponential_after_burn_in(step: int) -> float:
+    return 0.2 if step < 10 else max(0.4 * 0.5 ** ((step - 10) // 8), 0.15)
+
+
+def exponential_from_its_initial_rate(step: int) -> float:
+    return 0.4 if step < 10 else 0.4 * 0.5 ** ((step - 10) / 8)
+
+
+def cosine_after_plateau(step: int) -> float:
+    if step < 10:
+        return 0.02 + (0.2 - 0.02) * step / 10
+    return 0.2 if step < 15 else 0.1 * (1 + math.cos(math.pi * (step - 15) / 15)) if step <= 30 else 0.0
+
+
 SCHEDULES: dict[str, Callable[[int], float]] = {
     "constant_learning_rate { learning_rate: 0.7 }": constant,
     "manual_step_learning_rate { initial_learning_rate: 0.3 schedule { step: 10 learning_rate: 0.03 } "
@@ -105,6 +119,12 @@ SCHEDULES: dict[str, Callable[[int], float]] = {
     "exponential_decay_learning_rate { initial_learning_rate: 0.4 decay_steps: 8 decay_factor: 0.5 }": exponential,
     "exponential_decay_learning_rate { initial_learning_rate: 0.4 decay_steps: 8 decay_factor: 0.5 staircase: false }": exponential_smooth,
     "cosine_decay_learning_rate { learning_rate_base: 0.2 total_steps: 30 warmup_learning_rate: 0.02 warmup_steps: 10 }": cosine,
+    "cosine_decay_learning_rate { learning_rate_base: 0.2 total_steps: 30 warmup_learning_rate: 0.02 warmup_steps: 10 "
+    "hold_base_rate_steps: 5 }": cosine_after_plateau,
+    "exponential_decay_learning_rate { initial_learning_rate: 0.4 decay_steps: 8 decay_factor: 0.5 burnin_learning_rate: 0.2 "
+    "burnin_steps: 10 min_learning_rate: 0.15 }": exponential_after_burn_in,
+    "exponential_decay_learning_rate { initial_learning_rate: 0.4 decay_steps: 8 decay_factor: 0.5 staircase: false "
+    "burnin_steps: 10 }": exponential_from_its_initial_rate,
 }
 
 
@@ -129,7 +149,7 @@ def test_learning_rates_are_the_original_s_at_every_step(schedule: str, records:
 @pytest.mark.parametrize(
     ("rule", "kind", "settings"),
     [
-        ("momentum_optimizer={momentum_optimizer_value: 0.8", "sgd", {"momentum": 0.8, "nesterov": False}),
+        ("momentum_optimizer={momentum_optimizer_value: 0.8", "momentum", {"momentum": 0.8, "nesterov": False}),
         (
             "adam_optimizer={epsilon: 0.001",
             "adam",
@@ -137,7 +157,7 @@ def test_learning_rates_are_the_original_s_at_every_step(schedule: str, records:
         ),
         (
             "rms_prop_optimizer={decay: 0.95 momentum_optimizer_value: 0.7",
-            "rmsprop",
+            "rms_prop",
             {"rho": 0.95, "momentum": 0.7, "epsilon": 1.0},
         ),
     ],
@@ -159,16 +179,25 @@ def test_optimizers_are_built_with_the_original_s_settings(
     assert config.optimizer.get().global_clipnorm == clipping
 
 
-def test_the_momentum_rule_is_the_original_s(records: Records, tmp_path: Path) -> None:
-    """a = 0.9 a + g; w -= 0.5 a, with gradients 1, 1, 1: a = 1, 1.9, 2.71."""
-    config = optimizer_config(
-        records,
-        tmp_path,
-        "train_config.optimizer.momentum_optimizer.learning_rate={constant_learning_rate {learning_rate: 0.5}}",
-    )
+@pytest.mark.parametrize(
+    ("rule", "gradients", "expected"),
+    [
+        # a = 1, 1.9, 2.71; the first step at a rate of 0.5, the others at 0.05.
+        ("momentum_optimizer={momentum_optimizer_value: 0.9", [1, 1, 1], -(0.5 * 1 + 0.05 * 1.9 + 0.05 * 2.71)),
+        ("momentum_optimizer={momentum_optimizer_value: 0", [1, 2], -(0.5 * 1 + 0.05 * 2)),
+        # The mean square is 1 before, then 0.9 + 0.1 * 4 = 1.3 and 0.9 * 1.3 + 0.1 * 4 = 1.57; epsilon is 1.
+        ("rms_prop_optimizer={momentum_optimizer_value: 0", [2, 2], -(0.5 * 2 / 2.3**0.5 + 0.05 * 2 / 2.57**0.5)),
+        ("rms_prop_optimizer={momentum_optimizer_value: 0.5", [2, 2], -(1.5 * 0.5 * 2 / 2.3**0.5 + 0.05 * 2 / 2.57**0.5)),
+        # m = 0.1, v = 0.001, and the rate is corrected by sqrt(1 - 0.999) / (1 - 0.9); epsilon stands beside the uncorrected root.
+        ("adam_optimizer={epsilon: 1", [1], -0.5 * 0.001**0.5 / 0.1 * 0.1 / (0.001**0.5 + 1)),
+    ],
+)
+def test_the_rules_are_the_original_s(rule: str, gradients: list[float], expected: float, records: Records, tmp_path: Path) -> None:
+    rates = "learning_rate { manual_step_learning_rate { initial_learning_rate: 0.5 schedule { step: 1 learning_rate: 0.05 } } }"
+    config = optimizer_config(records, tmp_path, f"train_config.optimizer.{rule} {rates}}}", "train_config.gradient_clipping_by_norm=0")
     factory = optimization.OptimizerFactory(config)
     optimizer = factory.build_optimizer(factory.build_learning_rate())
     weight = tf.Variable(0.0)
-    for _ in range(3):
-        optimizer.apply_gradients([(tf.constant(1.0), weight)])
-    assert float(weight) == pytest.approx(-0.5 * (1 + 1.9 + 2.71))
+    for gradient in gradients:
+        optimizer.apply_gradients([(tf.constant(float(gradient)), weight)])
+    assert float(weight) == pytest.approx(expected, rel=1e-5)
