@@ -53,7 +53,7 @@ lint: setup  ## Check style, types and the direction of imports
 	.venv/bin/lint-imports
 
 clean:  ## Remove both environments and all caches; keep workspace/
-	rm -rf .venv dags/.venv .uv .mypy_cache dags/.mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv dags/.venv .uv .mypy_cache dags/.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find tasks tests dags benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Stamps: an environment is synchronized again when its lock file or, on our side, a protobuf schema has changed.

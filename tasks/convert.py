@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -23,14 +22,15 @@ from tasks.errors import UserError
 from tasks.mask_rcnn.class_match import match_classes
 from tasks.pipeline_config.box_edits import remove_masks
 from tasks.pipeline_config.dataset_records import records_of
-from tasks.pipeline_config.difference import Difference, difference_lines, differences
+from tasks.pipeline_config.difference import difference_lines, differences
 from tasks.pipeline_config.edits import Edit, MaskBranch, Records, add_masks, end_training, fit_to_dataset
 from tasks.pipeline_config.experiment import Experiment, translate
 from tasks.pipeline_config.fields import Change, FieldError, value_text
 from tasks.pipeline_config.fine_tuning import StartingPoint, start_from
 from tasks.pipeline_config.parser import located, parse_pipeline_config, print_pipeline_config, read_text, set_field
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
-from tasks.pipeline_config.zoo import find_config, find_label_map, zoo_twin
+from tasks.pipeline_config.zoo import find_config, find_label_map
+from tasks.pipeline_config.zoo_difference import ZooDifference, from_zoo
 from tasks.records.example import NUMERICAL_MASKS, PNG_MASKS
 from tasks.records.label_map import read_label_map
 from tasks.records.manifest import Manifest, read_manifest
@@ -79,7 +79,7 @@ def convert(
     if started:
         edits = (*edits, Edit("training starts from a checkpoint", started))
 
-    zoo = _against_zoo(edited)
+    zoo = from_zoo(edited)
     printed = print_pipeline_config(edited)
     values = yaml.safe_dump(experiment.values, sort_keys=False)
     report = _report(file.stem, manifest, edits, overrides, experiment, zoo)
@@ -98,27 +98,6 @@ def convert(
     write_text(output.zoo_difference, zoo.text())
     write_json(output.conversion_report, report)
     return StepResult("convert", "done", files, summary)
-
-
-@dataclass(frozen=True)
-class _AgainstZoo:
-    """What tells a config from the zoo's of the same feature extractor, whose name is None where the zoo has none."""
-
-    name: str | None
-    differences: tuple[Difference, ...] = ()
-
-    def text(self) -> str:
-        if self.name is None:
-            return "the zoo has no config with this feature extractor\n"
-        return f"{self.name} of the zoo -> converted\n{difference_lines(self.differences)}"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"config": self.name, "differences": [difference.to_json() for difference in self.differences]}
-
-
-def _against_zoo(config: TrainEvalPipelineConfig) -> _AgainstZoo:
-    twin = zoo_twin(config)
-    return _AgainstZoo(None) if twin is None else _AgainstZoo(twin[0], tuple(differences(twin[1], config)))
 
 
 def _edited(
@@ -197,7 +176,7 @@ def _check_against(config: TrainEvalPipelineConfig, records: Records | None) -> 
 
 
 def _report(
-    name: str, manifest: Manifest | None, edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment, zoo: _AgainstZoo
+    name: str, manifest: Manifest | None, edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment, zoo: ZooDifference
 ) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,

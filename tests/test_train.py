@@ -81,6 +81,8 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(mo
     assert result["images_per_second"] == pytest.approx(1 / logged[1]["seconds"])
     assert result["seconds"] == pytest.approx(logged[0]["seconds"] + logged[1]["seconds"])
     assert total == pytest.approx(logged[1]["Loss/total_loss"])
+    (artifact,) = (model.root.parents[2] / "mlartifacts").rglob("zoo_difference.txt")
+    assert "model.faster_rcnn.num_classes: 90 -> 4\n" in artifact.read_text()
 
     assert evaluate(model).status == "done"
     measured = json.loads((model.evaluation / "metrics.json").read_text())

@@ -65,8 +65,11 @@ def too_many_classes(evidence: Evidence) -> Iterator[FieldError]:
 
 def unreadable_label_map(evidence: Evidence) -> Iterator[FieldError]:
     for one in evidence.readers:
-        if isinstance(one.label_map, UserError):
-            yield FieldError(f"{one.path}.label_map_path", one.label_map.message, one.label_map.fix)
+        path = f"{one.path}.label_map_path"
+        if not one.reader.label_map_path:
+            yield FieldError(path, "is not set", "add the path of the label map")
+        elif isinstance(one.label_map, UserError):
+            yield FieldError(path, one.label_map.message, one.label_map.fix)
 
 
 def no_input_file(evidence: Evidence) -> Iterator[FieldError]:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from tasks.errors import UserError
 from tasks.pipeline_config.fields import nearest
-from tasks.pipeline_config.parser import read_pipeline_config
-from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 
 _HERE = Path(__file__).resolve()
 _ROOTS = (_HERE.parents[2] / "configs", _HERE.parent)
@@ -27,15 +25,6 @@ def find_config(name_or_path: str) -> Path:
 def find_label_map(name_or_path: str) -> Path:
     """The absolute path of a shipped label map (`coco`), or of a file; raises UserError where there is neither."""
     return _find(name_or_path, _shipped("label_maps", ".pbtxt"), "label map", "a name").absolute()
-
-
-def zoo_twin(config: TrainEvalPipelineConfig) -> tuple[str, TrainEvalPipelineConfig] | None:
-    """Name and content of the zoo config with the same feature extractor; None where the zoo has none."""
-    for name, file in zoo_configs().items():
-        twin = read_pipeline_config(file)
-        if twin.model.faster_rcnn.feature_extractor.type == config.model.faster_rcnn.feature_extractor.type:
-            return name, twin
-    return None
 
 
 def _shipped(folder: str, suffix: str) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from tasks.materialize import materialize
 from tasks.pipeline_config.difference import Difference, differences
 from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
-from tasks.pipeline_config.zoo import zoo_twin
+from tasks.pipeline_config.zoo_difference import from_zoo
 from tasks.workspace import DatasetDir, ModelDir, read_json
 
 HEAD = """# The original's sample configs
@@ -58,11 +58,11 @@ def outcome(file: Path, dataset: DatasetDir, folder: Path) -> Outcome:
         report, converted = _converted(str(file), dataset, ModelDir(folder / file.stem))
     except UserError as error:
         return Outcome(file.stem, refusal=error.message.replace(f"{file}:", "line "))
-    twin = zoo_twin(converted)
+    twin = from_zoo(converted).name
     if twin is None:
         return Outcome(file.stem, report)
-    _, beside = _converted(twin[0], dataset, ModelDir(folder / "zoo" / twin[0]))
-    return Outcome(file.stem, report, twin[0], tuple(differences(beside, converted)))
+    _, beside = _converted(twin, dataset, ModelDir(folder / "zoo" / twin))
+    return Outcome(file.stem, report, twin, tuple(differences(beside, converted)))
 
 
 def _converted(config: str, dataset: DatasetDir, model: ModelDir) -> tuple[tuple[str, ...], TrainEvalPipelineConfig]:

@@ -61,6 +61,7 @@ def test_nothing_is_found_where_nothing_is_wrong() -> None:
             "train_input_reader.mask_type",
             "NUMERICAL_MASKS, but the records hold PNG_MASKS",
         ),
+        (["eval_input_reader.label_map_path=''"], "ML003", "eval_input_reader[0].label_map_path", "is not set"),
         (["eval_input_reader.load_instance_masks=false"], "ML007", "eval_input_reader[0].load_instance_masks", "write true"),
         ([f"{RCNN}.number_of_stages=2", "eval_input_reader.load_instance_masks=false"], None, "", ""),
         (["eval_config.metrics_set=['coco_detection_metrics']"], "ML008", "eval_config.metrics_set", "coco_mask_metrics"),
