@@ -222,7 +222,13 @@ def end_training(config: TrainEvalPipelineConfig) -> Edited:
     """Not of the six: training has a last step, which some of the original's samples leave to whoever watches it."""
     draft = Draft(config)
     if config.train_config.num_steps == 0:
-        draft.put("train_config.num_steps", ZOO_STEPS, "0 trains without end; the zoo configs' number")
+        optimizer = config.train_config.optimizer
+        kind = optimizer.WhichOneof("optimizer")
+        if kind and getattr(optimizer, kind).learning_rate.HasField("cosine_decay_learning_rate"):
+            steps = getattr(optimizer, kind).learning_rate.cosine_decay_learning_rate.total_steps
+            draft.put("train_config.num_steps", steps, "0 trains without end; the learning rate reaches zero here")
+        else:
+            draft.put("train_config.num_steps", ZOO_STEPS, "0 trains without end; the zoo configs' number")
     return draft.done()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.pipeline_config.edits import MaskBranch, Records, to_mask_rcnn
+from tasks.pipeline_config.edits import MaskBranch, Records, end_training, to_mask_rcnn
 from tasks.pipeline_config.fields import is_message, set_values, text_of
 from tasks.pipeline_config.parser import parse_pipeline_config, print_pipeline_config, read_pipeline_config
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
@@ -173,3 +173,19 @@ def test_a_config_without_evaluation_gets_a_reader(records: Records) -> None:
     assert len(edited.eval_input_reader) == 1
     assert edited.eval_input_reader[0].label_map_path == "dataset/label_map.pbtxt"
     assert edits[0].changes[0].path == "eval_input_reader[0]"
+
+
+@pytest.mark.parametrize(
+    ("train", "steps"),
+    [
+        ("num_steps: 7", 7),
+        ("", 200_000),
+        ("optimizer { adam_optimizer { } }", 200_000),
+        ("optimizer { adam_optimizer { learning_rate { cosine_decay_learning_rate { total_steps: 900 } } } }", 900),
+    ],
+)
+def test_training_ends(train: str, steps: int) -> None:
+    config = parse_pipeline_config(f"model {{ faster_rcnn {{ }} }} train_config {{ {train} }}", "x")
+    edited, changes = end_training(config)
+    assert edited.train_config.num_steps == steps
+    assert [change.path for change in changes] == ([] if "num_steps" in train else ["train_config.num_steps"])
