@@ -21,8 +21,8 @@ help:  ## Show this list
 
 setup: .venv/.installed-$(BUILD) dags/.venv/.installed  ## Create both environments (GPU=1: with CUDA)
 
-demo: setup  ## Train and compare the zoo on generated pictures, through Airflow
-	@dags/.venv/bin/python dags/local/demo.py configs/demo.yaml
+demo: setup  ## Train and compare the zoo on generated pictures, through Airflow (SETTINGS=FILE: another run)
+	@dags/.venv/bin/python dags/local/demo.py $(or $(SETTINGS),configs/demo.yaml)
 
 up: setup  ## Start Airflow and MLflow on 127.0.0.1
 	@dags/.venv/bin/python dags/local/stack.py up
