@@ -1,7 +1,7 @@
-"""`python -m tests.pipeline_config.samples FOLDER`: what becomes of each config in a folder, as a page in Markdown on standard output.
+"""`python -m tests.pipeline_config.samples FOLDER...`: what becomes of each config in the folders, a Markdown page on standard output.
 
-Each is converted on a small generated dataset. docs/samples.md is that page for the original's `samples/configs`, which are not part of
-the project. Usual runtime: seconds.
+Each is converted on a small generated dataset. docs/samples.md is that page for the original's samples, which are not part of the project.
+Usual runtime: seconds.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tasks.workspace import DatasetDir, ModelDir, read_json
 
 HEAD = """# The original's sample configs
 
-Written by `.venv/bin/python -m tests.pipeline_config.samples FOLDER > docs/samples.md`. FOLDER is
-`research/object_detection/samples/configs` of the original's repository, here as of October 2019; any other folder of configs will do.
+Written by `.venv/bin/python -m tests.pipeline_config.samples samples/configs configs/tf2 > docs/samples.md`. The folders are those of
+`research/object_detection` in the original's repository, here as of January 2023; any other folders of configs will do.
 
 Each file is given to `maskline convert` with a generated dataset of four classes and no other option. *Converted* lists the edits that
 changed something, the numbers being those of the guide's six edits. *Refused* gives the line and the message; nothing is written then.
@@ -36,8 +36,7 @@ TWINS = """
 
 What tells a converted file from the zoo's config of the same backbone, converted likewise; files for COCO only, the others differ in their
 schedule too. The height, width and layers of the mask branch are options of `convert`; the sizes of images, the weight of the mask loss and
-the strides are what the guide leaves open (`--set` changes them). `random_horizontal_flip`, which the zoo's files here have as in another
-state of the original's repository, is in no Faster or Mask R-CNN file of this one.
+the strides are what the guide leaves open (`--set` changes them).
 """
 
 
@@ -99,15 +98,16 @@ def _value(value: str | None) -> str:
     return "absent" if value is None else f"`{value}`"
 
 
-def main(folder: Path) -> None:
+def main(folders: list[Path]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         (work / "shapes.yaml").write_text("name: shapes\nshapes: {train: 1, val: 1, height: 48, width: 64}\n")
         with contextlib.redirect_stdout(io.StringIO()):
             materialize(work / "shapes.yaml", work / "dataset")
-        outcomes = [outcome(file, DatasetDir(work / "dataset"), work / "models") for file in sorted(folder.glob("*.config"))]
+        files = [file for folder in folders for file in sorted(folder.glob("*.config"))]
+        outcomes = [outcome(file, DatasetDir(work / "dataset"), work / "models") for file in files]
     print(page(outcomes), end="")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(folder) for folder in sys.argv[1:]])
