@@ -14,7 +14,8 @@ def translate_optimizer(optimizer: Reading, global_clipnorm: float) -> dict[str,
 
     Raises FieldError for what is not supported, or contradicts itself.
     """
-    # The language switches averaging on unless told otherwise, so its absence is a decision too.
+    # The language switches averaging on unless told otherwise, so its absence is a decision too. Every Faster and Mask R-CNN sample of the
+    # original switches it off.
     optimizer.require("use_moving_average", False, AVERAGING)
     optimizer.ignore("no moving average is kept", "moving_average_decay")
     names = ("momentum_optimizer", "rms_prop_optimizer", "adam_optimizer")

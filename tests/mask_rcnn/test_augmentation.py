@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tasks.errors import UserError
 from tasks.mask_rcnn import augmentation_options as options
 from tasks.mask_rcnn.augmentation import augment, augment_all
 from tasks.mask_rcnn.scene import Scene
@@ -237,6 +238,26 @@ def test_brightness_is_one_amount_and_hue_touches_no_gray(number: int) -> None:
     turned = augment(options.RandomAdjustHue(0.5), scene(COLOURS), seed_of(number)).image.numpy()
     np.testing.assert_allclose(turned[0, 1], COLOURS[0, 1], atol=0.05)
     assert (turned[0, 0].max(), turned[0, 0].min()) == pytest.approx((100.0, 0.0), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "message"),
+    [
+        ("random_zoom", {}, "'random_zoom' is not supported"),
+        ("random_adjust_hue", {"min_delta": 0.1}, "no parameters .*min_delta"),
+        ("random_crop_image", {"min_area": 0.5, "max_area": 0.4}, "min_area 0.5 is above max_area 0.4"),
+        ("random_square_crop_by_scale", {"scale_min": 2.0}, "scale_min 2.0 is above scale_max 1.3"),
+        ("random_crop_pad_image", {"min_padded_size_ratio": [1, 3], "max_padded_size_ratio": [2, 2]}, "is above max_padded_size_ratio"),
+        ("random_pad_image", {"pad_color": [1.0]}, "pad_color has 1 values"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(kind: str, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        options.option(kind, parameters)
+
+
+def test_a_least_size_without_a_greatest_is_not_an_interval() -> None:
+    assert options.option("random_pad_image", {"min_image_height": 50, "min_image_width": 50}) == options.RandomPadImage(50, 50)
 
 
 def disc() -> tuple[Scene, np.ndarray]:
