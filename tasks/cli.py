@@ -163,7 +163,7 @@ def train_command(
     image_size: Annotated[int | None, typer.Option(help="Short side of the resized image, pixels.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step, over all GPUs.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="First value of the schedule; later ones keep their proportion.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The rate after any warm-up; others keep their proportion.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = None,
     proposals: Annotated[int | None, typer.Option(help="Proposals per image at inference, and at most sampled in training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of initial weights, order and sampling.")] = None,

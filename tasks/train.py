@@ -43,7 +43,7 @@ class Overrides:
     steps: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
-    """First value of the schedule; its later values keep their proportion, and their steps"""
+    """Of the schedule, after any warm-up; its other values keep their proportion, and their steps"""
     precision: str | None = None
     proposals: int | None = None
     """Proposals at inference; as many at most are sampled in training, and the detections keep the config's proportion to them"""
@@ -103,7 +103,7 @@ def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
     if overrides.batch_size is not None:
         task.train_data.global_batch_size = overrides.batch_size
     if overrides.learning_rate is not None:
-        _scale_learning_rate(trainer.optimizer_config.learning_rate, overrides.learning_rate)
+        _scale_learning_rate(trainer.optimizer_config, overrides.learning_rate)
     if overrides.precision is not None:
         experiment.runtime.mixed_precision_dtype = overrides.precision.removeprefix("mixed_")
     if overrides.proposals is not None:
@@ -148,14 +148,19 @@ def _resize(resizer: Any, size: int) -> None:
         raise UserError(f"--image-size cannot be set: the config's image_resizer is {resizer.kind}", "change the pipeline.config")
 
 
-def _scale_learning_rate(schedule: Any, first: float) -> None:
-    values = schedule.get()
-    if schedule.type == "stepwise":
-        values.values = [value * first / values.values[0] for value in values.values]
-    elif schedule.type == "constant":
-        values.learning_rate = first
+def _scale_learning_rate(optimization: Any, rate: float) -> None:
+    schedule, warmup = optimization.learning_rate.get(), optimization.warmup.get()
+    if optimization.learning_rate.type == "stepwise":
+        factor = rate / schedule.values[0]
+        schedule.values = [value * factor for value in schedule.values]
     else:
-        values.initial_learning_rate = first
+        first = "learning_rate" if optimization.learning_rate.type == "constant" else "initial_learning_rate"
+        factor = rate / getattr(schedule, first)
+        for name in (first, "burnin_learning_rate", "min_learning_rate"):
+            if hasattr(schedule, name):
+                setattr(schedule, name, getattr(schedule, name) * factor)
+    if warmup is not None:
+        warmup.warmup_learning_rate *= factor
 
 
 def _check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -51,6 +51,30 @@ def test_overrides_keep_the_configs_proportions(model: ModelDir) -> None:
     assert experiment.task.train_data.seed == 0
 
 
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (
+            "cosine_decay_learning_rate={learning_rate_base: 0.002 total_steps: 90 warmup_learning_rate: 0.0005 warmup_steps: 10}",
+            {"initial_learning_rate": 0.004, "warmup_learning_rate": 0.001},
+        ),
+        (
+            "exponential_decay_learning_rate={initial_learning_rate: 0.002 burnin_learning_rate: 0.001 min_learning_rate: 1e-5}",
+            {"initial_learning_rate": 0.004, "burnin_learning_rate": 0.002, "min_learning_rate": 2e-5},
+        ),
+    ],
+)
+def test_a_learning_rate_moves_the_whole_schedule(scenes: DatasetDir, tmp_path: Path, schedule: str, rates: dict[str, float]) -> None:
+    model = ModelDir(tmp_path / "mask_rcnn_resnet50_atrous_coco")
+    path = "train_config.optimizer.momentum_optimizer.learning_rate"
+    convert("mask_rcnn_resnet50_atrous_coco", scenes, model, assignments=[f"{path}.{schedule}"])
+    experiment = load_experiment(model.experiment)
+    override(experiment, Overrides(learning_rate=0.004))
+    optimization = experiment.trainer.optimizer_config
+    found = optimization.learning_rate.get().as_dict() | (optimization.warmup.get().as_dict() if optimization.warmup.type else {})
+    assert {name: found[name] for name in rates} == pytest.approx(rates)
+
+
 def test_float16_scales_the_loss_and_gpus_are_mirrored(model: ModelDir) -> None:
     experiment = load_experiment(model.experiment)
     override(experiment, Overrides(precision="mixed_float16", batch_size=4))
