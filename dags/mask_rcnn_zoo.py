@@ -20,7 +20,8 @@ ZOO_CONFIGS = [
 
 # Fields of the pipeline.config for training from scratch on small pictures.
 SMALL_PICTURES = [
-    "train_config.optimizer.adam_optimizer.learning_rate.constant_learning_rate.learning_rate=0.0003",
+    "train_config.optimizer.adam_optimizer.learning_rate.cosine_decay_learning_rate={learning_rate_base: 0.0003 total_steps: 100000 "
+    "warmup_learning_rate: 0.00001 warmup_steps: 30}",
     "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.height=64",
     "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.width=64",
 ]
