@@ -20,7 +20,7 @@ from tasks.mask_rcnn import boxes, config
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.original_names import original_variables
 from tests.parity.border import possible_turns
-from tests.parity.deviation import AFTER_A_STEP, AFTER_MORE_STEPS, EXACT, GRADIENTS, LATER, LOSSES, STAGE_1, TOLERANCES, Deviation, relative
+from tests.parity.deviation import AFTER_STEPS, EXACT, GRADIENTS, LATER, LOSSES, STAGE_1, TOLERANCES, Deviation, relative
 from tests.parity.inference import resized, variables_deviation
 from tests.parity.reference import Reference, weighted, zoo_model
 
@@ -124,7 +124,7 @@ def training_deviations(reference: Reference) -> Iterator[Deviation]:
     for number, row in enumerate(reference["train/trajectory"]):
         kind, remark = LOSSES, ""
         if number > 0:
-            kind = AFTER_A_STEP if number == 1 else AFTER_MORE_STEPS
+            kind = AFTER_STEPS
             training.apply(step)
             own = training.propose()
             step = training.evaluate(own["proposal_boxes"])
@@ -155,7 +155,7 @@ def _turned(training: Training, own: dict[str, tf.Tensor], step: Step, row: Any)
     changes += [training.losses(own, turn.proposals) - step.losses for turn in turns]
     counts = range(min(_MOST_TURNED, len(turns)) + 1)
     candidates = [min(itertools.combinations(range(len(turns)), count), key=off) for count in counts]
-    for limit in (_ROUNDING, TOLERANCES[AFTER_A_STEP]):
+    for limit in (_ROUNDING, TOLERANCES[AFTER_STEPS]):
         for those in candidates:
             if off(those) <= limit:
                 # A turn differs from the proposals in one coordinate, and by an exact difference.
