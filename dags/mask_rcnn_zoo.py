@@ -94,7 +94,7 @@ PARAMS = {
         title="Precision",
     ),
     "proposals": Param(
-        24,
+        16,
         type=["null", "integer"],
         minimum=1,
         title="Proposals",
