@@ -77,7 +77,7 @@ PARAMS = {
         description="PATH=VALUE, one a line, set in each chosen config. This and the fields below start with values that two CPU cores "
         "can train from scratch on small pictures. Empty: as the zoo config says.",
     ),
-    "steps": Param(100, type=["null", "integer"], minimum=1, title="Training steps"),
+    "steps": Param(60, type=["null", "integer"], minimum=1, title="Training steps"),
     "batch_size": Param(1, type=["null", "integer"], minimum=1, title="Images per step"),
     "image_size": Param(
         128,
