@@ -10,13 +10,10 @@ both must give the same losses, gradients and detections. Usual runtime: 20 minu
 from __future__ import annotations
 
 import argparse
-import ctypes
 import dataclasses
 import os
-import platform
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 # Model Garden's Keras; before TensorFlow is imported.
@@ -47,11 +44,10 @@ Batch = tuple[tf.Tensor, tf.Tensor, Tensors]
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one run: CPU-seconds of all threads, seconds on the clock, and the process's peak of resident memory in MB."""
+    """Of one run: CPU-seconds of all threads, and seconds on the clock."""
 
     cpu: float
     wall: float
-    peak: float
 
 
 def zoo_experiment(name: str) -> cfg.ExperimentConfig:
@@ -130,15 +126,10 @@ def inference(model: MaskRCNN, batch: Batch) -> Callable[[], Tensors]:
 
 def measure(work: Callable[[], Any]) -> Cost:
     """What one run costs."""
-    # Hand back what earlier runs have freed, and let Linux start the peak anew.
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
     before = os.times()
     work()
     after = os.times()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    cpu = after.user + after.system - before.user - before.system
-    return Cost(cpu, after.elapsed - before.elapsed, int(status["VmHWM"].split()[0]) / 1e3)
+    return Cost(after.user + after.system - before.user - before.system, after.elapsed - before.elapsed)
 
 
 def compare(variants: Sequence[Callable[[], Any]], repeats: int) -> str:
@@ -149,11 +140,8 @@ def compare(variants: Sequence[Callable[[], Any]], repeats: int) -> str:
             cost = measure(work)
             if repeat:
                 found.append(cost)
-    ours, plain = (
-        Cost(*(statistics.median(getattr(cost, field.name) for cost in found) for field in dataclasses.fields(Cost))) for found in costs
-    )
-    ratio = plain.cpu / ours.cpu
-    return f"{ours.cpu:.1f} | {plain.cpu:.1f} | {ratio:.1f} | {ours.wall:.1f} | {plain.wall:.1f} | {ours.peak:.0f} | {plain.peak:.0f}"
+    ours, plain = (Cost(statistics.median(c.cpu for c in found), statistics.median(c.wall for c in found)) for found in costs)
+    return f"{ours.cpu:.1f} | {plain.cpu:.1f} | {plain.cpu / ours.cpu:.1f} | {ours.wall:.1f} | {plain.wall:.1f}"
 
 
 def rows(name: str, repeats: int) -> list[str]:
@@ -178,9 +166,9 @@ def main() -> None:
     arguments = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-    print(f"TensorFlow {tf.__version__}, {THREADS} threads, {platform.processor() or platform.machine()}, {SIZE} x {SIZE}, batch 1\n")
-    print("| config | | CPU s | plain CPU s | ratio | wall s | plain wall s | peak MB | plain peak MB |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    print(f"TensorFlow {tf.__version__}, {THREADS} threads, {SIZE} x {SIZE}, batch 1\n")
+    print("| config | | CPU s | plain CPU s | ratio | wall s | plain wall s |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.configs:
         print("\n".join(rows(name, arguments.repeats)), flush=True)
         tf_keras.backend.clear_session()
