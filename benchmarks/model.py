@@ -4,7 +4,7 @@
 
 Prints a Markdown table: medians over `--repeats` alternating runs, after one that compiles, of a training step and of the inference of an
 image at 256 x 256, batch 1, with the zoo config's own 64 sampled and 300 proposals, 90 classes and optimizer. Before anything is timed,
-both must give the same losses, gradients and detections. Usual runtime: 20 minutes for all four configs on two cores.
+both must give the same losses, gradients and detections. Usual runtime: half an hour for all four configs on two cores.
 """
 
 from __future__ import annotations
