@@ -1,7 +1,7 @@
 """The models as the original computes them, without our shortcuts, over the same layers.
 
-The mask branch runs on every sampled proposal in training and on every place for a detection at inference, enlarges all channels of a
-crop before its first convolution, and predicts every class, of which one is taken.
+The second stage runs whole on the crops. The mask branch runs on every sampled proposal in training and on every place for a detection at
+inference, enlarges all channels of a crop before its first convolution, and predicts every class, of which one is taken.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
-from tasks.mask_rcnn import boxes, config
+from tasks.mask_rcnn import boxes, config, xla
 from tasks.mask_rcnn.crop import crop_and_pool
+from tasks.mask_rcnn.cropped_network import CroppedNetwork
 from tasks.mask_rcnn.mask_head import MaskHead
 from tasks.mask_rcnn.model import MaskRCNN, Tensors
 
@@ -36,19 +37,28 @@ class PlainMaskHead(tf_keras.Model):
         return tf.transpose(last(x), [0, 3, 1, 2])
 
 
+class PlainCroppedNetwork(CroppedNetwork):
+    """The network as a whole on the crops."""
+
+    def __call__(
+        self, features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, *, training: bool = False, apply: xla.Apply = xla.plain
+    ) -> tf.Tensor:
+        return apply(self.network, crop_and_pool(features, boxes_yxyx_normalized, self.second_stage), training=training)
+
+
 class PlainMaskRCNN(MaskRCNN):
     """The model with the mask branch on all that could be a positive or a detection; weights in the order of `MaskRCNN`'s."""
 
     def __init__(self, model: config.MaskRCNN) -> None:
         super().__init__(model)
+        self._cropped = PlainCroppedNetwork(self.second_stage, model.second_stage)
         self.mask_head = PlainMaskHead(self.mask_head, model.mask_head)
 
     def masks(self, outputs: Tensors, true_shapes: tf.Tensor) -> tf.Tensor:
         padding = tf.cast(true_shapes, tf.float32) / outputs["image_size"]
         crop_boxes = boxes.scale(outputs["detection_boxes"], padding[:, :1], padding[:, 1:])
-        features = self.second_stage(crop_and_pool(outputs["rpn_features_to_crop"], crop_boxes, self.config.second_stage))
         classes = outputs["detection_classes"]
-        logits = self.mask_head(features, tf.reshape(classes, [-1]))
+        logits = self.mask_head(self._cropped(outputs["rpn_features_to_crop"], crop_boxes), tf.reshape(classes, [-1]))
         return tf.reshape(tf.sigmoid(logits), [-1, classes.shape[1], *logits.shape[1:]])
 
     def mask_rows(self, target_classes: tf.Tensor) -> tf.Tensor:

@@ -19,9 +19,14 @@ def crop_and_pool(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, second_
     # In float32 under mixed precision too: the operation has no gradient for bfloat16.
     crops = _crop(tf.cast(features, tf.float32), boxes_yxyx_normalized, size)
     crops = tf.ensure_shape(tf.cast(crops, features.dtype), [None, size, size, features.shape[-1]])
-    if second_stage.maxpool_kernel_size == 1 and second_stage.maxpool_stride == 1:
+    if not pools(second_stage):
         return crops
     return tf.nn.max_pool2d(crops, second_stage.maxpool_kernel_size, second_stage.maxpool_stride, "VALID")
+
+
+def pools(second_stage: config.SecondStage) -> bool:
+    """Whether crops are pooled at all; a pool of one cell does nothing."""
+    return second_stage.maxpool_kernel_size > 1 or second_stage.maxpool_stride > 1
 
 
 def _crop(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, size: int) -> tf.Tensor:
@@ -45,8 +50,12 @@ def _crop(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, size: int) -> t
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
             rows = interpolation(tf.eye(height)[tf.newaxis, :, tf.newaxis], [size, 1])
             columns = interpolation(tf.eye(width)[tf.newaxis, tf.newaxis], [1, size])
+            # Across, crop row by crop row; then down, all boxes of an image at once.
             upstream = tf.reshape(upstream, [batch, count, size, size, channels])
-            return tf.einsum("bnyh,bnywc->bhwc", rows, tf.einsum("bnxw,bnyxc->bnywc", columns, upstream))
+            wide = tf.matmul(columns[:, :, tf.newaxis], upstream, transpose_a=True)
+            wide = tf.reshape(wide, [batch, count * size, width * channels])
+            rows = tf.reshape(rows, [batch, count * size, height])
+            return tf.reshape(tf.matmul(rows, wide, transpose_a=True), tf.shape(features))
 
         return tf.image.crop_and_resize(features, flat_boxes, tf.repeat(tf.range(batch), count), [size, size]), gradient
 

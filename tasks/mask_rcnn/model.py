@@ -9,7 +9,7 @@ from tasks.mask_rcnn import boxes, config, losses, xla
 from tasks.mask_rcnn.anchors import anchors_per_cell, grid_anchors
 from tasks.mask_rcnn.backbones import build_backbone
 from tasks.mask_rcnn.box_head import BoxHead
-from tasks.mask_rcnn.crop import crop_and_pool
+from tasks.mask_rcnn.cropped_network import CroppedNetwork
 from tasks.mask_rcnn.detections import detect
 from tasks.mask_rcnn.mask_head import MaskHead
 from tasks.mask_rcnn.proposals import propose
@@ -36,6 +36,7 @@ class MaskRCNN(tf_keras.Model):
         self.rpn = RegionProposalNetwork(model.first_stage, anchors_per_cell(model.anchors), channels)
         if model.number_of_stages >= 2:
             self.second_stage = backbone.second_stage
+            self._cropped = CroppedNetwork(self.second_stage, model.second_stage)
             crop = _pooled_size(model.second_stage)
             feature_shape = self.second_stage.compute_output_shape((None, crop, crop, channels))[1:]
             self.box_head = BoxHead(model.second_stage, model.num_classes, feature_shape[-1])
@@ -125,8 +126,7 @@ class MaskRCNN(tf_keras.Model):
 
     def refine(self, features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, training: bool = False) -> Tensors:
         """Stage 2 at boxes [B, P, 4] normalized to the padded image: its features and predictions, one row per box ([B * P, ...])."""
-        crops = crop_and_pool(features, boxes_yxyx_normalized, self.config.second_stage)
-        box_features = self._apply(self.second_stage, crops, training=training)
+        box_features = self._cropped(features, boxes_yxyx_normalized, training=training, apply=self._apply)
         return {"box_classifier_features": box_features} | self._apply(self.box_head, box_features, training=training)
 
     def detections(self, outputs: Tensors, true_shapes: tf.Tensor) -> Tensors:
@@ -153,10 +153,9 @@ class MaskRCNN(tf_keras.Model):
         batch, most = tf.shape(true_shapes)[0], tf.maximum(tf.reduce_max(outputs["num_detections"]), 1)
         padding = tf.cast(true_shapes, tf.float32) / outputs["image_size"]
         crop_boxes = boxes.scale(outputs["detection_boxes"][:, :most], padding[:, :1], padding[:, 1:])
-        crops = crop_and_pool(outputs["rpn_features_to_crop"], crop_boxes, self.config.second_stage)
-        classes = outputs["detection_classes"][:, :most]
         # Never compiled: their number changes from image to image, and every number would be another program.
-        logits = self.mask_head(self.second_stage(crops, training=False), tf.reshape(classes, [-1]))
+        features = self._cropped(outputs["rpn_features_to_crop"], crop_boxes)
+        logits = self.mask_head(features, tf.reshape(outputs["detection_classes"][:, :most], [-1]))
         places = self.config.second_stage.max_total_detections
         masks = tf.reshape(tf.sigmoid(logits), [batch, most, *logits.shape[1:]])
         masks *= tf.sequence_mask(outputs["num_detections"], most, tf.float32)[..., tf.newaxis, tf.newaxis]

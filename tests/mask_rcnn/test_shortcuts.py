@@ -7,10 +7,12 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from benchmarks.plain import PlainMaskRCNN
+from benchmarks.plain import PlainCroppedNetwork, PlainMaskRCNN
 from tasks.mask_rcnn import config
+from tasks.mask_rcnn.backbones import build_backbone
 from tasks.mask_rcnn.calibration import calibrate_batch_norm
 from tasks.mask_rcnn.crop import crop_and_pool
+from tasks.mask_rcnn.cropped_network import CroppedNetwork
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.proposals import suppress
 
@@ -23,6 +25,8 @@ SETTINGS = config.MaskRCNN(
     mask_head=config.MaskHead(conv_depth=8, num_conv_layers=3),
 )
 IMAGES = tf.random.stateless_uniform([2, 96, 128, 3], [0, 1], 0, 255)
+# Of four crops the second crosses the border, the third ends at it, and the fourth is a place without a proposal.
+CORNERS = tf.constant([[[0.1, 0.2, 0.6, 0.9], [-0.2, 0.5, 0.4, 1.3]], [[0.3, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]])
 TRUE_SHAPES = tf.constant([[96, 128], [80, 112]])
 
 
@@ -43,19 +47,17 @@ def test_suppressing_the_best_anchors_first_keeps_what_suppressing_all_keeps(spr
 
 
 def test_gradient_of_crops_is_the_sum_of_each_crops_own() -> None:
-    # The second box crosses the border, the third ends at it, the fourth is a place without a proposal.
-    corners = tf.constant([[[0.1, 0.2, 0.6, 0.9], [-0.2, 0.5, 0.4, 1.3]], [[0.3, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]])
     features, weights = tf.random.stateless_normal([2, 9, 12, 3], [0, 1]), tf.random.stateless_normal([4, 14, 14, 3], [2, 3])
     settings = config.SecondStage(maxpool_kernel_size=1, maxpool_stride=1)
     with tf.GradientTape() as tape:
         tape.watch(features)
-        total = tf.reduce_sum(crop_and_pool(features, corners, settings) * weights)
+        total = tf.reduce_sum(crop_and_pool(features, CORNERS, settings) * weights)
     # TensorFlow's own gradient is right where there is one box.
     expected = tf.add_n(
         [
             tf.raw_ops.CropAndResizeGradImage(
                 grads=weights[box : box + 1],
-                boxes=corners[box // 2, box % 2, tf.newaxis],
+                boxes=CORNERS[box // 2, box % 2, tf.newaxis],
                 box_ind=[box // 2],
                 image_size=[2, 9, 12, 3],
                 T=tf.float32,
@@ -64,6 +66,41 @@ def test_gradient_of_crops_is_the_sum_of_each_crops_own() -> None:
         ]
     )
     np.testing.assert_allclose(tape.gradient(total, features), expected, atol=1e-5)
+
+
+def test_convolutions_of_single_cells_move_before_the_crop_and_change_nothing() -> None:
+    tf_keras.utils.set_random_seed(0)
+    crops = tf_keras.Input((None, None, 3))
+    first = tf_keras.layers.Conv2D(4, 1, use_bias=False, name="first")(crops)
+    # These have to stay: with a bias, with a stride, of more than a cell, and behind a ReLU.
+    others = [
+        tf_keras.layers.Conv2D(2, 1, bias_initializer="ones")(crops),
+        tf_keras.layers.Conv2D(2, 3, padding="same", use_bias=False)(crops),
+        tf_keras.layers.Conv2D(2, 1, use_bias=False)(tf.nn.relu(first)),
+        tf_keras.layers.UpSampling2D(2)(tf_keras.layers.Conv2D(2, 1, strides=2, use_bias=False)(crops)),
+    ]
+    network = tf_keras.Model(crops, tf_keras.layers.Concatenate()(others))
+    features = tf.random.stateless_normal([2, 9, 12, 3], [0, 1])
+    settings = config.SecondStage(maxpool_kernel_size=1, maxpool_stride=1)
+    moved, whole = CroppedNetwork(network, settings), PlainCroppedNetwork(network, settings)
+    assert moved.moved == ["first"]
+    assert CroppedNetwork(network, config.SecondStage()).moved == []
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(features)
+        actual, expected = moved(features, CORNERS), whole(features, CORNERS)
+        sums = [tf.reduce_sum(values**2) for values in (actual, expected)]
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    ours, plain = (tape.gradient(total, [features, *network.trainable_variables]) for total in sums)
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
+def test_three_of_the_zoos_convolutions_move() -> None:
+    extractor = config.FeatureExtractor(type="faster_rcnn_inception_resnet_v2", first_stage_features_stride=8)
+    settings = config.SecondStage(initial_crop_size=17, maxpool_kernel_size=1, maxpool_stride=1)
+    moved = CroppedNetwork(build_backbone(extractor).second_stage, settings).moved
+    scope = "SecondStageFeatureExtractor/InceptionResnetV2/Mixed_7a"
+    assert sorted(moved) == [f"{scope}/Branch_{branch}/Conv2d_0a_1x1" for branch in range(3)]
 
 
 @pytest.fixture(scope="module")
