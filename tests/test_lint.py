@@ -11,46 +11,36 @@ import pytest
 
 from tasks.convert import convert
 from tasks.lint import lint_config
-from tasks.materialize import materialize
 from tasks.workspace import DatasetDir, ModelDir
 
 ZOO = "mask_rcnn_resnet50_atrous_coco"
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> DatasetDir:
-    """Two images of generated shapes, of four classes, materialized."""
-    folder = tmp_path_factory.mktemp("shapes")
-    (folder / "shapes.yaml").write_text("name: shapes\nshapes: {train: 1, val: 1, height: 48, width: 64}\n")
-    materialize(folder / "shapes.yaml", folder / "shapes")
-    return DatasetDir(folder / "shapes")
-
-
-def test_what_convert_wrote_has_no_error(shapes: DatasetDir, tmp_path: Path) -> None:
+def test_what_convert_wrote_has_no_error(scenes: DatasetDir, tmp_path: Path) -> None:
     model = ModelDir(tmp_path / ZOO)
-    convert(ZOO, shapes, model)
+    convert(ZOO, scenes, model)
     assert lint_config(str(model.pipeline_config)).summary == {"config": "pipeline", "errors": [], "warnings": ["ML014", "ML014"]}
 
 
-def test_a_dataset_stands_for_the_config_s_own(shapes: DatasetDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dataset_stands_for_the_config_s_own(scenes: DatasetDir, capsys: pytest.CaptureFixture[str]) -> None:
     # The zoo's config is made for COCO's 90 classes, and reports boxes only.
-    assert lint_config(ZOO, shapes).summary == {"config": ZOO, "errors": [], "warnings": ["ML002", "ML008", "ML014", "ML014"]}
+    assert lint_config(ZOO, scenes).summary == {"config": ZOO, "errors": [], "warnings": ["ML002", "ML008", "ML014", "ML014"]}
     text = Path(__file__).resolve().parents[1].joinpath("configs", "zoo", f"{ZOO}.config").read_text()
     line = next(number for number, line in enumerate(text.splitlines(), 1) if "num_classes: 90" in line)
     assert f"{ZOO}.config:{line}:5: model.faster_rcnn.num_classes: 90, but the label map's ids end at 4\n" in capsys.readouterr().out
 
 
-def test_records_called_otherwise_are_offered(shapes: DatasetDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_called_otherwise_are_offered(scenes: DatasetDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ModelDir(tmp_path / ZOO)
-    convert(ZOO, shapes, model)
+    convert(ZOO, scenes, model)
     model.pipeline_config.write_text(model.pipeline_config.read_text().replace("/train.record", "/trains.record"))
     assert lint_config(str(model.pipeline_config)).summary["errors"] == ["ML004"]
-    assert f"fix: is it {shapes.root}/train.record-00000-of-00001?" in capsys.readouterr().out
+    assert f"fix: is it {scenes.root}/train.record-00000-of-00001?" in capsys.readouterr().out
 
 
-def test_records_are_looked_into(shapes: DatasetDir, tmp_path: Path) -> None:
+def test_records_are_looked_into(scenes: DatasetDir, tmp_path: Path) -> None:
     model = ModelDir(tmp_path / ZOO)
-    convert(ZOO, shapes, model)
+    convert(ZOO, scenes, model)
     model.pipeline_config.write_text(model.pipeline_config.read_text().replace("PNG_MASKS", "NUMERICAL_MASKS"))
     assert lint_config(str(model.pipeline_config)).summary["errors"] == ["ML005", "ML005"]
 
@@ -64,8 +54,8 @@ def test_records_are_looked_into(shapes: DatasetDir, tmp_path: Path) -> None:
         ("broken", [], 2, "broken.config:1:1: modell: the top level has no field modell"),
     ],
 )
-def test_how_the_command_ends(shapes: DatasetDir, tmp_path: Path, config: str, options: list[str], code: int, words: str) -> None:
-    convert(ZOO, shapes, ModelDir(tmp_path))
+def test_how_the_command_ends(scenes: DatasetDir, tmp_path: Path, config: str, options: list[str], code: int, words: str) -> None:
+    convert(ZOO, scenes, ModelDir(tmp_path))
     good = (tmp_path / "pipeline.config").read_text()
     (tmp_path / "good.config").write_text(good)
     (tmp_path / "bad.config").write_text(good.replace("maxpool_kernel_size: 2", "maxpool_kernel_size: 20"))

@@ -21,14 +21,6 @@ from tasks.mask_rcnn.optimization import OptimizationConfig
 
 EXPERIMENT = "mask_rcnn_zoo"
 
-FEATURE_EXTRACTORS = (
-    "faster_rcnn_inception_resnet_v2",
-    "faster_rcnn_inception_v2",
-    "faster_rcnn_resnet101",
-    "faster_rcnn_resnet152",
-    "faster_rcnn_resnet50",
-)
-
 
 @dataclasses.dataclass
 class Initializer(base_config.Config):

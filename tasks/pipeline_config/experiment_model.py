@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS
 from tasks.pipeline_config.ledger import Reading
-
-FEATURE_EXTRACTORS = (
-    "faster_rcnn_inception_resnet_v2",
-    "faster_rcnn_inception_v2",
-    "faster_rcnn_resnet101",
-    "faster_rcnn_resnet152",
-    "faster_rcnn_resnet50",
-)
 
 _STATIC = "fixed shapes for TPUs change what is sampled and suppressed; they are not supported"
 
@@ -130,9 +123,9 @@ def _image_resizer(resizer: Reading) -> dict[str, Any]:
 
 def _feature_extractor(extractor: Reading) -> dict[str, Any]:
     kind = extractor.value("type")
-    if kind not in FEATURE_EXTRACTORS:
-        fix = f"supported: {', '.join(FEATURE_EXTRACTORS)}"
-        if kind.removesuffix("_keras") in FEATURE_EXTRACTORS:
+    if kind not in FEATURE_CHANNELS:
+        fix = f"supported: {', '.join(FEATURE_CHANNELS)}"
+        if kind.removesuffix("_keras") in FEATURE_CHANNELS:
             fix = f"for the TF1 build of the same network: --set {extractor.path}.type={kind.removesuffix('_keras')}"
         raise extractor.error("type", f"the feature extractor {kind!r} is not supported", fix)
     stride = extractor.value("first_stage_features_stride")

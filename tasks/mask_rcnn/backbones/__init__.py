@@ -31,27 +31,20 @@ class Backbone:
     second_stage: tf_keras.Model
 
 
-# The module that builds a feature extractor type; each has `build(config.FeatureExtractor) -> Backbone`.
-_MODULES = {
+MODULES = {
     "faster_rcnn_inception_resnet_v2": "inception_resnet_v2",
     "faster_rcnn_inception_v2": "inception_v2",
     "faster_rcnn_resnet101": "resnet_v1",
     "faster_rcnn_resnet152": "resnet_v1",
     "faster_rcnn_resnet50": "resnet_v1",
 }
+"""The module that builds a feature extractor type; each has `build(config.FeatureExtractor) -> Backbone`."""
 
 
 def build_backbone(feature_extractor: config.FeatureExtractor) -> Backbone:
     """The backbone that `feature_extractor.type` names, with fresh variables; UserError for an unknown type."""
     kind = feature_extractor.type
-    if kind not in _MODULES:
-        raise UserError(f"feature_extractor.type {kind!r} is unknown", f"use one of {', '.join(sorted(_MODULES))}")
-    name = f"{__name__}.{_MODULES[kind]}"
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise UserError(f"feature_extractor.type {kind!r} is not built yet", "use faster_rcnn_resnet50") from error
-    backbone: Backbone = module.build(feature_extractor)
+    if kind not in MODULES:
+        raise UserError(f"feature_extractor.type {kind!r} is unknown", f"use one of {', '.join(sorted(MODULES))}")
+    backbone: Backbone = importlib.import_module(f"{__name__}.{MODULES[kind]}").build(feature_extractor)
     return backbone
