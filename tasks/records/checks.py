@@ -1,0 +1,92 @@
+"""What can be wrong with an image or its annotations, each under a stable code, and what becomes of it; docs/checks.md is the table."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from tasks.errors import UserError
+
+
+class Outcome(StrEnum):
+    """What becomes of it; nothing is passed over in silence."""
+
+    FIXED = "fixed"
+    """mended, or found to do no harm, and counted"""
+    LEFT_OUT = "left out"
+    """the object, or the second copy of an image, is not in the records; counted"""
+    QUARANTINED = "quarantined"
+    """the image is not in the records; listed, and the run goes on up to `--max-bad`"""
+
+
+class Check(StrEnum):
+    """The value is the code; `meaning` says what was found and, where it is mended, how."""
+
+    outcome: Outcome
+    meaning: str
+
+    def __new__(cls, code: str, outcome: Outcome, meaning: str) -> Self:
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.outcome = outcome
+        member.meaning = meaning
+        return member
+
+    BOX_CLIPPED = "box-clipped", Outcome.FIXED, "the box left the image; it is clipped"
+    BOX_FROM_MASK = "box-from-mask", Outcome.FIXED, "there is no box, or it is outside the image; the mask's extent stands in"
+    BOX_OFF_MASK = "box-off-mask", Outcome.FIXED, "the box covers less than half of the mask's extent and it together; the extent stands in"
+    AREA_FROM_MASK = "area-from-mask", Outcome.FIXED, "there is no area; the mask's pixels stand in"
+    IMAGE_TURNED = (
+        "image-turned",
+        Outcome.FIXED,
+        "EXIF asks to turn the image, and the annotations are of the turned one; the record holds that",
+    )
+    IMAGE_SIXTEEN_BIT = "image-sixteen-bit", Outcome.FIXED, "16 bits a channel; the upper eight are kept"
+    IMAGE_PALETTE = "image-palette", Outcome.FIXED, "colours by palette, or black and white; the record holds an RGB PNG"
+    IMAGE_CMYK = "image-cmyk", Outcome.FIXED, "printing colours; the record holds an RGB PNG"
+    IMAGE_ALPHA = "image-alpha", Outcome.FIXED, "a channel of transparency; it is dropped"
+    IMAGE_REENCODED = "image-reencoded", Outcome.FIXED, "neither JPEG nor PNG; the record holds an RGB PNG"
+    IMAGE_GREY = "image-grey", Outcome.FIXED, "grey; kept as it is, and read as three equal channels"
+    IMAGE_MISNAMED = "image-misnamed", Outcome.FIXED, "the file's name promises another format than its content has; the content counts"
+
+    DEGENERATE_POLYGON = "degenerate-polygon", Outcome.LEFT_OUT, "no part of the polygon has three points"
+    EMPTY_MASK = "empty-mask", Outcome.LEFT_OUT, "the mask covers no pixel of the image"
+    OBJECT_OUTSIDE = "object-outside", Outcome.LEFT_OUT, "the polygon lies wholly outside the image"
+    DUPLICATE_IMAGE = "duplicate-image", Outcome.LEFT_OUT, "the split holds the same image already; the first one stays"
+
+    IMAGE_MISSING = "image-missing", Outcome.QUARANTINED, "the image file cannot be opened"
+    IMAGE_EMPTY = "image-empty", Outcome.QUARANTINED, "the image file has no bytes"
+    IMAGE_UNREADABLE = "image-unreadable", Outcome.QUARANTINED, "the image file is damaged, or of no format that is known"
+    IMAGE_SIZE = "image-size", Outcome.QUARANTINED, "the image has another size than its annotations say"
+    IMAGE_SIZE_SWAPPED = "image-size-swapped", Outcome.QUARANTINED, "the annotations swap the image's height and width"
+    IMAGE_ORIENTATION = (
+        "image-orientation",
+        Outcome.QUARANTINED,
+        "EXIF asks to turn the image, and nothing shows whether the annotations are of the turned one",
+    )
+    IMAGE_FRAMES = "image-frames", Outcome.QUARANTINED, "the file holds several images"
+    IMAGE_MODE = "image-mode", Outcome.QUARANTINED, "the pixels have no set range to bring to 8 bits"
+    SPLIT_LEAKAGE = "split-leakage", Outcome.QUARANTINED, "an earlier split holds the same image"
+    UNKNOWN_CATEGORY = "unknown-category", Outcome.QUARANTINED, "an object's category is not among the source's categories"
+    MASK_MISSING = "mask-missing", Outcome.QUARANTINED, "an object has no mask, or its mask file cannot be opened"
+    MASK_MALFORMED = "mask-malformed", Outcome.QUARANTINED, "an object's mask cannot be read"
+    MASK_SIZE = "mask-size", Outcome.QUARANTINED, "a mask has another size than its image"
+    MASK_SIZE_SWAPPED = "mask-size-swapped", Outcome.QUARANTINED, "a mask has its image's height and width swapped"
+    MASK_VALUES = "mask-values", Outcome.QUARANTINED, "a mask has other values than background and object"
+    ANNOTATION_MALFORMED = "annotation-malformed", Outcome.QUARANTINED, "an object's box, area or another value cannot be read"
+    RECORD_MALFORMED = (
+        "record-malformed",
+        Outcome.QUARANTINED,
+        "the bytes are no tf.train.Example, or a feature is missing or of another length",
+    )
+
+
+class BadImageError(UserError):
+    """An image that cannot become a record, and the code under which it is quarantined. It names the image or its object."""
+
+    def __init__(self, check: Check, message: str, fix: str) -> None:
+        super().__init__(message, fix)
+        self.check = check
+
+    def __reduce__(self) -> tuple[type[BadImageError], tuple[Check, str, str]]:
+        return type(self), (self.check, self.message, self.fix)
