@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from upath import UPath
 
@@ -50,6 +50,7 @@ class SourceObject:
     area: float | None = None
     is_crowd: bool = False
     is_difficult: bool = False
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,11 @@ class Source(Protocol):
 
     def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
         """The image's objects; `size` is the image file's own (height, width). BadImageError where one cannot be read."""
+
+
+@runtime_checkable
+class EmbeddedImages(Protocol):
+    """A `Source` whose images have no files of their own; it hands over their bytes."""
+
+    def image_bytes(self, image: ListedImage) -> bytes:
+        """The encoded image. BadImageError where it cannot be read."""

@@ -34,6 +34,10 @@ class Rle(TypedDict):
     counts: bytes
 
 
+class MaskValuesError(ValueError):
+    """Pixels that are not background and object; the message says how."""
+
+
 class MalformedSegmentationError(ValueError):
     """A segmentation that is neither polygons nor a run-length code of the image's size; the message says how."""
 
@@ -162,9 +166,20 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def decode_png(png: bytes) -> Mask:
-    """The mask uint8 [height, width] of a single-channel PNG, ours or another tool's: 1 wherever the pixel is above 0."""
+    """The mask uint8 [height, width] of a single-channel PNG, ours or another tool's; a palette's colours are taken for their grey.
+
+    MaskValuesError where there are several values above 0, or several channels.
+    """
     with Image.open(io.BytesIO(png)) as image:
-        pixels = np.asarray(image)
+        pixels = np.asarray(image.convert("L") if image.mode == "P" else image)
     if pixels.ndim != 2:
-        raise ValueError(f"a mask PNG has one channel, this one has mode {image.mode}")
-    return (pixels > 0).astype(np.uint8)
+        raise MaskValuesError(f"has several channels ({image.mode}), and a mask has one")
+    return mask_from_pixels(pixels)
+
+
+def mask_from_pixels(pixels: npt.NDArray[np.generic]) -> Mask:
+    """The mask of pixels of any type [height, width]: 1 where they have their one value above 0. MaskValuesError where there are more."""
+    mask: Mask = (pixels > 0).astype(np.uint8)  # type: ignore[operator]  # of numbers or bools
+    if not np.array_equal(pixels, mask * pixels.max(initial=0)):
+        raise MaskValuesError("has other values than 0 and one above it")
+    return mask

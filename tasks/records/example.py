@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from google.protobuf.message import DecodeError
-
-from tasks.coco.masks import decode_png, encode_png, mask_from_rle, rle_from_mask
-from tasks.errors import UserError
+from tasks.coco.masks import Mask, mask_from_rle, rle_from_mask
 from tasks.records.annotated_image import AnnotatedImage, Instance
+from tasks.records.checks import BadImageError, Check
 from tasks.records.example_pb2 import Example, Feature
+from tasks.records.features import RecordFeatures
 from tasks.records.image_file import EncodedImage
+from tasks.records.mask_forms import put_dense_masks, put_png_masks, stored_masks
 
 PNG_MASKS = "PNG_MASKS"
 NUMERICAL_MASKS = "NUMERICAL_MASKS"
+MASK_KEY = "image/object/mask"
 
-_Value = TypeVar("_Value", int, float, bytes)
+PUT_MASKS: Mapping[str, Callable[[Feature, Iterable[Mask]], None]] = {PNG_MASKS: put_png_masks, NUMERICAL_MASKS: put_dense_masks}
 
 
-def build_example(image: AnnotatedImage, encoded: EncodedImage, category_names: Mapping[int, str]) -> bytes:
+def build_example(image: AnnotatedImage, encoded: EncodedImage, category_names: Mapping[int, str], mask_type: str = PNG_MASKS) -> bytes:
     """The serialized example of one image; equal inputs give equal bytes.
 
-    Boxes are normalized by the image's size; labels are label-map ids; each mask is a whole-image PNG of zeros and ones. An image
-    without objects has its lists empty. `category_names` maps label-map ids to names.
+    Boxes are normalized by the image's size; labels are label-map ids; `mask_type` is the form of the masks. An image without objects
+    has its lists empty. `category_names` maps label-map ids to names.
     """
     instances = image.instances
     example = Example()
@@ -54,17 +54,21 @@ def build_example(image: AnnotatedImage, encoded: EncodedImage, category_names: 
     put_ints("image/object/class/label", (instance.category_id for instance in instances))
     put_floats("image/object/area", (instance.area for instance in instances))
     put_ints("image/object/is_crowd", (int(instance.is_crowd) for instance in instances))
-    put_ints("image/object/difficult", (0 for _ in instances))
+    put_ints("image/object/difficult", (int(instance.is_difficult) for instance in instances))
     put_ints("image/object/group_of", (0 for _ in instances))
-    put_floats("image/object/weight", (1.0 for _ in instances))
-    put_bytes("image/object/mask", (encode_png(mask_from_rle(instance.mask)) for instance in instances))
+    put_floats("image/object/weight", (instance.weight for instance in instances))
+    PUT_MASKS[mask_type](features[MASK_KEY], (mask_from_rle(instance.mask) for instance in instances))
     put_floats("image/object/mask/weight", (1.0 for _ in instances))
     return example.SerializeToString(deterministic=True)
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """A record read back: the image's bytes as stored, and its instances on the full frame, boxes in pixels."""
+    """A record read back: the image's bytes as stored, and its instances on the full frame, boxes in pixels.
+
+    What the record does not say is empty text, but for the format, which is then `jpeg`. `has_areas` is false where it stores none and
+    the boxes' areas stand in.
+    """
 
     source_id: str
     filename: str
@@ -74,74 +78,66 @@ class ImageRecord:
     height: int
     width: int
     instances: tuple[Instance, ...]
-    class_names: tuple[str, ...]
+    has_areas: bool
 
 
-def parse_example(serialized: bytes, where: str) -> ImageRecord:
-    """The record of a serialized example with PNG masks; `where` names it in errors.
+def parse_example(serialized: bytes, where: str, label_ids: Mapping[str, int] | None = None) -> ImageRecord:
+    """The record of a serialized example, ours or another tool's, with masks in either form; `where` names it in errors.
 
-    Raises UserError where the bytes are no example, a list has another length than the boxes, or a mask another size than the image.
+    `label_ids` maps names to label-map ids: with it, the objects' names decide, as in the original, and their stored ids where they
+    have no names. Without it, the stored ids are taken as they are. BadImageError where the bytes are no example, a list has another
+    length than the boxes, a category is unknown, or a mask is missing or not the image's.
     """
-    try:
-        features = Example.FromString(serialized).features.feature
-    except DecodeError as error:
-        raise UserError(f"{where}: not a tf.train.Example", "materialize the dataset again") from error
-    fields = _Fields(features, where)
-    height, width = fields.ints("image/height", 1)[0], fields.ints("image/width", 1)[0]
-    sides = [fields.floats(f"image/object/bbox/{side}") for side in ("ymin", "xmin", "ymax", "xmax")]
+    features = RecordFeatures.parse(serialized, where)
+    height, width = features.size
+    sides = [features.floats(f"image/object/bbox/{side}") for side in ("ymin", "xmin", "ymax", "xmax")]
     count = len(sides[0])
-    labels = fields.ints("image/object/class/label", count)
-    areas = fields.floats("image/object/area", count)
-    crowds = fields.ints("image/object/is_crowd", count)
-    names = fields.byte_strings("image/object/class/text", count)
-    pngs = fields.byte_strings("image/object/mask", count)
-    instances = []
-    for index, (ymin, xmin, ymax, xmax) in enumerate(zip(*sides, strict=True)):
-        mask = decode_png(pngs[index])
-        if mask.shape != (height, width):
-            raise UserError(
-                f"{where}: mask {index} is {mask.shape[0]} x {mask.shape[1]} (height x width), its image {height} x {width}",
-                "materialize the dataset again from masks of the image's size",
-            )
-        instances.append(
-            Instance(
-                category_id=labels[index],
-                box_yxyx=(ymin * height, xmin * width, ymax * height, xmax * width),
-                mask=rle_from_mask(mask),
-                area=areas[index],
-                is_crowd=bool(crowds[index]),
-            )
-        )
+    if any(len(side) != count for side in sides):
+        raise features.malformed(f"the boxes' sides hold {[len(side) for side in sides]} values")
+    boxes = [(ymin * height, xmin * width, ymax * height, xmax * width) for ymin, xmin, ymax, xmax in zip(*sides, strict=True)]
+    areas = features.floats("image/object/area")
+    values = zip(
+        _category_ids(features, count, label_ids),
+        boxes,
+        stored_masks(features.feature(MASK_KEY), count, (height, width), where),
+        features.floats("image/object/area", count) if areas else [(ymax - ymin) * (xmax - xmin) for ymin, xmin, ymax, xmax in boxes],
+        features.ints("image/object/is_crowd", count, 0),
+        features.ints("image/object/difficult", count, 0),
+        features.floats("image/object/weight", count, 1.0),
+        strict=True,
+    )
     return ImageRecord(
-        source_id=fields.byte_strings("image/source_id", 1)[0].decode(),
-        filename=fields.byte_strings("image/filename", 1)[0].decode(),
-        encoded=fields.byte_strings("image/encoded", 1)[0],
-        format=fields.byte_strings("image/format", 1)[0].decode(),
-        sha256=fields.byte_strings("image/key/sha256", 1)[0].decode(),
+        source_id=features.text("image/source_id"),
+        filename=features.text("image/filename"),
+        encoded=features.byte_strings("image/encoded", 1)[0],
+        format=features.text("image/format", "jpeg"),
+        sha256=features.text("image/key/sha256"),
         height=height,
         width=width,
-        instances=tuple(instances),
-        class_names=tuple(name.decode() for name in names),
+        instances=tuple(
+            Instance(category_id, box, rle_from_mask(mask), area, bool(is_crowd), bool(is_difficult), weight)
+            for category_id, box, mask, area, is_crowd, is_difficult, weight in values
+        ),
+        has_areas=bool(areas),
     )
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """An example's features, with errors that name the record and the key; a `count` of None accepts any length."""
+def _category_ids(features: RecordFeatures, count: int, label_ids: Mapping[str, int] | None) -> list[int]:
+    """The objects' label-map ids, by name where there is a label map and the record has names."""
+    key = "image/object/class/text"
+    if label_ids is None or not features.feature(key).bytes_list.value:
+        ids = features.ints("image/object/class/label", count)
+        unknown = sorted(set(ids) - set(label_ids.values())) if label_ids is not None else []
+        return _known(ids, unknown, features.where)
+    names = [features.decoded(key, name) for name in features.byte_strings(key, count)]
+    return _known([label_ids.get(name, 0) for name in names], sorted(set(names) - set(label_ids)), features.where)
 
-    features: Mapping[str, Feature]
-    where: str
 
-    def ints(self, key: str, count: int | None = None) -> list[int]:
-        return self._counted(key, list(self.features[key].int64_list.value) if key in self.features else [], count)
-
-    def floats(self, key: str, count: int | None = None) -> list[float]:
-        return self._counted(key, list(self.features[key].float_list.value) if key in self.features else [], count)
-
-    def byte_strings(self, key: str, count: int | None = None) -> list[bytes]:
-        return self._counted(key, list(self.features[key].bytes_list.value) if key in self.features else [], count)
-
-    def _counted(self, key: str, values: list[_Value], count: int | None) -> list[_Value]:
-        if count is not None and len(values) != count:
-            raise UserError(f"{self.where}: {key} holds {len(values)} values, {count} expected", "materialize the dataset again")
-        return values
+def _known(ids: list[int], unknown: Sequence[object], where: str) -> list[int]:
+    if unknown:
+        raise BadImageError(
+            Check.UNKNOWN_CATEGORY,
+            f"{where}: the label map has no category {', '.join(map(repr, unknown))}",
+            "give the label map that the records were written with",
+        )
+    return ids
