@@ -84,6 +84,20 @@ def bucket_bounds(index: int) -> tuple[int, int]:
     return (1 << index) >> 1, (1 << index) - 1
 
 
+def bucket_text(index: int) -> str:
+    """A bucket for people, such as `1` or `4 to 7`."""
+    least, greatest = bucket_bounds(index)
+    return str(least) if index < 2 else f"{least} to {greatest}"
+
+
+def in_buckets(counts: Mapping[int, int]) -> Counter[int]:
+    """Counts by number as counts by the number's bucket."""
+    found: Counter[int] = Counter()
+    for number, count in counts.items():
+        found[bucket(number)] += count
+    return found
+
+
 def _size(area: float) -> str:
     return SIZES[(area >= _SMALL) + (area >= _MEDIUM)]
 
