@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from operator import index
 from typing import Any, Self
 
 from tasks.coco.masks import rle_area
@@ -69,7 +70,7 @@ class Statistics:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Mapping[str, int]]) -> Self:
-        """What `to_json` gave. KeyError, TypeError, AttributeError or ValueError where it is something else."""
+        """What `to_json` gave. KeyError, TypeError or AttributeError where it is something else."""
         return cls(**{one.name: _counter(values[one.name]) for one in fields(cls)})
 
 
@@ -79,15 +80,15 @@ def bucket(number: float) -> int:
     return round(number).bit_length()
 
 
-def bucket_bounds(index: int) -> tuple[int, int]:
+def bucket_bounds(place: int) -> tuple[int, int]:
     """The least and the greatest whole number of a bucket."""
-    return (1 << index) >> 1, (1 << index) - 1
+    return (1 << place) >> 1, (1 << place) - 1
 
 
-def bucket_text(index: int) -> str:
+def bucket_text(place: int) -> str:
     """A bucket for people, such as `1` or `4 to 7`."""
-    least, greatest = bucket_bounds(index)
-    return str(least) if index < 2 else f"{least} to {greatest}"
+    least, greatest = bucket_bounds(place)
+    return str(least) if place < 2 else f"{least} to {greatest}"
 
 
 def in_buckets(counts: Mapping[int, int]) -> Counter[int]:
@@ -103,4 +104,4 @@ def _size(area: float) -> str:
 
 
 def _counter(counts: Mapping[str, int]) -> Counter[Any]:
-    return Counter({int(key) if key.isdecimal() else key: int(count) for key, count in counts.items()})
+    return Counter({int(key) if key.isdecimal() else key: index(count) for key, count in counts.items()})

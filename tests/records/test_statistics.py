@@ -54,12 +54,12 @@ def test_what_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "index", "bounds"),
+    ("number", "place", "bounds"),
     [(0, 0, (0, 0)), (0.4, 0, (0, 0)), (1, 1, (1, 1)), (3, 2, (2, 3)), (4, 3, (4, 7)), (1023.9999, 11, (1024, 2047))],
 )
-def test_buckets(number: float, index: int, bounds: tuple[int, int]) -> None:
-    assert bucket(number) == index
-    assert bucket_bounds(index) == bounds
+def test_buckets(number: float, place: int, bounds: tuple[int, int]) -> None:
+    assert bucket(number) == place
+    assert bucket_bounds(place) == bounds
 
 
 @settings(deadline=None)
@@ -79,5 +79,5 @@ def test_json_and_back() -> None:
 
 @pytest.mark.parametrize("broken", [{}, {**Statistics().to_json(), "sizes": 3}, {**Statistics().to_json(), "sizes": {"small": "many"}}])
 def test_what_is_no_statistics(broken: dict) -> None:
-    with pytest.raises((KeyError, TypeError, AttributeError, ValueError)):
+    with pytest.raises((KeyError, TypeError, AttributeError)):
         Statistics.from_json(broken)
