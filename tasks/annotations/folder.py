@@ -1,0 +1,50 @@
+"""What lies in a folder, local or remote, in one order on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from upath import UPath
+
+from tasks.errors import UserError
+
+
+def names(folder: UPath) -> tuple[str, ...]:
+    """The names of a folder's entries, hidden ones left out, sorted. OSError where there is no such folder."""
+    return tuple(sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")))
+
+
+def required_names(folder: UPath, key: str) -> tuple[str, ...]:
+    """The names in a folder that the YAML's `key` leads to; UserError where there is none."""
+    try:
+        return names(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the folder cannot be listed: {error.strerror or 'there is none'}", f"correct `{key}` in the dataset's YAML"
+        ) from error
+
+
+def files_by_stem(folder: UPath, key: str, ending: str = "") -> dict[str, str]:
+    """The files at any depth whose stems have this ending: paths relative to the folder, under themselves less ending and suffix.
+
+    UserError where there is no such folder, or two files would go by one stem.
+    """
+    found: dict[str, str] = {}
+    for file in _files(folder, required_names(folder, key)):
+        path = PurePosixPath(file)
+        if not path.stem.endswith(ending):
+            continue
+        other = found.setdefault(str(path.with_name(path.stem.removesuffix(ending) or path.name)), file)
+        if other != file:
+            raise UserError(f"{folder}: {other} and {file} differ in their suffix only", f"leave one of them in `{key}`")
+    return found
+
+
+def _files(folder: UPath, entries: tuple[str, ...], above: str = "") -> Iterator[str]:
+    for name in entries:
+        # To ask whether an entry is a folder takes a request each on remote stores; what has a suffix is taken for a file.
+        if not PurePosixPath(name).suffix and (folder / name).is_dir():
+            yield from _files(folder / name, names(folder / name), f"{above}{name}/")
+        else:
+            yield above + name
