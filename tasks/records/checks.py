@@ -32,6 +32,11 @@ class Check(StrEnum):
         member.meaning = meaning
         return member
 
+    @classmethod
+    def of(cls, code: str) -> Check:
+        """The check of a code."""
+        return cls(code)  # type: ignore[call-arg]  # mypy reads __new__; a call looks the member up
+
     BOX_CLIPPED = "box-clipped", Outcome.FIXED, "the box left the image; it is clipped"
     BOX_FROM_MASK = "box-from-mask", Outcome.FIXED, "there is no box, or it is outside the image; the mask's extent stands in"
     BOX_OFF_MASK = "box-off-mask", Outcome.FIXED, "the box covers less than half of the mask's extent and it together; the extent stands in"
@@ -48,6 +53,7 @@ class Check(StrEnum):
     IMAGE_REENCODED = "image-reencoded", Outcome.FIXED, "neither JPEG nor PNG; the record holds an RGB PNG"
     IMAGE_GREY = "image-grey", Outcome.FIXED, "grey; kept as it is, and read as three equal channels"
     IMAGE_MISNAMED = "image-misnamed", Outcome.FIXED, "the file's name promises another format than its content has; the content counts"
+    IMAGE_HASH = "image-hash", Outcome.FIXED, "the record's SHA-256 is not its image's; it is computed anew"
 
     DEGENERATE_POLYGON = "degenerate-polygon", Outcome.LEFT_OUT, "no part of the polygon has three points"
     EMPTY_MASK = "empty-mask", Outcome.LEFT_OUT, "the mask covers no pixel of the image"
@@ -78,6 +84,11 @@ class Check(StrEnum):
         "record-malformed",
         Outcome.QUARANTINED,
         "the bytes are no tf.train.Example, or a feature is missing or of another length",
+    )
+    RECORD_DAMAGED = (
+        "record-damaged",
+        Outcome.QUARANTINED,
+        "a record is cut off or not what its checksum says; the rest of its file is unread",
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import text_format
+from upath import UPath
 
 from tasks.errors import UserError
 from tasks.records.annotated_image import Category
@@ -30,6 +31,10 @@ class LabelMap:
     @property
     def names(self) -> dict[int, str]:
         return {category.id: category.name for category in self.categories}
+
+    @property
+    def ids(self) -> dict[str, int]:
+        return {category.name: category.id for category in self.categories}
 
 
 def label_map(categories: Iterable[Category], where: str) -> LabelMap:
@@ -72,12 +77,12 @@ def parse_label_map(text: str, where: str) -> LabelMap:
     return label_map(categories, where)
 
 
-def read_label_map(path: Path) -> LabelMap:
+def read_label_map(path: Path | UPath) -> LabelMap:
     """The label map in a file; UserError where it is missing or not one."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: the label map cannot be opened: {error.strerror}", "correct the path") from error
+        raise UserError(f"{path}: the label map cannot be opened: {error.strerror or error}", "correct the path") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the label map is not text: {error}", "write it as UTF-8 text") from error
     return parse_label_map(text, str(path))

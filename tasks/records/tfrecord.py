@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,12 +16,15 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 import google_crc32c
+from upath import UPath
 
 from tasks.errors import UserError
+from tasks.records.checks import BadImageError, Check
 
 _MASK_DELTA = 0xA282EAD8
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
+_SHARD_NUMBERS = re.compile(r"-([\d?*]+)-(of-)?([\d?*]+)$")
 
 
 def _masked_crc(content: bytes) -> int:
@@ -70,27 +74,83 @@ def matching_files(pattern: str) -> tuple[Path, ...]:
     return tuple(Path(name) for name in sorted(glob.glob(pattern)) if Path(name).is_file())  # noqa: PTH207
 
 
-def read_shard(path: Path) -> Iterator[bytes]:
-    """The serialized records of a file, one by one; UserError where the file is missing, cut off or damaged."""
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path}: the shard cannot be opened: {error.strerror}", "materialize the dataset again") from error
-    with stream:
-        index = 0
+def record_files(pattern: UPath) -> tuple[UPath, ...]:
+    """The files that a path or pattern means, as `matching_files`, under URLs too; UserError where there is none.
+
+    Of the two ways to number shards, `name-00000-of-00010` and `name-00000-00010`, a pattern of one finds files of the other.
+    """
+    found: list[str] = []
+    for path in (pattern.path, _SHARD_NUMBERS.sub(lambda match: f"-{match[1]}-{'' if match[2] else 'of-'}{match[3]}", pattern.path)):
+        found = found or sorted(name for name, entry in pattern.fs.glob(path, detail=True).items() if entry["type"] == "file")
+    if not found:
+        raise UserError(f"{pattern}: no file of records matches", "correct the path or pattern of the records")
+    return tuple(UPath(name, protocol=pattern.protocol, **pattern.storage_options) for name in found)
+
+
+def shard_family(name: str) -> str:
+    """What shards of one split have in common: their file name without the numbers, and without `.record` or `.tfrecord`."""
+    return re.sub(r"\.(tf)?records?$", "", _SHARD_NUMBERS.sub("", name))
+
+
+def read_shard(path: Path | UPath) -> Iterator[bytes]:
+    """The serialized records of a file, one by one; UserError where the file is missing, BadImageError where it is cut off or damaged."""
+    return (record for _, record in located_records(path))
+
+
+def located_records(path: Path | UPath) -> Iterator[tuple[int, bytes]]:
+    """The records of a file as `read_shard` gives them, each after its offset, at which `record_at` finds it."""
+    with _opened(path) as stream:
+        index = offset = 0
         while header := stream.read(_HEADER.size):
-            yield _record(path, index, header, stream)
+            record = _record(f"{path}: record {index}", header, stream)
+            yield offset, record
             index += 1
+            offset += _HEADER.size + len(record) + _FOOTER.size
 
 
-def _record(path: Path, index: int, header: bytes, stream: BinaryIO) -> bytes:
-    damage = UserError(f"{path}: record {index} is cut off or damaged", "remove the file and materialize the dataset again")
+def record_offsets(path: Path | UPath) -> list[int]:
+    """Where each record of a file begins, in bytes; the contents are passed over, unread and unchecked."""
+    offsets: list[int] = []
+    with _opened(path) as stream:
+        while header := stream.read(_HEADER.size):
+            offsets.append(stream.tell() - len(header))
+            stream.seek(_length(f"{path}: record {len(offsets) - 1}", header) + _FOOTER.size, os.SEEK_CUR)
+    return offsets
+
+
+def record_at(path: Path | UPath, offset: int) -> bytes:
+    """The record that begins at a byte of a file."""
+    with _opened(path) as stream:
+        stream.seek(offset)
+        return _record(f"{path}: the record at byte {offset}", stream.read(_HEADER.size), stream)
+
+
+def _opened(path: Path | UPath) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UserError(
+            f"{path}: the shard cannot be opened: {error.strerror or error}", "correct the path, or bring the file back"
+        ) from error
+
+
+def _record(where: str, header: bytes, stream: BinaryIO) -> bytes:
+    record, footer = stream.read(_length(where, header)), stream.read(_FOOTER.size)
+    if len(footer) < _FOOTER.size or _FOOTER.unpack(footer)[0] != _masked_crc(record):
+        raise _damage(where)
+    return record
+
+
+def _length(where: str, header: bytes) -> int:
     if len(header) < _HEADER.size:
-        raise damage
+        raise _damage(where)
     length, length_crc = _HEADER.unpack(header)
     if length_crc != _masked_crc(header[:8]):
-        raise damage
-    record, footer = stream.read(length), stream.read(_FOOTER.size)
-    if len(footer) < _FOOTER.size or _FOOTER.unpack(footer)[0] != _masked_crc(record):
-        raise damage
-    return record
+        raise _damage(where)
+    return int(length)
+
+
+def _damage(where: str) -> BadImageError:
+    return BadImageError(
+        Check.RECORD_DAMAGED, f"{where} is cut off or damaged", "remove the file, and copy it or materialize the dataset again"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.errors import UserError
-from tasks.records.tfrecord import ShardWriter, frame, read_shard, write_shard
+from tasks.records.tfrecord import ShardWriter, frame, located_records, read_shard, record_at, shard_family, write_shard
 
 RECORDS = [b"", b"a", b"\x00" * 100, bytes(range(256)) * 300]
 
@@ -34,6 +34,30 @@ def test_tensorflow_reads_ours_and_we_read_ours(tmp_path):
     write_shard(tmp_path / "shard", RECORDS)
     assert list(tf.data.TFRecordDataset(str(tmp_path / "shard")).as_numpy_iterator()) == RECORDS
     assert list(read_shard(tmp_path / "shard")) == RECORDS
+
+
+def test_a_record_is_read_where_it_begins(tmp_path):
+    write_shard(tmp_path / "shard", RECORDS)
+    places = [offset for offset, _ in located_records(tmp_path / "shard")]
+    # Each is framed by 16 bytes.
+    assert places == [0, 16, 33, 149]
+    assert [record_at(tmp_path / "shard", offset) for offset in reversed(places)] == RECORDS[::-1]
+    with pytest.raises(UserError, match="shard: the record at byte 17 is cut off or damaged"):
+        record_at(tmp_path / "shard", 17)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("train.record-00000-of-00010", "train"),
+        ("coco_val.record-00000-00010", "coco_val"),
+        ("pets-10.tfrecord", "pets-10"),
+        ("a.b.tfrecords-00001-of-00002", "a.b"),
+        ("plain", "plain"),
+    ],
+)
+def test_shards_of_a_split_are_a_family(name, family):
+    assert shard_family(name) == family
 
 
 def test_a_shard_has_no_name_before_its_end(tmp_path):
