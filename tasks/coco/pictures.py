@@ -38,6 +38,7 @@ _MASK_OPACITY = 0.42
 # Pixels of a panel's longer side: small images are enlarged until labels fit, large ones shrunk until a page shows them.
 _SMALLEST_PANEL, _LARGEST_PANEL = 640, 1100
 _MOST_OBJECTS = 60
+_JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,13 @@ def draw_comparison(
         sheet.paste(panel, (x, top))
     encoded = io.BytesIO()
     sheet.save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def draw_objects(image: npt.NDArray[np.uint8], objects: PictureObjects, names: Mapping[int, str]) -> bytes:
+    """A JPEG: the image, uint8 [height, width, 3], RGB, with the masks, boxes and names of its objects."""
+    encoded = io.BytesIO()
+    _panel(image, objects, names).save(encoded, "JPEG", quality=_JPEG_QUALITY)
     return encoded.getvalue()
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from tasks.coco.pictures import PictureObjects, category_color, draw_comparison
+from tasks.coco.pictures import PictureObjects, category_color, draw_comparison, draw_objects
 
 NAMES = {1: "apple", 2: "pear"}
 GREY = 100
@@ -98,3 +98,13 @@ def test_the_picture_itself_is_not_changed():
     image = np.full((50, 60, 3), GREY, np.uint8)
     draw_comparison(image, objects([[5, 5, 20, 20]], [1], 50, 60), objects([], [], 50, 60, []), NAMES)
     assert (image == GREY).all()
+
+
+def test_objects_alone_are_drawn_as_in_a_comparison():
+    picture = draw_objects(np.full((400, 800, 3), GREY, np.uint8), objects([[100, 100, 300, 300]], [1], 400, 800), NAMES)
+    image = Image.open(io.BytesIO(picture))
+    assert (image.format, image.size) == ("JPEG", (800, 400))
+    pixels = np.asarray(image, float)
+    # Inside the square, away from its outline and label, and outside of it.
+    assert np.abs(pixels[200:280, 120:280] - tinted(1)).max() <= 5
+    assert np.abs(pixels[320:, 320:] - GREY).max() <= 5
