@@ -8,7 +8,7 @@ from upath import UPath
 
 from tasks.annotations.mask_file import mask_from_png, read_ids
 from tasks.records.checks import BadImageError, Check
-from tests.annotations.png import png
+from tests.annotations.files import png
 
 MASK = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
 GREY = np.dstack([MASK * 255] * 3)
