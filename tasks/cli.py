@@ -145,16 +145,33 @@ def shapes_command(
 
 @app.command("materialize")
 def materialize_command(
-    dataset: Annotated[Path, typer.Argument(help="YAML file that names images and annotations.")],
-    output: Annotated[Path | None, typer.Option(help="Folder of the records; by default the workspace's, by the name.")] = None,
+    dataset: Annotated[str, typer.Argument(help="YAML file that names images and annotations: path or URL.")],
+    output: Annotated[str | None, typer.Option(help="Folder or URL of the records; by default the workspace's, by the name.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="0.8/0.1/0.1", help="Shares of train, val and test, by a hash of the image's content.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Images of each split, the first ones.")] = None,
+    only_categories: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Categories to keep, after renaming.")] = None,
+    remap_categories: Annotated[Path | None, typer.Option(help="YAML file of `old name: new name`; null leaves a category out.")] = None,
+    empty: Annotated[bool, typer.Option("--include-empty/--drop-empty", help="Whether images without objects stay.")] = True,
+    crowds: Annotated[str, typer.Option(help="keep (marked, as the original does), drop, or objects (as ordinary ones).")] = "keep",
+    mask_type: Annotated[str, typer.Option(help="How masks are stored: png or numerical.")] = "png",
     shards: Annotated[int | None, typer.Option(help="Shards for each split; by default one for 500 images.")] = None,
+    shard_range: Annotated[
+        str | None, typer.Option(metavar="A:B", help="Write these shards alone, counted over all splits; a run without it joins all.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes; the bytes are the same for any number.")] = 1,
+    max_bad: Annotated[int, typer.Option(help="Images that may be quarantined before the run fails.")] = 0,
     result: ResultOption = None,
 ) -> None:
-    """Turn images and COCO JSON into TFRecords with a mask for every box."""
-    from tasks.materialize import materialize
+    """Turn images and annotations into TFRecords with a mask for every box."""
+    from tasks.materialize import Effort, materialize
+    from tasks.record_choice import parse_choice, parse_range
+    from tasks.workspace import located
 
-    answer(materialize(dataset, output, shards, workers), result)
+    choice = parse_choice(split, limit, only_categories, remap_categories, empty, crowds, mask_type)
+    effort = Effort(shards, workers, max_bad, parse_range(shard_range) if shard_range else None)
+    answer(materialize(located(dataset), located(output) if output else None, choice, effort), result)
 
 
 @app.command("train")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from upath import UPath
 
+from tasks.annotations.formats import FORMATS, fields_of, make_source
+from tasks.annotations.source import Source
 from tasks.errors import UserError
 from tasks.shapes.dataset import ShapesConfig
 
@@ -21,25 +23,17 @@ _FRACTION_SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class CocoSource:
-    """A COCO JSON file and the folder of its images; absolute paths."""
-
-    images: Path
-    annotations: Path
-
-
-@dataclass(frozen=True)
 class GivenSplits:
     """A source for each split."""
 
-    splits: Mapping[str, CocoSource]
+    splits: Mapping[str, Source]
 
 
 @dataclass(frozen=True)
 class HashedSplits:
-    """One source, each image assigned by a hash of its content; the fractions sum to 1."""
+    """One source, each image assigned by a hash of its content; the fractions sum to 1, or are still to be given."""
 
-    source: CocoSource
+    source: Source
     fractions: Mapping[str, float]
 
 
@@ -59,7 +53,7 @@ def read_dataset_config(path: Path) -> DatasetConfig:
     try:
         content = yaml.safe_load(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: the dataset's YAML cannot be opened: {error.strerror}", "correct the path") from error
+        raise UserError(f"{path}: the dataset's YAML cannot be opened: {error.strerror or error}", "correct the path") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {error}", "correct the file") from error
     values = _mapping(path, "the file", content, ("name", "source", "split", "splits", "shapes"), required=("name",))
@@ -71,13 +65,14 @@ def read_dataset_config(path: Path) -> DatasetConfig:
         raise UserError(
             f"{path}: it has {' and '.join(kinds) or 'no images'}", "give one of `source` (with `split`), `splits` and `shapes`"
         )
-    if ("split" in values) != (kinds == ["source"]):
-        raise UserError(f"{path}: `split` and `source` belong together", "give both, or `splits` with a source each")
+    if "split" in values and kinds != ["source"]:
+        raise UserError(f"{path}: `split` divides a `source`", "give both, or `splits` with a source each")
     if kinds == ["shapes"]:
         fields = [field.name for field in dataclasses.fields(ShapesConfig)]
         return DatasetConfig(name, ShapesConfig(**_mapping(path, "shapes", values["shapes"], fields)))
     if kinds == ["source"]:
-        return DatasetConfig(name, HashedSplits(_source(path, "source", values["source"]), _fractions(path, values["split"])))
+        fractions = _fractions(path, values["split"]) if "split" in values else {}
+        return DatasetConfig(name, HashedSplits(_source(path, "source", values["source"]), fractions))
     splits = _split_mapping(path, "splits", values["splits"])
     return DatasetConfig(name, GivenSplits({split: _source(path, f"splits.{split}", value) for split, value in splits.items()}))
 
@@ -106,22 +101,35 @@ def _split_mapping(path: Path, where: str, value: object) -> dict[str, Any]:
 
 def _fractions(path: Path, value: object) -> dict[str, float]:
     fractions = _split_mapping(path, "split", value)
-    for split, fraction in fractions.items():
-        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
-            raise UserError(f"{path}: split.{split} is {fraction!r}", "write a share above 0 and up to 1")
-    total = math.fsum(fractions.values())
-    if abs(total - 1) > _FRACTION_SUM_TOLERANCE:
-        raise UserError(f"{path}: the shares under split sum to {total:g}", "make them sum to 1")
+    try:
+        confirm_shares(fractions)
+    except ValueError as error:
+        raise UserError(f"{path}: split: {error}", "make the shares numbers above 0 that sum to 1") from None
     return fractions
 
 
-def _source(path: Path, where: str, value: object) -> CocoSource:
-    source = _mapping(path, where, value, ("images", "annotations"), required=("images", "annotations"))
-    for key, entry in source.items():
-        if not isinstance(entry, str):
-            raise UserError(f"{path}: {where}.{key} is {entry!r}", "write a path")
-    folder = path.absolute().parent
-    return CocoSource(
-        images=(folder / Path(source["images"]).expanduser()).resolve(),
-        annotations=(folder / Path(source["annotations"]).expanduser()).resolve(),
-    )
+def confirm_shares(fractions: Mapping[str, object]) -> None:
+    """ValueError, saying which, unless all shares are above 0 and they sum to 1."""
+    total = 0.0
+    for split, fraction in fractions.items():
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
+            raise ValueError(f"the share of {split} is {fraction!r}")
+        total += fraction
+    if abs(total - 1) > _FRACTION_SUM_TOLERANCE:
+        raise ValueError(f"the shares sum to {total:g}")
+
+
+def _source(path: Path, where: str, value: object) -> Source:
+    kind = value.get("format", "coco") if isinstance(value, dict) else "coco"
+    if kind not in FORMATS:
+        nearest = difflib.get_close_matches(str(kind), FORMATS, n=1)
+        raise UserError(
+            f"{path}: {where}.format is {kind!r}",
+            f"did you mean `{nearest[0]}`?" if nearest else f"the formats are {', '.join(FORMATS)}",
+        )
+    fields = fields_of(kind)
+    values = _mapping(path, where, value, ["format", *fields], required=[name for name, required in fields.items() if required])
+    try:
+        return make_source(kind, {name: values[name] for name in fields if name in values}, UPath(path).absolute().parent)
+    except ValueError as error:
+        raise UserError(f"{path}: {where}.{error}", "correct the value") from error

@@ -19,7 +19,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from upath import UPath
 
 from tasks.errors import UserError
 
@@ -45,6 +47,11 @@ class DatasetDir:
     @property
     def label_map(self) -> Path:
         return self.root / "label_map.pbtxt"
+
+    @property
+    def quarantine(self) -> Path:
+        """The images that could not become records, a JSON object a line: split, source, id, code, message and fix."""
+        return self.root / "quarantine.jsonl"
 
     @property
     def source(self) -> Path:
@@ -133,6 +140,11 @@ class RunDir:
         return ModelDir(self.root / config_name)
 
 
+def located(text: str) -> Path:
+    """A local path, or under an fsspec URL such as `s3://bucket/data` one that reads and writes the same way."""
+    return cast(Path, UPath(text)) if "://" in text else Path(text)
+
+
 def dataset_dir(name: str) -> DatasetDir:
     return DatasetDir(workspace_root() / "datasets" / name)
 
@@ -142,7 +154,10 @@ def run_dir(name: str) -> RunDir:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole: to a temporary name beside it, then renamed over it."""
+    """Writes a file whole: to a temporary name beside it, then renamed over it; under a URL, in one request."""
+    if not isinstance(path, Path):
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from upath import UPath
 
-from tasks.dataset import CocoSource, GivenSplits, HashedSplits, read_dataset_config
+from tasks.annotations.coco import CocoSource
+from tasks.dataset import GivenSplits, HashedSplits, read_dataset_config
 from tasks.errors import UserError
 from tasks.shapes.dataset import ShapesConfig
 
@@ -28,13 +30,18 @@ def read(tmp_path):
 
 def test_paths_start_at_the_files_folder(read, tmp_path):
     config = read({"name": "a", "source": SOURCE, "split": {"train": 0.75, "val": 0.25}})
-    source = CocoSource(tmp_path / "set" / "photos", tmp_path / "all.json")
+    source = CocoSource(UPath(tmp_path / "set" / "photos"), UPath(tmp_path / "all.json"))
     assert config.images == HashedSplits(source, {"train": 0.75, "val": 0.25})
+
+
+def test_a_source_may_lie_under_a_url_and_be_split_later(read):
+    config = read({"name": "a", "source": {"images": "memory://bucket/photos", "annotations": "memory://bucket/all.json"}})
+    assert config.images == HashedSplits(CocoSource(UPath("memory://bucket/photos"), UPath("memory://bucket/all.json")), {})
 
 
 def test_given_splits_have_a_source_each(read, tmp_path):
     config = read({"name": "a", "splits": {"train": SOURCE, "val": SOURCE}})
-    source = CocoSource(tmp_path / "set" / "photos", tmp_path / "all.json")
+    source = CocoSource(UPath(tmp_path / "set" / "photos"), UPath(tmp_path / "all.json"))
     assert config.images == GivenSplits({"train": source, "val": source})
 
 
@@ -54,16 +61,16 @@ def test_our_own_examples_are_named_as_their_files(path):
         ({"name": "a", "shapes": {"hieght": 4}}, r"shapes has an unknown key `hieght`\n  fix: did you mean `height`\?"),
         ({"name": "a", "splits": {"train": {**SOURCE, "imagess": "x"}}}, r"splits.train has an unknown key `imagess`"),
         ({"name": "a", "splits": {"train": {"images": "x"}}}, "splits.train has no `annotations`"),
-        ({"name": "a", "splits": {"train": {"images": 3, "annotations": "x"}}}, "splits.train.images is 3"),
+        ({"name": "a", "splits": {"train": {"images": 3, "annotations": "x"}}}, "splits.train.images is 3, and a path is expected"),
         ({"name": "a", "splits": {}}, "splits names no splits"),
         ({"shapes": {}}, "has no `name`"),
         ({"name": "a/b", "shapes": {}}, "name is 'a/b'"),
         ({"name": "a"}, "it has no images"),
         ({"name": "a", "shapes": {}, "splits": {"train": SOURCE}}, "it has splits and shapes"),
-        ({"name": "a", "source": SOURCE}, "`split` and `source` belong together"),
-        ({"name": "a", "shapes": {}, "split": {"train": 1}}, "`split` and `source` belong together"),
+        ({"name": "a", "shapes": {}, "split": {"train": 1}}, "`split` divides a `source`"),
         ({"name": "a", "source": SOURCE, "split": {"train": 0.8, "val": 0.3}}, "sum to 1.1"),
-        ({"name": "a", "source": SOURCE, "split": {"train": 0, "val": 1}}, "split.train is 0"),
+        ({"name": "a", "source": SOURCE, "split": {"train": 0, "val": 1}}, "the share of train is 0"),
+        ({"name": "a", "source": {**SOURCE, "format": "coko"}}, r"source.format is 'coko'\n  fix: did you mean `coco`\?"),
         ({"name": "a", "shapes": {"train": "many"}}, "train is 'many'"),
         ("a: [", "not YAML"),
         ("just text", "is no mapping"),

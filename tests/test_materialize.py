@@ -18,7 +18,7 @@ from pycocotools import mask as pycoco
 from pycocotools.coco import COCO
 
 from tasks.errors import UserError
-from tasks.materialize import materialize
+from tasks.materialize import Effort, materialize
 from tasks.records.example import parse_example
 from tasks.records.label_map import read_label_map
 from tasks.records.manifest import read_manifest
@@ -103,13 +103,13 @@ def assert_masks_are_pycocotools_own(dataset: DatasetDir, annotations: dict[str,
 def test_shapes_come_back_pixel_for_pixel(tmp_path):
     path = tmp_path / "dataset.yaml"
     path.write_text(yaml.safe_dump({"name": "s", "shapes": {"train": 6, "val": 2, "height": 64, "width": 80}}))
-    result = materialize(path, tmp_path / "out", shards=2)
+    result = materialize(path, tmp_path / "out", effort=Effort(shards=2))
     dataset = DatasetDir(tmp_path / "out")
     objects = sum(result.summary["objects"].values())
     assert objects > 0
     sources = {split: dataset.source / f"{split}.json" for split in ("train", "val")}
     assert_masks_are_pycocotools_own(dataset, sources, objects)
-    assert materialize(path, tmp_path / "out", shards=2).status == "skipped"
+    assert materialize(path, tmp_path / "out", effort=Effort(shards=2)).status == "skipped"
 
 
 def test_fruits_and_nuts_come_back_pixel_for_pixel(shared_data: Path, tmp_path):
@@ -141,7 +141,7 @@ def test_coco_comes_back_pixel_for_pixel(shared_data: Path, tmp_path):
 
 
 def test_the_manifest_counts_what_the_records_hold(source, tmp_path):
-    materialize(source / "dataset.yaml", tmp_path / "out", shards=2)
+    materialize(source / "dataset.yaml", tmp_path / "out", effort=Effort(shards=2))
     dataset = DatasetDir(tmp_path / "out")
     manifest = read_manifest(dataset.manifest)
     assert sum(split.images for split in manifest.splits.values()) == 12
@@ -158,22 +158,22 @@ def test_the_manifest_counts_what_the_records_hold(source, tmp_path):
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_any_number_of_workers_gives_the_same_bytes(source, tmp_path, workers):
-    materialize(source / "dataset.yaml", tmp_path / "one", shards=3)
-    materialize(source / "dataset.yaml", tmp_path / "more", shards=3, workers=workers)
+    materialize(source / "dataset.yaml", tmp_path / "one", effort=Effort(shards=3))
+    materialize(source / "dataset.yaml", tmp_path / "more", effort=Effort(shards=3, workers=workers))
     assert files_of(tmp_path / "one") == files_of(tmp_path / "more")
 
 
 def test_the_digest_is_of_the_content_not_of_its_place_or_shards(source, tmp_path):
-    first = materialize(source / "dataset.yaml", tmp_path / "a", shards=1).summary["digest"]
+    first = materialize(source / "dataset.yaml", tmp_path / "a", effort=Effort(shards=1)).summary["digest"]
     moved = source.rename(tmp_path / "moved")
-    assert materialize(moved / "dataset.yaml", tmp_path / "b", shards=2).summary["digest"] == first
+    assert materialize(moved / "dataset.yaml", tmp_path / "b", effort=Effort(shards=2)).summary["digest"] == first
     change_annotations(moved, lambda content: content["annotations"][0].update(iscrowd=1))
     assert materialize(moved / "dataset.yaml", tmp_path / "c").summary["digest"] != first
 
 
 def test_an_unchanged_dataset_is_skipped_and_a_changed_or_broken_one_is_not(source, tmp_path):
     out = tmp_path / "out"
-    run = lambda **options: materialize(source / "dataset.yaml", out, **options).status  # noqa: E731
+    run = lambda **options: materialize(source / "dataset.yaml", out, effort=Effort(**options)).status  # noqa: E731
     assert run() == "done"
     before = files_of(out)
     times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -232,7 +232,7 @@ def swap_size(source: Path) -> None:
 BAD_INPUTS = {
     "missing image": (remove_image, r"4\.png: the image file cannot be opened"),
     "unreadable image": (break_image, r"4\.png: the image cannot be read"),
-    "unknown category": (name_unknown_category, r"all\.json: annotation 104 has category id 9"),
+    "unknown category": (name_unknown_category, r"all\.json: annotation 104 of image 4\.png has the category 9"),
     "wrong path": (misname_annotations, r"al\.json: the annotations cannot be opened"),
     "swapped size": (swap_size, r"4\.png: the image is 16 x 24 .* swapped"),
 }
@@ -243,7 +243,7 @@ BAD_INPUTS = {
 def test_bad_input_is_named_and_leaves_nothing(source, tmp_path, break_input, message, workers):
     break_input(source)
     with pytest.raises(UserError, match=message):
-        materialize(source / "dataset.yaml", tmp_path / "out", shards=3, workers=workers)
+        materialize(source / "dataset.yaml", tmp_path / "out", effort=Effort(shards=3, workers=workers))
     assert not (tmp_path / "out").exists()
 
 
@@ -290,7 +290,7 @@ def test_category_zero_is_said_to_be_renumbered(source, tmp_path, capsys):
 
     change_annotations(source, from_zero)
     materialize(source / "dataset.yaml", tmp_path / "out")
-    assert "renumbered 0 to 1, 1 to 2" in capsys.readouterr().out
+    assert "category ids renumbered: 0 to 1, 1 to 2" in capsys.readouterr().out
     assert read_manifest(tmp_path / "out" / "manifest.json").label_map.names == {1: "cat", 2: "dog"}
 
 
@@ -298,18 +298,18 @@ def test_what_was_left_out_is_printed_and_recorded(source, tmp_path, capsys):
     change_annotations(source, lambda content: content["annotations"][4].update(segmentation=[[1, 1, 5, 5]]))
     result = materialize(source / "dataset.yaml", tmp_path / "out")
     assert result.summary["findings"] == {"degenerate-polygon": 1}
-    assert "1 x degenerate-polygon: no part of the polygon has three points" in capsys.readouterr().out
+    assert "1 x degenerate-polygon, left out: no part of the polygon has three points" in capsys.readouterr().out
     assert read_manifest(tmp_path / "out" / "manifest.json").findings == {"degenerate-polygon": 1}
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.2])
 def test_a_killed_run_leaves_no_dataset_and_a_rerun_gives_the_undisturbed_bytes(source, tmp_path, seconds):
-    materialize(source / "dataset.yaml", tmp_path / "undisturbed", shards=3)
+    materialize(source / "dataset.yaml", tmp_path / "undisturbed", effort=Effort(shards=3))
     # Every image takes a while, so that the kill falls among them.
     slowed = (
-        "import sys, time, pathlib, tasks.materialize as m; read = m.read_image\n"
+        "import sys, time, pathlib, tasks.annotations.shard as s, tasks.materialize as m; read = s.encode_image\n"
         "def slow(*a):\n    print('image', flush=True); time.sleep(0.05); return read(*a)\n"
-        "m.read_image = slow; m.materialize(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), shards=3)"
+        "s.encode_image = slow; m.materialize(*map(pathlib.Path, sys.argv[1:]), effort=m.Effort(shards=3))"
     )
     arguments = [sys.executable, "-c", slowed, str(source / "dataset.yaml"), str(tmp_path / "out")]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
@@ -319,11 +319,11 @@ def test_a_killed_run_leaves_no_dataset_and_a_rerun_gives_the_undisturbed_bytes(
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert list((tmp_path / "out").glob("*.record-*")) == []
-    materialize(source / "dataset.yaml", tmp_path / "out", shards=3)
+    materialize(source / "dataset.yaml", tmp_path / "out", effort=Effort(shards=3))
     assert files_of(tmp_path / "out") == files_of(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("option", ["shards", "workers"])
 def test_impossible_options_are_refused(source, tmp_path, option):
     with pytest.raises(UserError, match=f"--{option} is 0"):
-        materialize(source / "dataset.yaml", tmp_path / "out", **{option: 0})
+        materialize(source / "dataset.yaml", tmp_path / "out", effort=Effort(**{option: 0}))

@@ -1,247 +1,165 @@
-"""COCO JSON to annotated images.
+"""COCO JSON, format `coco`.
 
-A file is checked as a whole when it is opened (ids, references, sizes); masks are rasterized image by image, later, where the images are
-written, so that no more than one image's masks are ever in memory.
+A file is read as a stream and spooled by image to a temporary file, so that memory does not grow with it; masks are rasterized image by
+image, later, where the images are written.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tasks.coco.masks import MalformedSegmentationError, Rle, rle_area, rle_extent_yxyx, rle_from_segmentation
+import ijson
+from upath import UPath
+
+from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
 from tasks.errors import UserError
-from tasks.records.annotated_image import AnnotatedImage, Category, Finding, Instance
-from tasks.records.label_map import LabelMap, label_map
+from tasks.records.checks import BadImageError, Check
 
-_Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class CocoImage:
-    """One image as the JSON writes it; `annotations` are its JSON objects, ids and references already checked."""
-
-    id: int | str
-    file_name: str
-    path: Path
-    height: int
-    width: int
-    annotations: tuple[Mapping[str, Any], ...]
+_LISTS = ("images", "annotations", "categories")
+_KEPT = ("id", "category_id", "segmentation", "bbox", "area", "iscrowd")
+_SCHEMA = """
+    CREATE TABLE images (id TEXT PRIMARY KEY, file_name TEXT, height INTEGER, width INTEGER);
+    CREATE TABLE annotations (image TEXT, id TEXT, content TEXT);
+"""
 
 
 @dataclass(frozen=True)
-class CocoFile:
-    """One COCO JSON file: its categories under their own ids, its images in the file's order."""
+class CocoSource:
+    """A COCO instances JSON and the folder that its `file_name`s lie in."""
 
-    path: Path
-    categories: tuple[Category, ...]
-    images: tuple[CocoImage, ...]
+    images: UPath
+    annotations: UPath
 
+    def list(self) -> Listing:
+        """The file's images in its order. UserError where it is no COCO JSON, an id is taken twice, or an annotation has no image."""
+        if not self.images.is_dir():
+            raise UserError(f"{self.images}: there is no such folder of images", "correct `images` in the dataset's YAML")
+        categories: dict[CategoryKey, str] = {}
+        for value in self._entries("categories"):
+            category_id, name = self._category(value)
+            if category_id in categories:
+                raise UserError(f"{self.annotations}: a category id is taken twice", "give each category an id of its own")
+            categories[category_id] = name
+        # SQLite's own temporary file: gone with its connection, however that ends.
+        spool = sqlite3.connect("")
+        spool.executescript(_SCHEMA)
+        try:
+            spool.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", (self._image(value) for value in self._entries("images")))
+        except sqlite3.IntegrityError:
+            raise UserError(f"{self.annotations}: an image id is taken twice", "give each image an id of its own") from None
+        spool.executemany("INSERT INTO annotations VALUES (?, ?, ?)", (self._annotation(value) for value in self._entries("annotations")))
+        spool.execute("CREATE INDEX annotations_by_image ON annotations (image)")
+        for annotation, image in spool.execute("SELECT id, image FROM annotations WHERE image NOT IN (SELECT id FROM images)"):
+            raise UserError(
+                f"{self.annotations}: annotation {annotation} has image id {image}, which is not among the file's images",
+                "add the image to `images`, or remove the annotation",
+            )
+        return Listing(categories, self._listed(spool))
 
-@dataclass(frozen=True)
-class CategoryIds:
-    """The label map that COCO files share, and each COCO id's place in it."""
+    def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
+        for annotation in json.loads(image.payload):
+            where = f"{self.annotations}: annotation {annotation['id']} of image {image.file_name}"
+            box = None
+            if annotation.get("bbox") is not None:
+                x, y, width, height = _numbers(where, "bbox", annotation["bbox"], 4)
+                box = (y, x, y + height, x + width)
+            area = annotation.get("area")
+            yield SourceObject(
+                where,
+                annotation["category_id"],
+                annotation.get("segmentation"),
+                box,
+                None if area is None else _numbers(where, "area", [area], 1)[0],
+                _is_crowd(where, annotation.get("iscrowd", 0)),
+            )
 
-    label_map: LabelMap
-    by_coco_id: Mapping[int, int]
+    def _listed(self, spool: sqlite3.Connection) -> Iterator[ListedImage]:
+        for image, file_name, height, width in spool.execute("SELECT * FROM images ORDER BY rowid"):
+            own = spool.execute("SELECT content FROM annotations WHERE image = ? ORDER BY rowid", (image,))
+            payload = "[" + ",".join(content for (content,) in own) + "]"
+            yield ListedImage(str(json.loads(image)), file_name, self.images / file_name, (height, width), payload)
 
-    @property
-    def renumbered(self) -> bool:
-        return any(coco_id != label_id for coco_id, label_id in self.by_coco_id.items())
+    def _entries(self, key: str) -> Iterator[Mapping[str, Any]]:
+        """The objects of one of the file's lists, one by one."""
+        empty = True
+        try:
+            with self.annotations.open("rb") as stream:
+                for value in ijson.items(stream, f"{key}.item", use_float=True):
+                    if not isinstance(value, dict):
+                        raise UserError(
+                            f"{self.annotations}: an entry of {key!r} is no object", "export the annotations as COCO JSON again"
+                        )
+                    empty = False
+                    yield value
+            if empty:
+                self._confirm_list(key)
+        except OSError as error:
+            raise UserError(
+                f"{self.annotations}: the annotations cannot be opened: {error.strerror or error}",
+                "correct `annotations` in the dataset's YAML",
+            ) from error
+        except ijson.JSONError as error:
+            raise UserError(f"{self.annotations}: not JSON: {error}", "export the annotations as COCO JSON again") from error
 
+    def _confirm_list(self, key: str) -> None:
+        with self.annotations.open("rb") as stream:
+            for prefix, event, _ in ijson.parse(stream):
+                if (prefix, event) == (key, "start_array"):
+                    return
+        raise UserError(
+            f"{self.annotations}: there is no list {key!r}",
+            f"name a COCO instances JSON, with the lists {', '.join(f'`{name}`' for name in _LISTS)}",
+        )
 
-def read_coco_file(path: Path, images: Path) -> CocoFile:
-    """The file at `path`, whose `file_name`s lie in the folder `images`.
+    def _category(self, value: Mapping[str, Any]) -> tuple[int, str]:
+        category_id, name = self._field("category", value, "id"), self._field("category", value, "name")
+        if not isinstance(category_id, int) or isinstance(category_id, bool) or not isinstance(name, str):
+            raise UserError(f"{self.annotations}: category {category_id!r} is named {name!r}", "number it and name it by a text")
+        return category_id, name
 
-    UserError, naming the file and the annotation or image, where it is no COCO JSON, an id is taken twice, or an annotation's image or
-    category is not in it.
-    """
-    content = _load(path)
-    if not images.is_dir():
-        raise UserError(f"{images}: there is no such folder of images", "correct `images` in the dataset's YAML")
-    categories = tuple(_category(path, value) for value in content["categories"])
-    known = {category.id for category in categories}
-    if len(known) < len(categories):
-        raise UserError(f"{path}: a category id is taken twice", "give each category an id of its own")
-    by_image: dict[int | str, list[Mapping[str, Any]]] = {}
-    for value in content["images"]:
-        image_id = _field(path, "image", value, "id")
+    def _image(self, value: Mapping[str, Any]) -> tuple[str, str, int, int]:
+        image_id, file_name = self._field("image", value, "id"), self._field("image", value, "file_name")
         if not isinstance(image_id, int | str):
-            raise UserError(f"{path}: an image has the id {image_id!r}", "give it a number or a text")
-        if image_id in by_image:
-            raise UserError(f"{path}: image id {image_id} is taken twice", "give each image an id of its own")
-        by_image[image_id] = []
-    for annotation in content["annotations"]:
-        _check_annotation(path, annotation, known, by_image)
-        by_image[annotation["image_id"]].append(annotation)
-    return CocoFile(path, categories, tuple(_image(path, images, value, by_image[value["id"]]) for value in content["images"]))
+            raise UserError(f"{self.annotations}: an image has the id {image_id!r}", "give it a number or a text")
+        if not isinstance(file_name, str) or not file_name or "\0" in file_name:
+            raise UserError(
+                f"{self.annotations}: image {image_id} has file_name {file_name!r}", "write its path inside the folder of images"
+            )
+        height, width = (self._field("image", value, key) for key in ("height", "width"))
+        for key, size in (("height", height), ("width", width)):
+            if not isinstance(size, int) or size < 1:
+                raise UserError(f"{self.annotations}: image {image_id} has {key} {size!r}", "write the image's size in whole pixels")
+        return json.dumps(image_id), file_name, height, width
 
+    def _annotation(self, value: Mapping[str, Any]) -> tuple[str, str, str]:
+        for key in ("id", "category_id", "image_id"):
+            self._field("annotation", value, key)
+        kept = {key: value[key] for key in _KEPT if key in value}
+        return json.dumps(value["image_id"]), str(value["id"]), json.dumps(kept, separators=(",", ":"))
 
-def shared_category_ids(files: Sequence[CocoFile]) -> CategoryIds:
-    """One label map for several files: COCO's own ids, or 1, 2, 3, ... in their order where one of them is below 1.
-
-    UserError where the files give one id two names or one name two ids.
-    """
-    union: dict[int, Category] = {}
-    for file in files:
-        for category in file.categories:
-            other = union.setdefault(category.id, category)
-            if other.name != category.name:
-                raise UserError(
-                    f"{file.path}: category {category.id} is {category.name!r}, in another split it is {other.name!r}",
-                    "give the splits' files the same categories",
-                )
-    coco_ids = sorted(union)
-    renumber = bool(coco_ids) and coco_ids[0] < 1
-    by_coco_id = {coco_id: index if renumber else coco_id for index, coco_id in enumerate(coco_ids, start=1)}
-    labels = label_map(
-        [Category(label_id, union[coco_id].name) for coco_id, label_id in by_coco_id.items()],
-        where=", ".join(str(path) for path in dict.fromkeys(file.path for file in files)),
-    )
-    return CategoryIds(labels, by_coco_id)
-
-
-def annotate(file: Path, image: CocoImage, label_ids: Mapping[int, int]) -> tuple[AnnotatedImage, Counter[Finding]]:
-    """The image with its masks rasterized, and what had to be mended or left out on the way.
-
-    `file` names the JSON in errors; `label_ids` maps COCO category ids to the label map's. UserError for a segmentation, box or area
-    that cannot be read.
-    """
-    findings: Counter[Finding] = Counter()
-    instances = []
-    for annotation in image.annotations:
-        instance = _instance(file, image, annotation, label_ids, findings)
-        if instance is not None:
-            instances.append(instance)
-    annotated = AnnotatedImage(str(image.id), image.file_name, image.path, image.height, image.width, tuple(instances))
-    return annotated, findings
-
-
-def _instance(
-    file: Path, image: CocoImage, annotation: Mapping[str, Any], label_ids: Mapping[int, int], findings: Counter[Finding]
-) -> Instance | None:
-    where = f"{file}: annotation {annotation['id']} of image {image.file_name}"
-    try:
-        mask = rle_from_segmentation(annotation["segmentation"], image.height, image.width)
-    except KeyError:
-        raise UserError(f"{where} has no segmentation", "add its mask, or remove the annotation") from None
-    except MalformedSegmentationError as error:
-        raise UserError(f"{where}: its segmentation {error}", "correct the segmentation, or remove the annotation") from error
-    if mask is None:
-        findings[Finding.DEGENERATE_POLYGON] += 1
-        return None
-    pixels = rle_area(mask)
-    if not pixels:
-        findings[Finding.EMPTY_MASK] += 1
-        return None
-    area = annotation.get("area")
-    if area is None:
-        findings[Finding.AREA_FROM_MASK] += 1
-        area = pixels
-    (area,) = _numbers(where, "area", [area], 1)
-    if area < 0:
-        raise UserError(f"{where}: area is {area:g}", "write the object's pixels, or leave the area out")
-    return Instance(
-        category_id=label_ids[annotation["category_id"]],
-        box_yxyx=_box(where, image, annotation.get("bbox"), mask, findings),
-        mask=mask,
-        area=area,
-        is_crowd=_is_crowd(where, annotation.get("iscrowd", 0)),
-    )
-
-
-def _box(where: str, image: CocoImage, bbox: object, mask: Rle, findings: Counter[Finding]) -> _Box:
-    """The annotation's own box, inside the image; the mask's extent where there is none."""
-    if bbox is not None:
-        x, y, width, height = _numbers(where, "bbox", bbox, 4)
-        box = (y, x, y + height, x + width)
-        clipped = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(image.height)), min(box[3], float(image.width)))
-        if clipped[0] < clipped[2] and clipped[1] < clipped[3]:
-            if clipped != box:
-                findings[Finding.BOX_CLIPPED] += 1
-            return clipped
-    findings[Finding.BOX_FROM_MASK] += 1
-    return rle_extent_yxyx(mask)
+    def _field(self, what: str, value: Mapping[str, Any], key: str) -> Any:
+        if key not in value:
+            raise UserError(f"{self.annotations}: {what} {value.get('id', '(without id)')} has no {key}", f"add its {key}")
+        return value[key]
 
 
 def _is_crowd(where: str, value: object) -> bool:
     if value not in (0, 1):
-        raise UserError(f"{where}: iscrowd is {value!r}", "write 0 or 1")
+        raise BadImageError(Check.ANNOTATION_MALFORMED, f"{where}: iscrowd is {value!r}", "write 0 or 1")
     return bool(value)
 
 
 def _numbers(where: str, field: str, value: object, count: int) -> list[float]:
-    """`count` finite numbers, or UserError."""
+    """`count` finite numbers, or BadImageError."""
     if isinstance(value, Sequence) and len(value) == count and all(_is_finite(number) for number in value):
         return [float(number) for number in value]
-    raise UserError(f"{where}: {field} is {value!r}", f"write {count} finite number{'s' * (count > 1)}")
+    raise BadImageError(Check.ANNOTATION_MALFORMED, f"{where}: {field} is {value!r}", f"write {count} finite number{'s' * (count > 1)}")
 
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _load(path: Path) -> dict[str, list[Any]]:
-    """The JSON object with the three lists that COCO requires."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(
-            f"{path}: the annotations cannot be opened: {error.strerror}", "correct `annotations` in the dataset's YAML"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}", "export the annotations as COCO JSON again") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise UserError(
-                f"{path}: there is no list {key!r}",
-                "name a COCO instances JSON, with the lists `images`, `annotations` and `categories`",
-            )
-        if not all(isinstance(value, dict) for value in content[key]):
-            raise UserError(f"{path}: an entry of {key!r} is no object", "export the annotations as COCO JSON again")
-    return dict(content)
-
-
-def _field(path: Path, what: str, value: Mapping[str, Any], key: str) -> Any:
-    if key not in value:
-        raise UserError(f"{path}: {what} {value.get('id', '(without id)')} has no {key}", f"add its {key}")
-    return value[key]
-
-
-def _category(path: Path, value: Mapping[str, Any]) -> Category:
-    category_id, name = _field(path, "category", value, "id"), _field(path, "category", value, "name")
-    if not isinstance(category_id, int) or isinstance(category_id, bool) or not isinstance(name, str):
-        raise UserError(f"{path}: category {category_id!r} is named {name!r}", "number it and name it by a text")
-    return Category(category_id, name)
-
-
-def _check_annotation(path: Path, annotation: Mapping[str, Any], categories: set[int], images: Mapping[int | str, Any]) -> None:
-    annotation_id = _field(path, "annotation", annotation, "id")
-    category_id = _field(path, "annotation", annotation, "category_id")
-    image_id = _field(path, "annotation", annotation, "image_id")
-    if not isinstance(category_id, int) or category_id not in categories:
-        raise UserError(
-            f"{path}: annotation {annotation_id} has category id {category_id}, which is not among the file's categories",
-            "add the category to `categories`, or correct the annotation's category_id",
-        )
-    if not isinstance(image_id, int | str) or image_id not in images:
-        raise UserError(
-            f"{path}: annotation {annotation_id} has image id {image_id}, which is not among the file's images",
-            "add the image to `images`, or remove the annotation",
-        )
-
-
-def _image(path: Path, folder: Path, value: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> CocoImage:
-    image_id, file_name = value["id"], _field(path, "image", value, "file_name")
-    if not isinstance(file_name, str) or not file_name or "\0" in file_name:
-        raise UserError(f"{path}: image {image_id} has file_name {file_name!r}", "write its path inside the folder of images")
-    sizes = {key: _field(path, "image", value, key) for key in ("height", "width")}
-    for key, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise UserError(f"{path}: image {image_id} has {key} {size!r}", "write the image's size in whole pixels")
-    return CocoImage(image_id, file_name, folder / file_name, sizes["height"], sizes["width"], tuple(annotations))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from upath import UPath
 
-from tasks.errors import UserError
-from tasks.records.annotated_image import Finding
+from tasks.records.checks import BadImageError, Check
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = 1
@@ -19,7 +19,19 @@ _QUARTER_TURNS = range(5, 9)
 # MPO is a JPEG with more images behind the first, which decoders of JPEG do not look at.
 _KEPT_FORMATS = {("JPEG", "L"), ("JPEG", "RGB"), ("MPO", "RGB"), ("PNG", "L"), ("PNG", "RGB")}
 _SIXTEEN_BIT_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
-_CONVERTED_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_REASONS = {
+    "1": Check.IMAGE_PALETTE,
+    "P": Check.IMAGE_PALETTE,
+    "PA": Check.IMAGE_ALPHA,
+    "LA": Check.IMAGE_ALPHA,
+    "RGBA": Check.IMAGE_ALPHA,
+    "RGBX": Check.IMAGE_ALPHA,
+    "CMYK": Check.IMAGE_CMYK,
+}
+"""Why a mode is not kept; all others that can be converted are kept but for their format."""
+_CONVERTED_MODES = (*_REASONS, "L", "RGB", "YCbCr")
+_SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
+_REPLACE = "replace the file, or remove the image and its annotations from the source"
 
 
 @dataclass(frozen=True)
@@ -31,96 +43,116 @@ class EncodedImage:
     height: int
     width: int
     sha256: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Check, ...]
 
 
-def read_image(path: Path, height: int, width: int) -> EncodedImage:
-    """The image file of an annotated `height` x `width`, decoded once to prove that it is whole.
+def encode_image(where: str, content: bytes, size: tuple[int, int] | None) -> EncodedImage:
+    """The image in a file's bytes as a record holds it, decoded once to prove that it is whole.
 
-    JPEG and PNG in 8-bit grey or RGB are kept byte for byte; all else is written anew as RGB PNG. UserError where the file is missing,
-    unreadable, animated, of another size than its annotations say, or asks to be turned in a way the size cannot confirm.
+    `where` names the file, and its suffix is held against the content. `size` is (height, width) as annotated, or None where the
+    annotations do not say. JPEG and PNG in 8-bit grey or RGB are kept byte for byte; all else is written anew as RGB PNG. BadImageError
+    where the file is empty, unreadable, animated, of another size than its annotations say, or asks to be turned in a way the size
+    cannot confirm.
     """
-    content = read_image_bytes(path)
+    if not content:
+        raise BadImageError(Check.IMAGE_EMPTY, f"{where}: the image file is empty", _REPLACE)
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return _encoded(path, content, image, height, width)
+            return _encoded(where, content, image, size)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path}: the image cannot be read: {error}".replace(repr(content), "the file"),
-            "replace the file, or remove the image and its annotations from the JSON",
-        ) from error
+        reason = str(error).replace(repr(content), "the file")
+        raise BadImageError(Check.IMAGE_UNREADABLE, f"{where}: the image cannot be read: {reason}", _REPLACE) from error
 
 
-def read_image_bytes(path: Path) -> bytes:
-    """The file's bytes; UserError where it is missing or empty."""
+def read_image_bytes(path: Path | UPath) -> bytes:
+    """The bytes of a file or URL; BadImageError where it cannot be opened."""
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"{path}: the image file cannot be opened: {error.strerror}",
-            "correct `images` in the dataset's YAML or the image's file_name in the JSON, or bring the file there",
+        raise BadImageError(
+            Check.IMAGE_MISSING,
+            f"{path}: the image file cannot be opened: {error.strerror or error}",
+            "correct `images` in the dataset's YAML or the image's file_name in the annotations, or bring the file there",
         ) from error
-    if not content:
-        raise UserError(f"{path}: the image file is empty", "replace the file, or remove the image and its annotations from the JSON")
-    return content
 
 
-def _encoded(path: Path, content: bytes, image: Image.Image, height: int, width: int) -> EncodedImage:
+def _encoded(where: str, content: bytes, image: Image.Image, size: tuple[int, int] | None) -> EncodedImage:
     stored = (image.height, image.width)
     orientation = image.getexif().get(_ORIENTATION_TAG, _UPRIGHT)
     turned = orientation in range(_UPRIGHT + 1, 9)
-    seen = stored[::-1] if orientation in _QUARTER_TURNS else stored
+    height, width = seen = stored[::-1] if orientation in _QUARTER_TURNS else stored
     if turned:
-        _confirm_turn(path, orientation, stored, seen, (height, width))
-    elif seen != (height, width):
-        swapped = " (height and width are swapped)" if seen == (width, height) else ""
-        raise UserError(
-            f"{path}: the image is {seen[0]} x {seen[1]} (height x width), and its annotations say {height} x {width}{swapped}",
-            "correct the image's height and width in the JSON, or bring back the image that was annotated",
-        )
+        _confirm_turn(where, orientation, stored, seen, size)
+    elif size is not None and size != seen:
+        _refuse_size(where, seen, size)
     frames = getattr(image, "n_frames", 1)
     if image.format != "MPO" and frames > 1:
-        raise UserError(f"{path}: the file holds {frames} images", "write the annotated one to a file of its own")
+        raise BadImageError(Check.IMAGE_FRAMES, f"{where}: the file holds {frames} images", "write the annotated one to a file of its own")
 
-    if not turned and (image.format, image.mode) in _KEPT_FORMATS and not _is_sixteen_bit_png(content):
+    findings = [*_misnamed(where, image)]
+    sixteen_bit = image.mode in _SIXTEEN_BIT_GREY or _is_sixteen_bit(image, content)
+    if not turned and (image.format, image.mode) in _KEPT_FORMATS and not sixteen_bit:
+        if image.mode == "L":
+            findings.append(Check.IMAGE_GREY)
         if image.format != "PNG":
             image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))  # every byte is still read, at a fraction of the work
         image.load()
         kept_format = "png" if image.format == "PNG" else "jpeg"
-        return EncodedImage(content, kept_format, height, width, hashlib.sha256(content).hexdigest(), ())
+        return EncodedImage(content, kept_format, height, width, hashlib.sha256(content).hexdigest(), tuple(findings))
 
-    rgb = _as_rgb(path, ImageOps.exif_transpose(image) if turned else image)
+    reason = Check.IMAGE_SIXTEEN_BIT if sixteen_bit else _REASONS.get(image.mode, Check.IMAGE_REENCODED)
+    findings.append(Check.IMAGE_TURNED if turned else reason)
     stream = io.BytesIO()
-    rgb.save(stream, "PNG", compress_level=6)
+    _as_rgb(where, ImageOps.exif_transpose(image) if turned else image).save(stream, "PNG", compress_level=6)
     content = stream.getvalue()
-    finding = Finding.IMAGE_TURNED if turned else Finding.IMAGE_REENCODED
-    return EncodedImage(content, "png", height, width, hashlib.sha256(content).hexdigest(), (finding,))
+    return EncodedImage(content, "png", height, width, hashlib.sha256(content).hexdigest(), tuple(findings))
 
 
-def _confirm_turn(path: Path, orientation: int, stored: tuple[int, int], seen: tuple[int, int], annotated: tuple[int, int]) -> None:
-    """UserError unless the annotated size proves that the annotator saw the image turned."""
+def _confirm_turn(where: str, orientation: int, stored: tuple[int, int], seen: tuple[int, int], annotated: tuple[int, int] | None) -> None:
+    """BadImageError unless the annotated size proves that the annotator saw the image turned."""
     if seen == annotated and seen != stored:
         return
-    raise UserError(
-        f"{path}: EXIF orientation {orientation} asks viewers to turn this image of {stored[0]} x {stored[1]} (height x width),"
-        f" and the annotations' size {annotated[0]} x {annotated[1]} does not show that they are of the turned one",
+    said = f"the annotations' size {annotated[0]} x {annotated[1]} does" if annotated else "the annotations do"
+    raise BadImageError(
+        Check.IMAGE_ORIENTATION,
+        f"{where}: EXIF orientation {orientation} asks viewers to turn this image of {stored[0]} x {stored[1]} (height x width),"
+        f" and {said} not show that they are of the turned one",
         "turn the pixels themselves (`mogrify -auto-orient FILE`) if the annotations were drawn on the upright picture,"
         " or remove the tag (`exiftool -Orientation= FILE`) if they were drawn on the stored pixels",
     )
 
 
-def _is_sixteen_bit_png(content: bytes) -> bool:
-    """Whether a PNG has 16 bits a channel, which Pillow's mode hides; the depth is byte 24 of the file."""
-    return content[:4] == b"\x89PNG" and content[24] == 16
+def _refuse_size(where: str, seen: tuple[int, int], annotated: tuple[int, int]) -> None:
+    swapped = seen == annotated[::-1]
+    raise BadImageError(
+        Check.IMAGE_SIZE_SWAPPED if swapped else Check.IMAGE_SIZE,
+        f"{where}: the image is {seen[0]} x {seen[1]} (height x width), and its annotations say {annotated[0]} x {annotated[1]}"
+        + " (height and width are swapped)" * swapped,
+        "correct the image's height and width in the annotations, or bring back the image that was annotated",
+    )
 
 
-def _as_rgb(path: Path, image: Image.Image) -> Image.Image:
+def _misnamed(where: str, image: Image.Image) -> tuple[Check, ...]:
+    promised = _SUFFIXES.get(PurePosixPath(where).suffix.lower())
+    found = "JPEG" if image.format == "MPO" else image.format
+    return (Check.IMAGE_MISNAMED,) if promised not in (None, found) else ()
+
+
+def _is_sixteen_bit(image: Image.Image, content: bytes) -> bool:
+    """Whether a PNG or TIFF has 16 bits a channel, which Pillow's mode hides: byte 24 of a PNG, tag 258 of a TIFF."""
+    if image.format == "PNG":
+        return content[24] == 16
+    return image.format == "TIFF" and 16 in image.tag_v2.get(258, ())  # type: ignore[attr-defined]  # of Pillow's TIFF images only
+
+
+def _as_rgb(where: str, image: Image.Image) -> Image.Image:
     """8-bit RGB: alpha is dropped, as TensorFlow and OpenCV do; 16-bit grey keeps its upper byte, as 16-bit RGB does."""
     if image.mode in _SIXTEEN_BIT_GREY:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode not in _CONVERTED_MODES:
-        raise UserError(
-            f"{path}: pixels of mode {image.mode} have no set range to bring to 8 bits",
+        raise BadImageError(
+            Check.IMAGE_MODE,
+            f"{where}: pixels of mode {image.mode} have no set range to bring to 8 bits",
             "write the image as 8-bit or 16-bit grey or colour",
         )
     return image.convert("RGB")

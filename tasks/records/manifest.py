@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,18 @@ from typing import Any
 from tasks.errors import UserError
 from tasks.records.annotated_image import Category
 from tasks.records.label_map import LabelMap
+from tasks.records.statistics import Statistics
 from tasks.workspace import read_json, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Split:
     """One split. `shards` are file names beside the manifest and `pattern` is the glob over them; the rest are counts.
 
-    `objects` counts all objects, crowds too; `findings` counts what was mended or left out, by the code of `Finding`.
+    `objects` counts all objects, crowds too; `findings` counts by code what was mended or left out, `quarantined` the images that are in
+    `quarantine.jsonl` instead.
     """
 
     shards: tuple[str, ...]
@@ -31,6 +32,8 @@ class Split:
     crowd_objects: int
     objects_per_category: Mapping[str, int]
     findings: Mapping[str, int]
+    quarantined: Mapping[str, int]
+    statistics: Statistics
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,26 @@ class Manifest:
     @property
     def findings(self) -> dict[str, int]:
         """The counts of all splits together."""
-        total: dict[str, int] = {}
-        for split in self.splits.values():
-            for code, count in split.findings.items():
-                total[code] = total.get(code, 0) + count
-        return total
+        return _sum(split.findings for split in self.splits.values())
+
+    @property
+    def quarantined(self) -> dict[str, int]:
+        """The counts of all splits together."""
+        return _sum(split.quarantined for split in self.splits.values())
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one in counts:
+        for code, count in one.items():
+            total[code] = total.get(code, 0) + count
+    return total
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    write_json(path, dataclasses.asdict(manifest))
+    values = {**vars(manifest), "categories": [vars(category) for category in manifest.categories]}
+    values["splits"] = {name: {**vars(split), "statistics": split.statistics.to_json()} for name, split in manifest.splits.items()}
+    write_json(path, values)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -76,7 +90,11 @@ def read_manifest(path: Path) -> Manifest:
             digest=values["digest"],
             mask_type=values["mask_type"],
             categories=tuple(Category(**category) for category in values["categories"]),
-            splits={name: Split(**{**split, "shards": tuple(split["shards"])}) for name, split in values["splits"].items()},
+            splits={name: _split(split) for name, split in values["splits"].items()},
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a dataset's manifest: {error!r}", "materialize the dataset again") from error
+
+
+def _split(values: Mapping[str, Any]) -> Split:
+    return Split(**{**values, "shards": tuple(values["shards"]), "statistics": Statistics.from_json(values["statistics"])})

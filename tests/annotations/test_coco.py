@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from upath import UPath
 
-from tasks.annotations.coco import annotate, read_coco_file, shared_category_ids
+from tasks.annotations.coco import CocoSource
+from tasks.annotations.instances import instances_of
+from tasks.annotations.source import ListedImage
 from tasks.coco.masks import mask_from_rle
 from tasks.errors import UserError
-from tasks.records.annotated_image import Category, Finding
+from tasks.records.checks import BadImageError, Check
 
 HEIGHT, WIDTH = 6, 8
 SQUARE = [1, 1, 3, 1, 3, 3, 1, 3]
@@ -37,20 +40,25 @@ GOOD = {
 
 
 @pytest.fixture
-def read(tmp_path: Path):
-    """Writes COCO content to a file and reads it."""
+def write(tmp_path: Path):
+    """Writes COCO content to a file; the source that it is."""
 
-    def read_content(content, name="instances.json"):
-        path = tmp_path / name
+    def write_content(content) -> CocoSource:
+        path = UPath(tmp_path / "instances.json")
         path.write_text(json.dumps(content))
-        return read_coco_file(path, tmp_path)
+        return CocoSource(UPath(tmp_path), path)
 
-    return read_content
+    return write_content
+
+
+def read(source: CocoSource) -> tuple[dict, list[ListedImage]]:
+    listing = source.list()
+    return dict(listing.categories), list(listing.images)
 
 
 @pytest.fixture
-def annotated(read):
-    """The only image of GOOD, its annotation changed, and the findings."""
+def annotated(write):
+    """The instances of the only image of GOOD, its annotation changed, and the findings."""
 
     def annotate_changed(**changes):
         content = copy.deepcopy(GOOD)
@@ -60,16 +68,22 @@ def annotated(read):
                 del annotation[key]
             else:
                 annotation[key] = value
-        file = read(content)
-        return annotate(file.path, file.images[0], shared_category_ids([file]).by_coco_id)
+        source = write(content)
+        categories, (image,) = read(source)
+        return instances_of(source.objects(image, (HEIGHT, WIDTH)), (HEIGHT, WIDTH), {key: key for key in categories})
 
     return annotate_changed
 
 
+def test_an_image_keeps_what_the_file_says(write, tmp_path):
+    categories, (image,) = read(write(GOOD))
+    assert categories == {3: "cat", 90: "dog"}
+    assert (image.source_id, image.file_name, image.size) == ("7", "a.jpg", (HEIGHT, WIDTH))
+    assert image.path == UPath(tmp_path / "a.jpg")
+
+
 def test_an_instance_keeps_what_the_file_says(annotated):
-    image, findings = annotated()
-    assert (image.source_id, image.filename, image.height, image.width) == ("7", "a.jpg", HEIGHT, WIDTH)
-    (instance,) = image.instances
+    (instance,), findings = annotated()
     assert instance.category_id == 90
     assert instance.box_yxyx == (1, 1, 3, 3)
     assert instance.area == 4
@@ -78,20 +92,33 @@ def test_an_instance_keeps_what_the_file_says(annotated):
     assert findings == Counter()
 
 
+def test_images_come_in_the_files_order_each_with_its_own_annotations(write):
+    """The lists may stand in any order in the file, and annotations in any order in theirs."""
+    content = {
+        "annotations": [{**GOOD["annotations"][0], "id": number, "image_id": image} for number, image in ((1, 9), (2, "b"), (3, 9))],
+        "images": [{**GOOD["images"][0], "id": image} for image in ("b", 9, 7)],
+        "categories": GOOD["categories"],
+    }
+    source = write(content)
+    found = {image.source_id: [one.where for one in source.objects(image, image.size)] for image in read(source)[1]}
+    assert list(found) == ["b", "9", "7"]
+    assert [[where.split("annotation ")[1][0] for where in own] for own in found.values()] == [["2"], ["1", "3"], []]
+
+
 def test_the_area_is_the_files_own_and_the_masks_where_it_has_none(annotated):
-    assert annotated(area=5.5)[0].instances[0].area == 5.5
-    image, findings = annotated(area=None)
-    assert image.instances[0].area == 4
-    assert findings == {Finding.AREA_FROM_MASK: 1}
+    assert annotated(area=5.5)[0][0].area == 5.5
+    (instance,), findings = annotated(area=None)
+    assert instance.area == 4
+    assert findings == {Check.AREA_FROM_MASK: 1}
 
 
 def test_missing_iscrowd_is_no_crowd(annotated):
-    assert not annotated(iscrowd=None)[0].instances[0].is_crowd
+    assert not annotated(iscrowd=None)[0][0].is_crowd
 
 
 @pytest.mark.parametrize("segmentation", [[SQUARE], {"size": [HEIGHT, WIDTH], "counts": [7, 2, 4, 2, 33]}], ids=["polygon", "runs"])
 def test_a_crowd_is_a_crowd_however_its_mask_is_written(annotated, segmentation):
-    (instance,) = annotated(iscrowd=1, segmentation=segmentation)[0].instances
+    (instance,), _ = annotated(iscrowd=1, segmentation=segmentation)
     assert instance.is_crowd
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[1:3, 1:3] = 1
@@ -101,73 +128,36 @@ def test_a_crowd_is_a_crowd_however_its_mask_is_written(annotated, segmentation)
 @pytest.mark.parametrize(
     ("bbox", "box_yxyx", "finding"),
     [
-        ([-1, 1, 4, 2], (1, 0, 3, 3), Finding.BOX_CLIPPED),
-        ([1, 1, 100, 100], (1, 1, HEIGHT, WIDTH), Finding.BOX_CLIPPED),
-        ([20, 1, 2, 2], (1, 1, 3, 3), Finding.BOX_FROM_MASK),
-        ([1, 1, 0, 2], (1, 1, 3, 3), Finding.BOX_FROM_MASK),
-        (None, (1, 1, 3, 3), Finding.BOX_FROM_MASK),
+        ([-1, 1, 4, 2], (1, 0, 3, 3), Check.BOX_CLIPPED),
+        ([1, 1, 100, 100], (1, 1, 3, 3), Check.BOX_OFF_MASK),
+        ([1, 1, 4, 2], (1, 1, 3, 5), None),
+        ([20, 1, 2, 2], (1, 1, 3, 3), Check.BOX_FROM_MASK),
+        ([1, 1, 0, 2], (1, 1, 3, 3), Check.BOX_FROM_MASK),
+        (None, (1, 1, 3, 3), Check.BOX_FROM_MASK),
     ],
-    ids=["left of the image", "beyond the image", "outside", "empty", "missing"],
+    ids=["left of the image", "far beyond its mask", "half its mask", "outside", "empty", "missing"],
 )
 def test_a_box_ends_inside_the_image_and_is_counted(annotated, bbox, box_yxyx, finding):
-    image, findings = annotated(bbox=bbox)
-    assert image.instances[0].box_yxyx == box_yxyx
-    assert findings == {finding: 1}
+    (instance,), findings = annotated(bbox=bbox)
+    assert instance.box_yxyx == box_yxyx
+    assert findings == ({finding: 1} if finding else {})
 
 
 @pytest.mark.parametrize(
     ("segmentation", "finding"),
     [
-        ([[1, 1, 3, 3]], Finding.DEGENERATE_POLYGON),
-        ([], Finding.DEGENERATE_POLYGON),
-        ([[20, 20, 22, 20, 22, 22]], Finding.EMPTY_MASK),
-        ({"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}, Finding.EMPTY_MASK),
+        ([[1, 1, 3, 3]], Check.DEGENERATE_POLYGON),
+        ([], Check.DEGENERATE_POLYGON),
+        ([[20, 20, 22, 20, 22, 22]], Check.OBJECT_OUTSIDE),
+        ([[2, 2, 2.1, 2, 2.1, 2.1]], Check.EMPTY_MASK),
+        ({"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}, Check.EMPTY_MASK),
     ],
-    ids=["line", "no part", "outside the image", "empty runs"],
+    ids=["line", "no part", "outside the image", "smaller than a pixel", "empty runs"],
 )
 def test_an_object_without_a_pixel_is_left_out_and_counted(annotated, segmentation, finding):
-    image, findings = annotated(segmentation=segmentation)
-    assert image.instances == ()
+    instances, findings = annotated(segmentation=segmentation)
+    assert instances == ()
     assert findings == {finding: 1}
-
-
-def test_sparse_ids_stay(read):
-    ids = shared_category_ids([read(GOOD)])
-    assert ids.label_map.categories == (Category(3, "cat"), Category(90, "dog"))
-    assert ids.label_map.num_classes == 90
-    assert not ids.renumbered
-
-
-def test_ids_from_zero_are_all_renumbered_in_order(read):
-    content = copy.deepcopy(GOOD)
-    content["categories"] = [{"id": 90, "name": "dog"}, {"id": 0, "name": "cat"}, {"id": 4, "name": "cow"}]
-    file = read(content)
-    ids = shared_category_ids([file])
-    assert ids.label_map.categories == (Category(1, "cat"), Category(2, "cow"), Category(3, "dog"))
-    assert ids.by_coco_id == {0: 1, 4: 2, 90: 3}
-    assert ids.renumbered
-    assert annotate(file.path, file.images[0], ids.by_coco_id)[0].instances[0].category_id == 3
-
-
-def test_splits_share_one_label_map(read):
-    other = copy.deepcopy(GOOD)
-    other["categories"].append({"id": 1, "name": "cow"})
-    ids = shared_category_ids([read(GOOD), read(other, "other.json")])
-    assert ids.label_map.names == {1: "cow", 3: "cat", 90: "dog"}
-
-
-def test_splits_that_contradict_each_other_are_refused(read):
-    other = copy.deepcopy(GOOD)
-    other["categories"][0]["name"] = "cow"
-    with pytest.raises(UserError, match=r"other\.json: category 3 is 'cow', in another split it is 'cat'"):
-        shared_category_ids([read(GOOD), read(other, "other.json")])
-
-
-def test_one_name_for_two_categories_is_refused(read):
-    content = copy.deepcopy(GOOD)
-    content["categories"][0]["name"] = "dog"
-    with pytest.raises(UserError, match=r"instances\.json: 2 categories have the name 'dog'"):
-        shared_category_ids([read(content)])
 
 
 def changed(path: tuple, value: object) -> dict:
@@ -189,8 +179,7 @@ def changed(path: tuple, value: object) -> dict:
         (("images",), None, r"there is no list 'images'"),
         (("annotations",), {}, r"there is no list 'annotations'"),
         (("categories",), ["cat"], r"an entry of 'categories' is no object"),
-        (("annotations", 0, "category_id"), 17, r"annotation 11 has category id 17, which is not among"),
-        (("annotations", 0, "category_id"), [90], r"annotation 11 has category id \[90\]"),
+        (("annotations", 0, "category_id"), None, r"annotation 11 has no category_id"),
         (("annotations", 0, "image_id"), 8, r"annotation 11 has image id 8, which is not among"),
         (("annotations", 0, "image_id"), None, r"annotation 11 has no image_id"),
         (("annotations", 0, "id"), None, r"annotation \(without id\) has no id"),
@@ -204,59 +193,68 @@ def changed(path: tuple, value: object) -> dict:
         (("categories", 0, "name"), 5, r"category 3 is named 5"),
         (("categories", 0, "id"), True, r"category True is named 'cat'"),
         (("categories", 0, "id"), 90, r"a category id is taken twice"),
-        (("images",), GOOD["images"] * 2, r"image id 7 is taken twice"),
+        (("images",), GOOD["images"] * 2, r"an image id is taken twice"),
     ],
 )
-def test_a_broken_file_is_refused_by_name(read, path, value, reason):
+def test_a_broken_file_is_refused_by_name(write, path, value, reason):
     with pytest.raises(UserError, match=rf"instances\.json: {reason}"):
-        read(changed(path, value))
+        read(write(changed(path, value)))
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "check", "reason"),
     [
-        ({"segmentation": None}, "has no segmentation"),
-        ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [48]}}, r"has size \[8, 6\], and its image is \[6, 8\]"),
-        ({"bbox": [1, 2, 3]}, r"bbox is \[1, 2, 3\]"),
-        ({"area": "4"}, r"area is \['4'\]"),
-        ({"area": -4}, "area is -4"),
-        ({"segmentation": [[1, 1, 1e9, 1, 1e9, 3]]}, "100000 pixels away"),
-        ({"iscrowd": 2}, "iscrowd is 2"),
+        ({"category_id": 17}, Check.UNKNOWN_CATEGORY, "has the category 17"),
+        ({"category_id": [90]}, Check.UNKNOWN_CATEGORY, r"has the category \[90\]"),
+        ({"segmentation": None}, Check.MASK_MISSING, "has no mask"),
+        (
+            {"segmentation": {"size": [WIDTH, HEIGHT], "counts": [48]}},
+            Check.MASK_SIZE_SWAPPED,
+            r"has size \[8, 6\], and its image is \[6, 8\]",
+        ),
+        ({"segmentation": {"size": [5, 5], "counts": [25]}}, Check.MASK_SIZE, r"has size \[5, 5\]"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [7]}}, Check.MASK_MALFORMED, "has runs of 7 pixels together"),
+        ({"segmentation": [[1, 1, 1e9, 1, 1e9, 3]]}, Check.MASK_MALFORMED, "100000 pixels away"),
+        ({"bbox": [1, 2, 3]}, Check.ANNOTATION_MALFORMED, r"bbox is \[1, 2, 3\]"),
+        ({"area": "4"}, Check.ANNOTATION_MALFORMED, r"area is \['4'\]"),
+        ({"area": -4}, Check.ANNOTATION_MALFORMED, "area is -4"),
+        ({"iscrowd": 2}, Check.ANNOTATION_MALFORMED, "iscrowd is 2"),
     ],
 )
-def test_a_broken_annotation_is_refused_by_id_and_image(annotated, changes, reason):
-    with pytest.raises(UserError, match=rf"instances\.json: annotation 11 of image a\.jpg:? ?.*{reason}"):
+def test_a_broken_annotation_is_refused_by_id_image_and_code(annotated, changes, check, reason):
+    with pytest.raises(BadImageError, match=rf"instances\.json: annotation 11 of image a\.jpg:? ?.*{reason}") as caught:
         annotated(**changes)
+    assert caught.value.check == check
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2", "[]", "7"])
 def test_what_is_no_coco_json_is_refused(tmp_path, content):
-    path = tmp_path / "instances.json"
+    path = UPath(tmp_path / "instances.json")
     path.write_text(content)
     with pytest.raises(UserError, match=r"instances\.json: (not JSON|there is no list)"):
-        read_coco_file(path, tmp_path)
+        CocoSource(UPath(tmp_path), path).list()
 
 
-def test_wrong_paths_are_named(tmp_path, read):
+def test_wrong_paths_are_named(tmp_path):
+    folder = UPath(tmp_path)
     with pytest.raises(UserError, match=r"absent\.json: the annotations cannot be opened"):
-        read_coco_file(tmp_path / "absent.json", tmp_path)
-    path = read(GOOD).path
+        CocoSource(folder, folder / "absent.json").list()
     with pytest.raises(UserError, match="absent: there is no such folder"):
-        read_coco_file(path, tmp_path / "absent")
+        CocoSource(folder / "absent", folder / "instances.json").list()
 
 
 def test_real_faults_are_found_where_their_source_says(shared_data: Path):
-    folder = shared_data / "dali_coco" / "db" / "coco"
-    file = read_coco_file(folder / "instances.json", folder / "images")
-    ids = shared_category_ids([file])
-    findings: Counter[Finding] = Counter()
-    objects = crowds = 0
-    for image in file.images:
-        annotated_image, found = annotate(file.path, image, ids.by_coco_id)
+    folder = UPath(shared_data / "dali_coco" / "db" / "coco")
+    source = CocoSource(folder / "images", folder / "instances.json")
+    categories, images = read(source)
+    findings: Counter[Check] = Counter()
+    crowds = objects = 0
+    for image in images:
+        assert image.size is not None
+        instances, found = instances_of(source.objects(image, image.size), image.size, dict.fromkeys(categories, 1))
         findings.update(found)
-        objects += len(annotated_image.instances)
-        crowds += sum(instance.is_crowd for instance in annotated_image.instances)
-    assert (len(file.images), objects, crowds) == (61, 91 - 3, 4)
-    assert findings == {Finding.DEGENERATE_POLYGON: 3}
-    assert ids.renumbered
-    assert ids.label_map.num_classes == 17
+        objects += len(instances)
+        crowds += sum(instance.is_crowd for instance in instances)
+    assert (len(images), objects, crowds) == (61, 91 - 3, 4)
+    assert findings == {Check.DEGENERATE_POLYGON: 3}
+    assert sorted(categories) == list(range(17))

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.errors import UserError
-from tasks.records.annotated_image import Finding
-from tasks.records.image_file import EncodedImage, read_image
+from tasks.records.checks import BadImageError, Check
+from tasks.records.image_file import EncodedImage, encode_image, read_image_bytes
 
 HEIGHT, WIDTH = 24, 40
 
@@ -21,6 +20,10 @@ def picture() -> np.ndarray:
     """Smooth, so that JPEG changes it little, and different in each channel and each corner."""
     down, across = np.mgrid[:HEIGHT, :WIDTH]
     return np.stack([down * 10, across * 6, 255 - down * 5 - across * 3], -1).astype(np.uint8)
+
+
+def read_image(path: Path, height: int, width: int) -> EncodedImage:
+    return encode_image(str(path), read_image_bytes(path), (height, width))
 
 
 def decoded(content: bytes) -> np.ndarray:
@@ -47,7 +50,8 @@ def test_ordinary_images_are_kept_byte_for_byte(tmp_path, suffix, name, mode):
     path = saved(tmp_path / f"a.{suffix}", Image.fromarray(picture()).convert(mode))
     encoded = read_image(path, HEIGHT, WIDTH)
     assert encoded.content == path.read_bytes()
-    assert (encoded.format, encoded.height, encoded.width, encoded.findings) == (name, HEIGHT, WIDTH, ())
+    assert (encoded.format, encoded.height, encoded.width) == (name, HEIGHT, WIDTH)
+    assert encoded.findings == ((Check.IMAGE_GREY,) if mode == "L" else ())
     assert encoded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     with Image.open(path) as image:
         assert_same_picture(encoded, np.asarray(image.convert("RGB")))
@@ -66,24 +70,24 @@ def sixteen_bit_grey() -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "image", "expected"),
+    ("suffix", "image", "expected", "check"),
     [
-        ("png", rgba, picture),
-        ("png", palette, lambda: np.asarray(palette().convert("RGB"))),
-        ("png", sixteen_bit_grey, lambda: np.repeat(picture()[..., :1], 3, -1)),
-        ("bmp", lambda: Image.fromarray(picture()), picture),
-        ("tiff", lambda: Image.fromarray(picture()), picture),
-        ("gif", palette, lambda: np.asarray(palette().convert("RGB"))),
-        ("webp", lambda: Image.fromarray(picture()), picture),
+        ("png", rgba, picture, Check.IMAGE_ALPHA),
+        ("png", palette, lambda: np.asarray(palette().convert("RGB")), Check.IMAGE_PALETTE),
+        ("png", sixteen_bit_grey, lambda: np.repeat(picture()[..., :1], 3, -1), Check.IMAGE_SIXTEEN_BIT),
+        ("bmp", lambda: Image.fromarray(picture()), picture, Check.IMAGE_REENCODED),
+        ("tiff", lambda: Image.fromarray(picture()), picture, Check.IMAGE_REENCODED),
+        ("gif", palette, lambda: np.asarray(palette().convert("RGB")), Check.IMAGE_PALETTE),
+        ("webp", lambda: Image.fromarray(picture()), picture, Check.IMAGE_REENCODED),
     ],
     ids=["rgba png", "palette png", "16-bit grey png", "bmp", "tiff", "gif", "webp"],
 )
-def test_other_images_become_rgb_png_and_are_counted(tmp_path, suffix, image, expected):
+def test_other_images_become_rgb_png_and_are_counted(tmp_path, suffix, image, expected, check):
     options = {"lossless": True} if suffix == "webp" else {}
     path = saved(tmp_path / f"a.{suffix}", image(), **options)
     encoded = read_image(path, HEIGHT, WIDTH)
     assert encoded.format == "png"
-    assert encoded.findings == (Finding.IMAGE_REENCODED,)
+    assert encoded.findings == (check,)
     assert encoded.sha256 == hashlib.sha256(encoded.content).hexdigest()
     assert_same_picture(encoded, expected())
 
@@ -91,13 +95,14 @@ def test_other_images_become_rgb_png_and_are_counted(tmp_path, suffix, image, ex
 def test_cmyk_jpeg_becomes_rgb(tmp_path):
     path = saved(tmp_path / "a.jpg", Image.fromarray(picture()).convert("CMYK"), quality=100)
     encoded = read_image(path, HEIGHT, WIDTH)
-    assert encoded.findings == (Finding.IMAGE_REENCODED,)
+    assert encoded.findings == (Check.IMAGE_CMYK,)
     assert np.abs(decoded(encoded.content).astype(int) - picture()).mean() < 3
 
 
 def test_the_name_does_not_decide_the_format(tmp_path):
     path = saved(tmp_path / "really_a_png.jpg", Image.fromarray(picture()), format="PNG")
-    assert read_image(path, HEIGHT, WIDTH).format == "png"
+    encoded = read_image(path, HEIGHT, WIDTH)
+    assert (encoded.format, encoded.findings) == ("png", (Check.IMAGE_MISNAMED,))
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
@@ -106,7 +111,7 @@ def test_a_turn_that_the_annotated_size_proves_is_applied(tmp_path, orientation)
     exif[0x0112] = orientation
     path = saved(tmp_path / "a.jpg", Image.fromarray(picture()), exif=exif, quality=100, subsampling=0)
     encoded = read_image(path, WIDTH, HEIGHT)
-    assert (encoded.height, encoded.width, encoded.findings) == (WIDTH, HEIGHT, (Finding.IMAGE_TURNED,))
+    assert (encoded.height, encoded.width, encoded.findings) == (WIDTH, HEIGHT, (Check.IMAGE_TURNED,))
     # Orientations as the standard words them: where the file's first row and column are seen.
     upright = {
         5: picture().transpose(1, 0, 2),
@@ -122,8 +127,21 @@ def test_a_turn_that_nothing_proves_is_refused(tmp_path, orientation, size):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path / "phone.jpg", Image.fromarray(picture()), exif=exif)
-    with pytest.raises(UserError, match=rf"phone\.jpg: EXIF orientation {orientation} .*24 x 40"):
+    with pytest.raises(BadImageError, match=rf"phone\.jpg: EXIF orientation {orientation} .*24 x 40"):
         read_image(path, *size)
+
+
+def test_without_an_annotated_size_the_image_has_its_own_and_must_not_be_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright, turned = (
+        saved(tmp_path / name, Image.fromarray(picture()), **options) for name, options in (("a.jpg", {}), ("b.jpg", {"exif": exif}))
+    )
+    encoded = encode_image("a.jpg", upright.read_bytes(), None)
+    assert (encoded.height, encoded.width) == (HEIGHT, WIDTH)
+    with pytest.raises(BadImageError, match=r"b\.jpg: EXIF orientation 6") as caught:
+        encode_image("b.jpg", turned.read_bytes(), None)
+    assert caught.value.check == Check.IMAGE_ORIENTATION
 
 
 def test_an_upright_tag_changes_nothing(tmp_path):
@@ -149,28 +167,34 @@ def animated(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    ("make", "check", "reason"),
     [
-        (lambda path: None, "cannot be opened: No such file"),
-        (lambda path: path.write_bytes(b""), "the image file is empty"),
-        (lambda path: path.write_bytes(b"not an image"), "the image cannot be read"),
-        (cut_off, "the image cannot be read: .*truncated"),
-        (cut_off_png, "the image cannot be read"),
-        (animated, "holds 2 images"),
-        (lambda path: saved(path, Image.new("F", (WIDTH, HEIGHT)), format="TIFF"), "mode F"),
+        (lambda path: None, Check.IMAGE_MISSING, "cannot be opened: No such file"),
+        (lambda path: path.write_bytes(b""), Check.IMAGE_EMPTY, "the image file is empty"),
+        (lambda path: path.write_bytes(b"not an image"), Check.IMAGE_UNREADABLE, "the image cannot be read"),
+        (cut_off, Check.IMAGE_UNREADABLE, "the image cannot be read: .*truncated"),
+        (cut_off_png, Check.IMAGE_UNREADABLE, "the image cannot be read"),
+        (animated, Check.IMAGE_FRAMES, "holds 2 images"),
+        (lambda path: saved(path, Image.new("F", (WIDTH, HEIGHT)), format="TIFF"), Check.IMAGE_MODE, "mode F"),
         (
             lambda path: saved(path, Image.new("RGB", (HEIGHT, WIDTH)), format="PNG"),
+            Check.IMAGE_SIZE_SWAPPED,
             r"40 x 24 \(height x width\), and its annotations say 24 x 40 \(height and width are swapped\)",
         ),
-        (lambda path: saved(path, Image.new("RGB", (30, 20)), format="PNG"), r"20 x 30 .* annotations say 24 x 40\n"),
+        (
+            lambda path: saved(path, Image.new("RGB", (30, 20)), format="PNG"),
+            Check.IMAGE_SIZE,
+            r"20 x 30 .* annotations say 24 x 40\n",
+        ),
     ],
     ids=["missing", "empty", "no image", "cut off", "cut off png", "animated", "float", "swapped", "other size"],
 )
-def test_a_bad_image_is_refused_by_name(tmp_path, make, reason):
+def test_a_bad_image_is_refused_by_name_and_code(tmp_path, make, check, reason):
     path = tmp_path / "bad.img"
     make(path)
-    with pytest.raises(UserError, match=rf"bad\.img: .*{reason}"):
+    with pytest.raises(BadImageError, match=rf"bad\.img: .*{reason}") as caught:
         read_image(path, HEIGHT, WIDTH)
+    assert caught.value.check == check
 
 
 def test_a_progressive_or_tiny_image_is_read_whole(tmp_path):
@@ -197,7 +221,7 @@ def test_real_edge_cases_are_read_as_pillow_sees_them_or_refused(shared_data: Pa
             size, turned, rgb = (1, 1), 1, None
         try:
             encoded = read_image(path, *(size[::-1] if turned > 4 else size))
-        except UserError as error:
+        except BadImageError as error:
             assert path.name in str(error)
             refused.add(path.name)
             continue

@@ -1,0 +1,120 @@
+"""All images of a data set, before they are written: on disk, so that memory does not grow with them.
+
+An entry is what a worker needs to make one record. The order is the sources' own, so that equal inputs give equal catalogs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from upath import UPath
+
+from tasks.annotations.source import EmbeddedImages, ListedImage, Source
+from tasks.records.checks import BadImageError, Check
+from tasks.records.image_file import read_image_bytes
+
+_SCHEMA = """
+    CREATE TABLE IF NOT EXISTS images (
+        split TEXT, source TEXT, source_id TEXT, file_name TEXT, path TEXT, height INTEGER, width INTEGER, payload TEXT, files TEXT,
+        sha256 TEXT, fault TEXT, place INTEGER
+    );
+"""
+_BATCH = 256  # images whose files are read before they are entered
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of the catalog; `fault` is the code of what was found across images, a copy in its own split or an earlier one."""
+
+    source: str
+    image: ListedImage
+    fault: Check | None
+
+
+class Catalog:
+    """An SQLite file; workers open the same one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection = sqlite3.connect(path)
+        self._connection.executescript(_SCHEMA)
+
+    def fill(self, name: str, source: Source, images: Iterator[ListedImage], split_of: Callable[[str], str], workers: int) -> Iterator[str]:
+        """Enters the images of the source called `name`; yields, image by image, a line that stands for all that its record is made of.
+
+        `split_of` tells the split by the SHA-256 of the image's file. A file that cannot be read is entered all the same: the worker
+        that comes to it says why.
+        """
+        with ThreadPoolExecutor(workers) as pool:
+            while batch := list(itertools.islice(images, _BATCH)):
+                rows = []
+                for image, (sha256, files) in zip(batch, pool.map(lambda image: _hashes(source, image), batch), strict=True):
+                    payload, split = json.dumps(image.payload), split_of(sha256 or hashlib.sha256(image.source_id.encode()).hexdigest())
+                    height, width = image.size or (None, None)
+                    paths = str(image.path), json.dumps([str(file) for file in image.files])
+                    rows.append((split, name, image.source_id, image.file_name, height, width, payload, sha256, *paths))
+                    yield json.dumps([split, image.source_id, image.file_name, height, width, payload, sha256, files])
+                with self._connection:
+                    self._connection.executemany(
+                        "INSERT INTO images (split, source, source_id, file_name, height, width, payload, sha256, path, files)"
+                        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        rows,
+                    )
+
+    def arrange(self, limit: int | None) -> dict[str, int]:
+        """Marks copies, the earliest entry being no copy, keeps `limit` images of each split, and returns how many there are."""
+        with self._connection:
+            self._connection.executescript("CREATE INDEX by_content ON images (sha256); CREATE INDEX by_place ON images (split, place);")
+            self._connection.execute(
+                "UPDATE images SET fault = CASE WHEN EXISTS"
+                " (SELECT 1 FROM images AS other WHERE other.sha256 = images.sha256 AND other.split = images.split"
+                "  AND other.rowid < images.rowid) THEN ? ELSE ? END"
+                " WHERE sha256 IS NOT NULL AND EXISTS"
+                " (SELECT 1 FROM images AS other WHERE other.sha256 = images.sha256 AND other.rowid < images.rowid)",
+                (Check.DUPLICATE_IMAGE, Check.SPLIT_LEAKAGE),
+            )
+            self._connection.execute(
+                "UPDATE images SET place = numbered.place FROM"
+                " (SELECT rowid AS id, row_number() OVER (PARTITION BY split ORDER BY rowid) - 1 AS place FROM images) AS numbered"
+                " WHERE images.rowid = numbered.id"
+            )
+            self._connection.execute("DELETE FROM images WHERE place >= ?", (limit if limit is not None else 2**62,))
+        return dict(self._connection.execute("SELECT split, count(*) FROM images GROUP BY split"))
+
+    def part(self, split: str, index: int, count: int) -> Iterator[Entry]:
+        """Every `count`-th image of a split, from the `index`-th on: one shard's."""
+        rows = self._connection.execute(
+            "SELECT source, source_id, file_name, path, height, width, payload, files, fault FROM images"
+            " WHERE split = ? AND place % ? = ? ORDER BY place",
+            (split, count, index),
+        )
+        for source, source_id, file_name, path, height, width, payload, files, fault in rows:
+            size = None if height is None else (height, width)
+            others = tuple(UPath(file) for file in json.loads(files))
+            image = ListedImage(source_id, file_name, UPath(path), size, json.loads(payload), others)
+            yield Entry(source, image, fault and Check.of(fault))
+
+
+def image_bytes(source: Source, image: ListedImage) -> bytes:
+    """The encoded image, from its file or from where the source has it; BadImageError where it cannot be opened."""
+    return source.image_bytes(image) if isinstance(source, EmbeddedImages) else read_image_bytes(image.path)
+
+
+def _hashes(source: Source, image: ListedImage) -> tuple[str | None, list[str | None]]:
+    """SHA-256 of the image and of its further files; None for one that cannot be opened or is empty."""
+    return _hash(lambda: image_bytes(source, image)), [_hash(file.read_bytes) for file in image.files]
+
+
+def _hash(read: Callable[[], bytes]) -> str | None:
+    try:
+        content = read()
+    except (OSError, BadImageError):
+        return None
+    return hashlib.sha256(content).hexdigest() if content else None

@@ -1,0 +1,64 @@
+"""One label map for all sources of a data set, and each source's categories in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tasks.annotations.source import CategoryKey
+from tasks.errors import UserError
+from tasks.records.annotated_image import Category
+from tasks.records.label_map import LabelMap, label_map
+
+LabelIds = Mapping[CategoryKey, int | None]
+"""A source's category keys in the label map; None for a category that is not wanted."""
+
+
+@dataclass(frozen=True)
+class CategoryChoice:
+    """Which categories the records hold: renamed first, by name; a new name of None leaves a category out; then `only` are kept."""
+
+    renamed: Mapping[str, str | None] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+
+    def name(self, name: str) -> str | None:
+        """What becomes of a category's name."""
+        new = self.renamed.get(name, name)
+        return new if not self.only or new in self.only else None
+
+
+def share_categories(sources: Mapping[str, Mapping[CategoryKey, str]], choice: CategoryChoice) -> tuple[LabelMap, dict[str, LabelIds]]:
+    """The label map that `sources`, by their names, share, and for each source its ids.
+
+    Ids that are the sources' own, all above 0 and contradicting nowhere, stay as they are. Otherwise, and where categories are chosen
+    or renamed, they are numbered 1, 2, 3, ... in the order of the sources' ids, or of names where those have none. UserError where two
+    sources give one id two names, a source gives one name twice, or a chosen name is not there.
+    """
+    union: dict[CategoryKey, str] = {}
+    for source, categories in sources.items():
+        for key, name in categories.items():
+            if union.setdefault(key, name) != name:
+                raise UserError(
+                    f"{source}: category {key} is {name!r}, in another split it is {union[key]!r}", "give the splits the same categories"
+                )
+        for name, times in Counter(categories.values()).items():
+            if times > 1:
+                raise UserError(f"{source}: {times} categories have the name {name!r}", "give each category a name of its own")
+    known = set(union.values())
+    _confirm_known("--remap-categories", choice.renamed, known)
+    _confirm_known("--only-categories", choice.only, {choice.renamed.get(name) or name for name in known})
+    names = {key: choice.name(union[key]) for key in sorted(union, key=lambda key: (isinstance(key, str), key))}
+    wanted = [name for name in dict.fromkeys(names.values()) if name is not None]
+    if choice == CategoryChoice() and all(isinstance(key, int) and key > 0 for key in union):
+        ids = {name: int(key) for key, name in union.items()}
+    else:
+        ids = {name: index for index, name in enumerate(wanted, start=1)}
+    labels = label_map([Category(ids[name], name) for name in wanted], ", ".join(sources))
+    return labels, {source: {key: ids.get(names[key] or "") for key in categories} for source, categories in sources.items()}
+
+
+def _confirm_known(option: str, names: Iterable[str], known: set[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"{option} names {name!r}, and there is no such category", f"the categories are {', '.join(sorted(known))}")

@@ -1,0 +1,132 @@
+"""Objects as a source says them to instances as records hold them: masks on the full frame, boxes inside the image, all of it checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from tasks.annotations.source import Box, CategoryKey, SourceObject
+from tasks.coco.masks import MalformedSegmentationError, Rle, rle_area, rle_extent_yxyx, rle_from_mask, rle_from_segmentation
+from tasks.records.annotated_image import Instance
+from tasks.records.checks import BadImageError, Check
+
+_LEAST_OVERLAP = 0.5
+_ROUNDING = 2.0  # pixels; of so much the boxes of small objects and their masks differ in any data set
+
+
+def instances_of(
+    objects: Iterable[SourceObject], size: tuple[int, int], label_ids: Mapping[CategoryKey, int | None]
+) -> tuple[tuple[Instance, ...], Counter[Check]]:
+    """The instances of an image of `size` (height, width), and what had to be mended or left out on the way.
+
+    `label_ids` maps category keys to the label map's ids, None for a category that is not wanted. BadImageError, naming the object, for
+    one that cannot be trusted.
+    """
+    findings: Counter[Check] = Counter()
+    instances = []
+    for value in objects:
+        label_id = _label_id(value, label_ids)
+        if label_id is not None and (mask := _mask(value, size, findings)) is not None:
+            instances.append(_instance(value, label_id, mask, size, findings))
+    return tuple(instances), findings
+
+
+def _label_id(value: SourceObject, label_ids: Mapping[CategoryKey, int | None]) -> int | None:
+    try:
+        return label_ids[value.category]
+    except (KeyError, TypeError):
+        raise BadImageError(
+            Check.UNKNOWN_CATEGORY,
+            f"{value.where} has the category {value.category!r}, which is not among the source's categories",
+            "add the category to the source, or correct the object's",
+        ) from None
+
+
+def _mask(value: SourceObject, size: tuple[int, int], findings: Counter[Check]) -> Rle | None:
+    """The object's mask, or None where it has no pixel in the image, which is counted."""
+    mask = _rasterized(value, size)
+    if mask is None:
+        findings[Check.DEGENERATE_POLYGON] += 1
+    elif not rle_area(mask):
+        findings[Check.OBJECT_OUTSIDE if _is_outside(value.segmentation, size) else Check.EMPTY_MASK] += 1
+    else:
+        return mask
+    return None
+
+
+def _rasterized(value: SourceObject, size: tuple[int, int]) -> Rle | None:
+    segmentation = value.segmentation
+    if segmentation is None:
+        raise BadImageError(Check.MASK_MISSING, f"{value.where} has no mask", "add its mask, or remove the object")
+    if isinstance(segmentation, np.ndarray):
+        _confirm_size(value.where, segmentation.shape, size)
+        return rle_from_mask(segmentation)
+    if isinstance(segmentation, Mapping) and isinstance(said := segmentation.get("size"), list) and len(said) == 2:
+        _confirm_size(value.where, tuple(said), size)
+    try:
+        return rle_from_segmentation(segmentation, *size)
+    except MalformedSegmentationError as error:
+        raise BadImageError(
+            Check.MASK_MALFORMED, f"{value.where}: its segmentation {error}", "correct the segmentation, or remove the object"
+        ) from error
+
+
+def _confirm_size(where: str, found: tuple[int, ...], size: tuple[int, int]) -> None:
+    if found == size:
+        return
+    swapped = found == size[::-1]
+    raise BadImageError(
+        Check.MASK_SIZE_SWAPPED if swapped else Check.MASK_SIZE,
+        f"{where}: its mask has size {list(found)}, and its image is {list(size)} (height, width)" + "; they are swapped" * swapped,
+        "write the mask anew in its image's size",
+    )
+
+
+def _is_outside(segmentation: object, size: tuple[int, int]) -> bool:
+    """Whether a segmentation is polygons with every point on or beyond one side of the image."""
+    if isinstance(segmentation, np.ndarray | Mapping) or segmentation is None:
+        return False
+    points = np.concatenate([np.reshape(part, (-1, 2)) for part in segmentation])  # type: ignore[attr-defined]  # the rest of the type
+    return bool((points.max(axis=0) <= 0).any() or (points.min(axis=0) >= size[::-1]).any())
+
+
+def _instance(value: SourceObject, label_id: int, mask: Rle, size: tuple[int, int], findings: Counter[Check]) -> Instance:
+    area = value.area
+    if area is None:
+        findings[Check.AREA_FROM_MASK] += 1
+        area = float(rle_area(mask))
+    if area < 0:
+        raise BadImageError(
+            Check.ANNOTATION_MALFORMED, f"{value.where}: area is {area:g}", "write the object's pixels, or leave the area out"
+        )
+    box = _box(value.box_yxyx, mask, size, findings)
+    return Instance(label_id, box, mask, area, value.is_crowd, value.is_difficult, value.weight)
+
+
+def _box(box: Box | None, mask: Rle, size: tuple[int, int], findings: Counter[Check]) -> Box:
+    """The object's own box, inside the image; the mask's extent where there is none or it is another place's."""
+    extent = rle_extent_yxyx(mask)
+    if box is not None:
+        height, width = size
+        clipped = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(height)), min(box[3], float(width)))
+        if clipped[0] < clipped[2] and clipped[1] < clipped[3]:
+            if _overlap(clipped, extent) < _LEAST_OVERLAP and max(abs(a - b) for a, b in zip(clipped, extent, strict=True)) > _ROUNDING:
+                findings[Check.BOX_OFF_MASK] += 1
+                return extent
+            if clipped != box:
+                findings[Check.BOX_CLIPPED] += 1
+            return clipped
+    findings[Check.BOX_FROM_MASK] += 1
+    return extent
+
+
+def _overlap(box: Box, other: Box) -> float:
+    """Intersection over union."""
+    height = min(box[2], other[2]) - max(box[0], other[0])
+    width = min(box[3], other[3]) - max(box[1], other[1])
+    if height <= 0 or width <= 0:
+        return 0.0
+    union = sum((ymax - ymin) * (xmax - xmin) for ymin, xmin, ymax, xmax in (box, other)) - height * width
+    return height * width / union

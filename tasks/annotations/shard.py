@@ -1,0 +1,166 @@
+"""One shard of a data set: from the catalog's entries to records, in a process of its own where there are several."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from tasks.annotations.catalog import Catalog, Entry, image_bytes
+from tasks.annotations.categories import LabelIds
+from tasks.annotations.instances import instances_of
+from tasks.annotations.source import Source, SourceObject
+from tasks.errors import UserError
+from tasks.records.annotated_image import AnnotatedImage
+from tasks.records.checks import BadImageError, Check
+from tasks.records.example import build_example
+from tasks.records.image_file import EncodedImage, encode_image
+from tasks.records.statistics import Statistics
+from tasks.records.tfrecord import ShardWriter
+
+
+class Crowds(StrEnum):
+    """What becomes of objects that stand for many."""
+
+    KEEP = "keep"
+    """they stay, marked as crowds: the original's way"""
+    DROP = "drop"
+    OBJECTS = "objects"
+    """they stay, as ordinary objects"""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What records hold of the images that are there. `sources` and `label_ids` go by the sources' names."""
+
+    sources: Mapping[str, Source]
+    label_ids: Mapping[str, LabelIds]
+    names: Mapping[int, str]
+    mask_type: str
+    crowds: Crowds
+    keep_empty: bool
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """All that a worker needs to write shard `index` of a split's `count`, of so many `images`."""
+
+    path: Path
+    catalog: Path
+    split: str
+    index: int
+    count: int
+    images: int
+    contents: Contents
+    max_bad: int
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An image that is in no shard: where it comes from, and why not."""
+
+    split: str
+    source: str
+    source_id: str
+    code: str
+    message: str
+    fix: str
+
+
+@dataclass
+class ShardReport:
+    """What a shard holds; adds up over shards. `findings` counts by code what was mended or left out."""
+
+    statistics: Statistics = field(default_factory=Statistics)
+    findings: dict[str, int] = field(default_factory=dict)
+    quarantined: list[Quarantined] = field(default_factory=list)
+
+    def count(self, check: Check, times: int = 1) -> None:
+        self.findings[check.value] = self.findings.get(check.value, 0) + times
+
+    def merge(self, other: ShardReport) -> None:
+        self.statistics.merge(other.statistics)
+        for code, times in other.findings.items():
+            self.count(Check.of(code), times)
+        self.quarantined.extend(other.quarantined)
+
+    def to_json(self) -> dict[str, Any]:
+        quarantined = [vars(one) for one in self.quarantined]
+        return {"statistics": self.statistics.to_json(), "findings": self.findings, "quarantined": quarantined}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ShardReport:
+        quarantined = [Quarantined(**one) for one in values["quarantined"]]
+        return cls(Statistics.from_json(values["statistics"]), dict(values["findings"]), quarantined)
+
+
+def write_shard(job: ShardJob, advance: Callable[[], None]) -> ShardReport:
+    """Writes one shard, an image at a time, and calls `advance` after each.
+
+    Bad images are quarantined. With more than `max_bad` of them the shard is not written: the last one's error is raised where none is
+    allowed, else a UserError.
+    """
+    report = ShardReport()
+    with ShardWriter(job.path) as shard:
+        for entry in Catalog(job.catalog).part(job.split, job.index, job.count):
+            try:
+                for record in _record(entry, job.contents, report):
+                    shard.write(record)
+            except BadImageError as error:
+                if not job.max_bad:
+                    raise
+                report.quarantined.append(
+                    Quarantined(job.split, entry.source, entry.image.source_id, error.check.value, error.message, error.fix)
+                )
+                confirm_few(report.quarantined, job.max_bad)
+            advance()
+    return report
+
+
+def confirm_few(quarantined: list[Quarantined], max_bad: int) -> None:
+    """UserError where more than `max_bad` images are quarantined."""
+    if len(quarantined) > max_bad:
+        raise UserError(
+            f"more than {max_bad} images cannot become records, the last of them: {quarantined[-1].message}",
+            f"{quarantined[-1].fix}; or allow more by --max-bad",
+        )
+
+
+def _record(entry: Entry, contents: Contents, report: ShardReport) -> Iterator[bytes]:
+    """The image's record; none where it is a copy, or has no objects and such images are not wanted."""
+    image = entry.image
+    if entry.fault == Check.DUPLICATE_IMAGE:
+        report.count(entry.fault)
+        return
+    if entry.fault is not None:
+        raise BadImageError(
+            entry.fault, f"{image.path}: {entry.fault.meaning}", "take the image out of one of the splits, or split by content"
+        )
+    source = contents.sources[entry.source]
+    encoded = encode_image(str(image.path), image_bytes(source, image), image.size)
+    size = (encoded.height, encoded.width)
+    instances, findings = instances_of(_objects(source.objects(image, size), contents.crowds), size, contents.label_ids[entry.source])
+    if not instances and not contents.keep_empty:
+        return
+    annotated = AnnotatedImage(image.source_id, image.file_name, *size, instances)
+    _count(report, encoded, findings, annotated)
+    yield build_example(annotated, encoded, contents.names, contents.mask_type)
+
+
+def _objects(objects: Iterator[SourceObject], crowds: Crowds) -> Iterator[SourceObject]:
+    for one in objects:
+        if not one.is_crowd or crowds == Crowds.KEEP:
+            yield one
+        elif crowds == Crowds.OBJECTS:
+            yield dataclasses.replace(one, is_crowd=False)
+
+
+def _count(report: ShardReport, encoded: EncodedImage, findings: Mapping[Check, int], annotated: AnnotatedImage) -> None:
+    for check in encoded.findings:
+        report.count(check)
+    for check, times in findings.items():
+        report.count(check, times)
+    report.statistics.add(annotated)
