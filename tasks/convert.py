@@ -31,7 +31,7 @@ from tasks.pipeline_config.parser import located, parse_pipeline_config, print_p
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.zoo import find_config, find_label_map
 from tasks.pipeline_config.zoo_difference import ZooDifference, from_zoo
-from tasks.records.example import NUMERICAL_MASKS, PNG_MASKS
+from tasks.records.example import MASK_TYPES
 from tasks.records.label_map import read_label_map
 from tasks.records.manifest import Manifest, read_manifest
 from tasks.records.stored_masks import stored_mask_type
@@ -39,8 +39,6 @@ from tasks.records.tfrecord import matching_files
 from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
 
 FORMAT_VERSION = 1
-
-MASK_TYPES = {"png": PNG_MASKS, "numerical": NUMERICAL_MASKS}
 
 
 def convert(

@@ -12,10 +12,9 @@ from tasks.annotations.categories import CategoryChoice
 from tasks.annotations.shard import Crowds
 from tasks.dataset import confirm_shares
 from tasks.errors import UserError
-from tasks.records.example import NUMERICAL_MASKS, PNG_MASKS
+from tasks.records.example import MASK_TYPES, PNG_MASKS
 
 _SPLITS = ("train", "val", "test")
-_MASK_TYPES = {"png": PNG_MASKS, "numerical": NUMERICAL_MASKS}
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ def parse_choice(
     categories = CategoryChoice(_read_names(remap_categories) if remap_categories else {}, only)
     if crowds not in tuple(Crowds):
         raise UserError(f"--crowds is {crowds!r}", f"use one of {', '.join(Crowds)}")
-    if mask_type not in _MASK_TYPES:
-        raise UserError(f"--mask-type is {mask_type!r}", f"use one of {', '.join(_MASK_TYPES)}")
-    return Choice(_parse_shares(split) if split else None, limit, categories, keep_empty, Crowds(crowds), _MASK_TYPES[mask_type])
+    if mask_type not in MASK_TYPES:
+        raise UserError(f"--mask-type is {mask_type!r}", f"use one of {', '.join(MASK_TYPES)}")
+    return Choice(_parse_shares(split) if split else None, limit, categories, keep_empty, Crowds(crowds), MASK_TYPES[mask_type])
 
 
 def parse_range(text: str) -> tuple[int, int]:

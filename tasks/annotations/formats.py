@@ -12,9 +12,11 @@ from upath import UPath
 
 from tasks.annotations.coco import CocoSource
 from tasks.annotations.source import Source
+from tasks.annotations.tfrecord import TfRecordSource
 
 FORMATS: Mapping[str, type[Source]] = {
     "coco": CocoSource,
+    "tfrecord": TfRecordSource,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +44,8 @@ class TfRecordSource:
         for path in record_files(self.records):
             for index, (offset, serialized) in enumerate(located_records(path)):
                 place = f"{path.name}:{index}"
-                payload = {"index": index, "offset": offset}
+                # The digest tells the masks apart, of which the image's own hash says nothing.
+                payload = {"index": index, "offset": offset, "sha256": hashlib.sha256(serialized).hexdigest()}
                 try:
                     features = RecordFeatures.parse(serialized, place)
                     filename = features.text("image/filename")

@@ -15,6 +15,8 @@ from tasks.records.mask_forms import put_dense_masks, put_png_masks, stored_mask
 
 PNG_MASKS = "PNG_MASKS"
 NUMERICAL_MASKS = "NUMERICAL_MASKS"
+MASK_TYPES = {"png": PNG_MASKS, "numerical": NUMERICAL_MASKS}
+"""By the words of the command line"""
 MASK_KEY = "image/object/mask"
 
 PUT_MASKS: Mapping[str, Callable[[Feature, Iterable[Mask]], None]] = {PNG_MASKS: put_png_masks, NUMERICAL_MASKS: put_dense_masks}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -18,13 +17,13 @@ _Value = TypeVar("_Value", int, float, bytes)
 class RecordFeatures:
     """The features of one record; `where` names it. What is not as it must be is a BadImageError, RECORD_MALFORMED."""
 
-    by_key: Mapping[str, Feature]
+    example: Example
     where: str
 
     @classmethod
     def parse(cls, serialized: bytes, where: str) -> Self:
         try:
-            return cls(Example.FromString(serialized).features.feature, where)
+            return cls(Example.FromString(serialized), where)
         except DecodeError as error:
             raise BadImageError(
                 Check.RECORD_MALFORMED, f"{where}: not a tf.train.Example", "name records of the Object Detection API"
@@ -32,7 +31,8 @@ class RecordFeatures:
 
     def feature(self, key: str) -> Feature:
         """The feature as it is, empty where the record has none."""
-        return self.by_key[key] if key in self.by_key else Feature()
+        by_key = self.example.features.feature
+        return by_key[key] if key in by_key else Feature()
 
     def ints(self, key: str, count: int, default: int | None = None) -> list[int]:
         """`count` numbers; as many defaults where the record has none and a default is given."""

@@ -1,0 +1,47 @@
+"""The records that a command line names: a materialized dataset's, or those of other tools that a pattern matches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from upath import UPath
+
+from tasks.records.label_map import LabelMap, read_label_map
+from tasks.records.manifest import Manifest, read_manifest
+from tasks.records.tfrecord import record_files, shard_family
+from tasks.workspace import DatasetDir, located
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The files by split; without a manifest, those whose names differ in their numbers alone are one split."""
+
+    splits: Mapping[str, tuple[Path | UPath, ...]]
+    labels: LabelMap | None
+    manifest: Manifest | None
+    dataset: DatasetDir
+
+
+def find_shards(name: str, label_map: str | None = None) -> Shards:
+    """The shards that a dataset's folder holds, or that a path or pattern matches; its `label_map` stands for a dataset's own.
+
+    UserError where there is none, a folder has no manifest, or the label map cannot be read.
+    """
+    labels = read_label_map(located(label_map)) if label_map else None
+    folder = located(name)
+    if folder.is_dir():
+        dataset = DatasetDir(folder)
+        manifest = read_manifest(dataset.manifest)
+        files: dict[str, tuple[Path | UPath, ...]] = {
+            split: tuple(folder / shard for shard in held.shards) for split, held in manifest.splits.items()
+        }
+        return Shards(files, labels or manifest.label_map, manifest, dataset)
+    found = record_files(UPath(name))
+    files = {family: tuple(file for file in found if shard_family(file.name) == family) for family in map(_family, found)}
+    return Shards(files, labels, None, DatasetDir(located(str(found[0])).parent))
+
+
+def _family(file: UPath) -> str:
+    return shard_family(file.name)
