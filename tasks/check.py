@@ -1,0 +1,143 @@
+"""The step that looks for faults in records that are there: shards, features, images, masks, boxes, classes, copies.
+
+    maskline check DATASET [--label-map FILE] [--workers N]
+
+DATASET is a materialized dataset's folder, or, with the label map, a path or pattern of records of other tools. Prints each fault's code,
+how often it was found and where first, and writes nothing. Needs no TensorFlow; usual runtime: a minute for 10,000 photographs of
+640 x 480 with PNG masks, on one core.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from upath import UPath
+
+from tasks.annotations.record_faults import faults_of
+from tasks.errors import UserError
+from tasks.progress import Progress
+from tasks.records.checks import BadImageError, Check, Outcome
+from tasks.records.label_map import LabelMap
+from tasks.records.shards import find_shards
+from tasks.records.tfrecord import read_shard
+from tasks.workspace import StepResult
+
+_PLACES_TOLD = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """A record by its shard and its number there, from 0; `message` says more, where there is more to say."""
+
+    shard: str
+    record: int
+    source_id: str
+    message: str = ""
+
+    def __str__(self) -> str:
+        source = f" (source id {self.source_id})" if self.source_id else ""
+        return f"{self.shard}: record {self.record}{source}" + (f": {self.message}" if self.message else "")
+
+
+@dataclass
+class Found:
+    """How often each fault is there, and its first places; adds up over shards."""
+
+    counts: Counter[Check] = field(default_factory=Counter)
+    places: dict[Check, list[Place]] = field(default_factory=dict)
+
+    def add(self, check: Check, place: Place, times: int = 1) -> None:
+        self.counts[check] += times
+        told = self.places.setdefault(check, [])
+        if len(told) < _PLACES_TOLD:
+            told.append(place)
+
+    def merge(self, other: Found) -> None:
+        self.counts.update(other.counts)
+        for check, places in other.places.items():
+            self.places[check] = [*self.places.get(check, ()), *places][:_PLACES_TOLD]
+
+    @property
+    def bad(self) -> list[str]:
+        """The codes for which an image is quarantined."""
+        return [check.value for check in Check if check in self.counts and check.outcome == Outcome.QUARANTINED]
+
+
+@dataclass
+class _Shard:
+    """What one file holds; of each image its SHA-256, for the copies in other files."""
+
+    found: Found = field(default_factory=Found)
+    images: list[tuple[bytes, Place]] = field(default_factory=list)
+    records: int = 0
+
+
+def check(dataset: str, label_map: str | None = None, workers: int = 1) -> StepResult:
+    """Prints what is found; the summary has the counts and places by code, and as `bad` the codes for which an image is quarantined."""
+    if workers < 1:
+        raise UserError(f"--workers is {workers}", "give at least 1")
+    given = find_shards(dataset, label_map)
+    if given.labels is None:
+        raise UserError(f"{dataset}: nothing says which classes the records have", "give their --label-map")
+    files = [(split, file) for split, shards in given.splits.items() for file in shards]
+    progress = Progress("checking", sum(split.images for split in given.manifest.splits.values()) if given.manifest else None)
+    total, records = Found(), 0
+    splits: dict[bytes, str] = {}  # of each image's hash, where it was first
+    for (split, _), shard in zip(files, _checked([file for _, file in files], given.labels, workers, progress), strict=True):
+        records += shard.records
+        total.merge(shard.found)
+        for image_hash, place in shard.images:
+            first = splits.get(image_hash)
+            if first is None:
+                splits[image_hash] = split
+            else:
+                total.add(Check.DUPLICATE_IMAGE if first == split else Check.SPLIT_LEAKAGE, place)
+    _report(records, total)
+    findings = {check.value: total.counts[check] for check in Check if check in total.counts}
+    places = {code: [vars(place) for place in total.places[Check.of(code)]] for code in findings}
+    return StepResult("check", "done", {}, {"records": records, "findings": findings, "places": places, "bad": total.bad})
+
+
+def _checked(files: list[Path | UPath], labels: LabelMap, workers: int, progress: Progress) -> Iterator[_Shard]:
+    """The shards in their order, by `workers` processes where that is more than one."""
+    if workers == 1 or len(files) == 1:
+        yield from (_check_shard(file, labels, progress.advance) for file in files)
+        return
+    done = 0
+    with ProcessPoolExecutor(min(workers, len(files)), multiprocessing.get_context("spawn")) as pool:
+        for shard in pool.map(partial(_check_shard, labels=labels), files):
+            yield shard
+            done += shard.records
+            progress.reach(done)
+
+
+def _check_shard(file: Path | UPath, labels: LabelMap, advance: Callable[[], None] = lambda: None) -> _Shard:
+    shard = _Shard()
+    try:
+        for serialized in read_shard(file):
+            faults = faults_of(serialized, f"{file.name}: record {shard.records}", labels)
+            place = Place(file.name, shard.records, faults.source_id)
+            for check, times in faults.found.items():
+                shard.found.add(check, replace(place, message=faults.messages.get(check, "")), times)
+            if faults.image_hash is not None:
+                shard.images.append((bytes.fromhex(faults.image_hash), place))
+            shard.records += 1
+            advance()
+    except BadImageError as error:
+        shard.found.add(error.check, Place(file.name, shard.records, ""))
+    return shard
+
+
+def _report(records: int, total: Found) -> None:
+    for check in Check:
+        if check in total.counts:
+            print(f"{check.value}, {total.counts[check]} times: {check.meaning}")
+            for place in total.places[check]:
+                print(f"  {place}")
+    print(f"{records} records, {sum(total.counts.values())} faults, {len(total.bad)} codes of them bad")
