@@ -174,6 +174,51 @@ def materialize_command(
     answer(materialize(located(dataset), located(output) if output else None, choice, effort), result)
 
 
+@app.command("inspect")
+def inspect_command(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a materialized dataset.")],
+    against: Annotated[str | None, typer.Option(help="An earlier dataset, or its manifest: tells what has changed since.")] = None,
+    output: Annotated[str | None, typer.Option(help="Folder or URL that receives index.html; by default the dataset's.")] = None,
+    result: ResultOption = None,
+) -> None:
+    """Show what a dataset holds, what was found in it and how it has changed, with pictures."""
+    from tasks.inspect import inspect
+    from tasks.workspace import DatasetDir, located
+
+    answer(inspect(DatasetDir(located(dataset)), located(against) if against else None, located(output) if output else None), result)
+
+
+@app.command("check")
+def check_command(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a materialized dataset, or a path or pattern of records.")],
+    label_map: Annotated[str | None, typer.Option(help="Label map of records that are no materialized dataset.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    result: ResultOption = None,
+) -> None:
+    """Look for faults in records that are there; ends with code 1 when one of them is unfit to train on."""
+    from tasks.check import check
+
+    found = check(dataset, label_map, workers)
+    answer(found, result)
+    if found.summary["bad"]:
+        raise typer.Exit(1)
+
+
+@app.command("transcode")
+def transcode_command(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL of a materialized dataset, or a path or pattern of records.")],
+    mask_type: Annotated[str, typer.Option(help="How masks are to be stored: png or numerical.")],
+    output: Annotated[str, typer.Option(help="Folder or URL of the new records.")],
+    label_map: Annotated[str | None, typer.Option(help="Label map to put beside records that have none.")] = None,
+    result: ResultOption = None,
+) -> None:
+    """Store the masks of records in the other form, and leave all else as it is."""
+    from tasks.transcode import transcode
+    from tasks.workspace import located
+
+    answer(transcode(dataset, mask_type, located(output), label_map), result)
+
+
 @app.command("train")
 def train_command(
     model: Annotated[Path, typer.Argument(help="Folder of a converted model.")],

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.records.manifest import Manifest
 from tasks.records.statistics import SIZES, Statistics, bucket_text, in_buckets
 
 CATEGORIES = "objects by category"
@@ -54,6 +55,15 @@ class Drift:
     def is_worth_telling(self) -> bool:
         """Whether it is farther than the threshold; a category that is gone or new always is."""
         return self.distance >= self.threshold or (self.what == CATEGORIES and bool(self.gone or self.new))
+
+
+def compare_manifests(before: Manifest, after: Manifest) -> dict[str, tuple[Drift, ...]]:
+    """The drift of each split that both have, by its name."""
+    return {
+        name: compare_statistics(before.splits[name].statistics, split.statistics, before.label_map.names, after.label_map.names)
+        for name, split in after.splits.items()
+        if name in before.splits
+    }
 
 
 def compare_statistics(

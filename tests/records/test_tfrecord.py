@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.errors import UserError
-from tasks.records.tfrecord import ShardWriter, frame, located_records, read_shard, record_at, shard_family, write_shard
+from tasks.records.tfrecord import ShardWriter, frame, located_records, read_shard, record_at, record_offsets, shard_family, write_shard
 
 RECORDS = [b"", b"a", b"\x00" * 100, bytes(range(256)) * 300]
 
@@ -40,10 +40,13 @@ def test_a_record_is_read_where_it_begins(tmp_path):
     write_shard(tmp_path / "shard", RECORDS)
     places = [offset for offset, _ in located_records(tmp_path / "shard")]
     # Each is framed by 16 bytes.
-    assert places == [0, 16, 33, 149]
+    assert places == [0, 16, 33, 149] == record_offsets(tmp_path / "shard")
     assert [record_at(tmp_path / "shard", offset) for offset in reversed(places)] == RECORDS[::-1]
     with pytest.raises(UserError, match="shard: the record at byte 17 is cut off or damaged"):
         record_at(tmp_path / "shard", 17)
+    (tmp_path / "cut").write_bytes(frame(b"good") + b"123")
+    with pytest.raises(UserError, match="cut: record 1 is cut off or damaged"):
+        record_offsets(tmp_path / "cut")
 
 
 @pytest.mark.parametrize(
