@@ -23,12 +23,12 @@ from tasks.coco.metrics import CocoEvaluator
 from tasks.coco.paste import paste_masks
 from tasks.coco.pictures import PictureObjects, draw_comparison
 from tasks.errors import UserError
-from tasks.mask_rcnn.inputs import evaluation_dataset, faulty_records_named
+from tasks.mask_rcnn.inputs import evaluation_dataset, faulty_records_named, records_read
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
 from tasks.mask_rcnn.training import step_of
 from tasks.records.label_map import read_label_map
-from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, staged_directory, write_json
+from tasks.workspace import ModelDir, StepResult, read_json, staged_directory, write_json
 
 MASK_AP, MASK_AP50 = "DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU"
 BOX_AP = "DetectionBoxes_Precision/mAP"
@@ -41,19 +41,19 @@ def evaluate(model: ModelDir) -> StepResult:
     """Evaluates the last checkpoint of `model.train`; outputs name the metrics and the detections."""
     trained = read_trained_model(model.train)
     experiment = trained.experiment
+    records = records_read(experiment.task)
     done = model.evaluation / "metrics.json"
     basis = {
         "checkpoint": trained.checkpoint,
         "checkpoint_digest": trained.checkpoint_digest,
-        "dataset_digest": trained.dataset_digest,
+        "dataset_digest": records.digest,
     }
     if done.exists():
         measured = read_json(done)
         if {name: measured.get(name) for name in basis} == basis:
             return _answer("skipped", model, measured, read_json(model.tracking) if model.tracking.exists() else {})
     network = restored_model(trained)
-    dataset = DatasetDir(Path(experiment.task.validation_data.label_map_path).parent)
-    with tracking.model_run(model, dataset, "evaluate") as run:
+    with tracking.model_run(model, records, "evaluate") as run:
         with staged_directory(model.evaluation) as folder:
             measured = {"config": model.name, **basis, **_measure(experiment, network, folder)}
             write_json(folder / "metrics.json", measured)
@@ -81,7 +81,7 @@ def _measure(experiment: cfg.ExperimentConfig, network: MaskRCNN, folder: Path) 
             outputs = {name: value.numpy() for name, value in detect(images, true_shapes).items()}
             seconds.append(time.monotonic() - started)
             truth = _groundtruth(record, with_masks)
-            found = _detections(outputs, truth["height"], truth["width"], with_masks)
+            found = _detections(outputs, truth["height"], truth["width"], list(names), with_masks)
             image_id = _free_image_id(record["source_id"].numpy().decode(), image_ids)
             image_ids.add(image_id)
             evaluator.add_groundtruth(image_id, **truth)
@@ -148,15 +148,19 @@ def _groundtruth(record: dict[str, tf.Tensor], with_masks: bool) -> dict[str, An
     }
 
 
-def _detections(outputs: dict[str, npt.NDArray[Any]], height: int, width: int, with_masks: bool) -> dict[str, Any]:
-    """The image's detections without padding, in its own pixels and the label map's ids."""
-    count = int(outputs["num_detections"][0])
-    boxes = outputs["detection_boxes"][0, :count] * np.array([height, width, height, width], np.float32)
+def _detections(outputs: dict[str, npt.NDArray[Any]], height: int, width: int, known: list[int], with_masks: bool) -> dict[str, Any]:
+    """The image's detections without padding, in its own pixels and the label map's ids.
+
+    Where the label map's ids have gaps, the model has classes that it lacks: their detections count nothing, as in the original.
+    """
+    ids = outputs["detection_classes"][0, : int(outputs["num_detections"][0])] + 1
+    chosen = np.flatnonzero(np.isin(ids, known))
+    boxes = outputs["detection_boxes"][0, chosen] * np.array([height, width, height, width], np.float32)
     return {
         "boxes_yxyx": boxes,
-        "scores": outputs["detection_scores"][0, :count],
-        "category_ids": outputs["detection_classes"][0, :count] + 1,
-        "masks": paste_masks(outputs["detection_masks"][0, :count], boxes, height, width) if with_masks else None,
+        "scores": outputs["detection_scores"][0, chosen],
+        "category_ids": ids[chosen],
+        "masks": paste_masks(outputs["detection_masks"][0, chosen], boxes, height, width) if with_masks else None,
     }
 
 

@@ -23,9 +23,9 @@ from official.core import config_definitions as cfg
 from tasks import tracking
 from tasks.errors import UserError
 from tasks.mask_rcnn.config import load_experiment
+from tasks.mask_rcnn.inputs import records_read
 from tasks.mask_rcnn.training import TOTAL_LOSS, run_training
-from tasks.records.manifest import read_manifest
-from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
+from tasks.workspace import ModelDir, StepResult, read_json, write_json, write_text
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -63,9 +63,8 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     experiment = load_experiment(model.experiment)
     override(experiment, overrides or Overrides())
     adapt_to_machine(experiment, len(tf.config.list_physical_devices("GPU")))
-    dataset = DatasetDir(Path(experiment.task.train_data.label_map_path).parent)
-    digest = read_manifest(dataset.manifest).digest
-    resolved = {"dataset_digest": digest, **experiment.as_dict()}
+    records = records_read(experiment.task)
+    resolved = {"dataset_digest": records.digest, **experiment.as_dict()}
     trained, result = model.train / "experiment.yaml", model.train / "result.json"
     # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.
     if trained.exists() and (result.exists() or tf.train.latest_checkpoint(str(model.train))):
@@ -78,12 +77,12 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
         result.unlink()
     write_text(trained, yaml.safe_dump(resolved, sort_keys=True))
 
-    with tracking.model_run(model, dataset, "train") as run:
+    with tracking.model_run(model, records, "train") as run:
         run.log_params(resolved)
-        for artifact in (model.pipeline_config, trained, model.conversion_report, model.zoo_difference, dataset.manifest):
+        for artifact in (model.pipeline_config, trained, model.conversion_report, model.zoo_difference, records.description):
             if artifact.exists():
                 run.log_artifacts(artifact)
-        summary = {"config": model.name, "dataset_digest": digest, **run_training(experiment, model.train, run.log_metrics)}
+        summary = {"config": model.name, "dataset_digest": records.digest, **run_training(experiment, model.train, run.log_metrics)}
         run.log_metrics({name: summary[name] for name in ("parameters", "images_per_second", "seconds")}, summary["steps"])
         write_json(result, summary)
         run.log_artifacts(model.train / "metrics.jsonl")

@@ -17,6 +17,7 @@ from tasks.mask_rcnn.augmentation import augment_all
 from tasks.mask_rcnn.image_resizer import resize_image, resize_masks
 from tasks.mask_rcnn.scene import Movement, Scene
 from tasks.records.label_map import LabelMap, read_label_map
+from tasks.records.record_set import RecordSet, record_set
 
 Example = dict[str, tf.Tensor]
 
@@ -204,6 +205,17 @@ def evaluation_dataset(data: config.DataConfig, resizer: config.ImageResizer, la
     return tf.data.TFRecordDataset(record_files(data)).map(prepare, num_parallel_calls=2, deterministic=True).prefetch(1)
 
 
+def records_read(task: config.MaskRCNNTask) -> RecordSet:
+    """The records of training and evaluation; UserError where they cannot be read, or know more classes than the model."""
+    records = record_set(record_files(task.train_data), record_files(task.validation_data), Path(task.train_data.label_map_path).absolute())
+    if records.labels.num_classes > task.model.num_classes:
+        raise UserError(
+            f"{task.train_data.label_map_path} has the id {records.labels.num_classes}, the model {task.model.num_classes} classes",
+            f"convert again with --set model.faster_rcnn.num_classes={records.labels.num_classes}",
+        )
+    return records
+
+
 def record_files(data: config.DataConfig) -> list[str]:
     """The files that `data.input_path` means (a path or pattern, or several), in order of their names; UserError where there is none."""
     patterns: Sequence[str] = [data.input_path] if isinstance(data.input_path, str) else data.input_path
@@ -211,7 +223,8 @@ def record_files(data: config.DataConfig) -> list[str]:
     for pattern in patterns:
         found = sorted(tf.io.gfile.glob(pattern))
         if not found:
-            raise UserError(f"no file matches the records' path {pattern}", "materialize the dataset, or correct input_path")
+            where = "" if pattern.startswith("/") or "://" in pattern else f" in {Path.cwd()}, the working directory"
+            raise UserError(f"no file matches the records' path {pattern}{where}", "materialize the dataset, or correct input_path")
         files += found
     return files
 

@@ -19,7 +19,6 @@ from tasks.mask_rcnn.model import MaskRCNN
 class TrainedModel:
     experiment: cfg.ExperimentConfig
     """As it was trained, overrides of the command line included."""
-    dataset_digest: str
     checkpoint: str
     """The checkpoint's prefix."""
 
@@ -38,8 +37,8 @@ def read_trained_model(folder: Path, checkpoint: Path | None = None) -> TrainedM
     if not Path(f"{prefix}.index").exists():
         raise UserError(f"checkpoint {prefix} does not exist", f"give a checkpoint's prefix, such as {folder / 'ckpt-2000'}")
     values = yaml.safe_load(trained.read_text())
-    digest = values.pop("dataset_digest")
-    return TrainedModel(experiment_from(values, trained), digest, prefix)
+    values.pop("dataset_digest")
+    return TrainedModel(experiment_from(values, trained), prefix)
 
 
 def restored_model(trained: TrainedModel) -> MaskRCNN:

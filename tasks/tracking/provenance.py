@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tasks.records.manifest import Manifest
+from tasks.records.record_set import RecordSet
 
 _AIRFLOW_VARIABLES = {
     "airflow.dag_id": "MASKLINE_AIRFLOW_DAG_ID",
@@ -65,17 +65,16 @@ def _commit() -> str | None:
         return None
 
 
-def dataset_input(manifest: Manifest, root: Path, context: str) -> Any:
-    """The dataset as MLflow's own kind of run input."""
+def dataset_input(records: RecordSet, context: str) -> Any:
+    """The records as MLflow's own kind of run input."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    counts = {name: {"images": split.images, "objects": split.objects} for name, split in manifest.splits.items()}
     dataset = Dataset(
-        name=manifest.name,
+        name=records.name,
         # MLflow holds 36 characters; the whole digest stands in the tag `dataset.digest`.
-        digest=manifest.digest[:36],
+        digest=records.digest[:36],
         source_type="local",
-        source=json.dumps({"uri": str(root)}),
-        profile=json.dumps(counts),
+        source=json.dumps({"uri": str(records.root)}),
+        profile=json.dumps(records.counts),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import UserError
-from tasks.records.manifest import Manifest, read_manifest
+from tasks.records.record_set import RecordSet, materialized
 from tasks.tracking import store
 from tasks.tracking.metric_names import mlflow_name
 from tasks.tracking.provenance import NOTE, dataset_input, provenance_tags
@@ -39,8 +39,8 @@ def open_pipeline_run(run: RunDir, dataset: DatasetDir) -> RunIdentity | None:
     Raises:
       UserError: the folder was opened for another dataset, or for an earlier state of it.
     """
-    manifest = read_manifest(dataset.manifest)
-    ours = {"name": manifest.name, "digest": manifest.digest, "root": str(dataset.root.absolute())}
+    records = materialized(dataset)
+    ours = {"name": records.name, "digest": records.digest, "root": str(dataset.root.absolute())}
     theirs = read_json(run.identity)["dataset"] if run.identity.exists() else ours
     if (theirs["name"], theirs["digest"]) != (ours["name"], ours["digest"]):
         raise UserError(
@@ -51,11 +51,11 @@ def open_pipeline_run(run: RunDir, dataset: DatasetDir) -> RunIdentity | None:
     identity = pipeline_run_identity(run)
     try:
         with store.connected() as client:
-            mlflow_run = _resumed(client, identity) or client.create_run(store.experiment_id(client, manifest.name), run_name=run.name)
+            mlflow_run = _resumed(client, identity) or client.create_run(store.experiment_id(client, records.name), run_name=run.name)
             identity = _identity(mlflow_run)
             client.update_run(identity.run_id, status="RUNNING")
-            _set_tags(client, identity.run_id, provenance_tags("open-run") | _dataset_tags(manifest))
-            client.log_inputs(identity.run_id, datasets=[dataset_input(manifest, dataset.root, "pipeline")])
+            _set_tags(client, identity.run_id, provenance_tags("open-run") | _dataset_tags(records))
+            client.log_inputs(identity.run_id, datasets=[dataset_input(records, "pipeline")])
             for file in (dataset.manifest, dataset.label_map):
                 client.log_artifact(identity.run_id, str(file), "dataset")
     except Exception as error:  # Whatever ails the tracker, the pipeline goes on.
@@ -187,13 +187,13 @@ class ModelRun:
 
 
 @contextmanager
-def model_run(model: ModelDir, dataset: DatasetDir, step: str) -> Iterator[ModelRun]:
+def model_run(model: ModelDir, records: RecordSet, step: str) -> Iterator[ModelRun]:
     """The run of one zoo config, opened by `train` and opened again by `evaluate`; ends when the block ends.
 
     It bears the config's name and hangs under the pipeline run of the folder above, where that has one. An exception
     marks it FAILED (an interrupt: KILLED) and goes on its way.
     """
-    run = _open_model_run(model, dataset, step)
+    run = _open_model_run(model, records, step)
     try:
         yield run
     except Exception as error:
@@ -205,14 +205,13 @@ def model_run(model: ModelDir, dataset: DatasetDir, step: str) -> Iterator[Model
     run.close("FINISHED")
 
 
-def _open_model_run(model: ModelDir, dataset: DatasetDir, step: str) -> ModelRun:
-    manifest = read_manifest(dataset.manifest)
+def _open_model_run(model: ModelDir, records: RecordSet, step: str) -> ModelRun:
     parent = pipeline_run_identity(RunDir(model.root.parent))
     recorded = RunIdentity(**read_json(model.tracking)) if model.tracking.exists() else None
     try:
         with store.connected() as client:
             mlflow_run = _resumed(client, recorded) or client.create_run(
-                parent.experiment_id if parent else store.experiment_id(client, manifest.name),
+                parent.experiment_id if parent else store.experiment_id(client, records.name),
                 run_name=model.name,
                 tags={"mlflow.parentRunId": parent.run_id} if parent else {},
             )
@@ -220,10 +219,10 @@ def _open_model_run(model: ModelDir, dataset: DatasetDir, step: str) -> ModelRun
             client.update_run(identity.run_id, status="RUNNING")
             if "error" in mlflow_run.data.tags:
                 client.delete_tag(identity.run_id, "error")
-            tags = {"config": model.name, **provenance_tags(step), **_dataset_tags(manifest)}
+            tags = {"config": model.name, **provenance_tags(step), **_dataset_tags(records)}
             _set_tags(client, identity.run_id, tags)
             context = "training" if step == "train" else "evaluation"
-            client.log_inputs(identity.run_id, datasets=[dataset_input(manifest, dataset.root, context)])
+            client.log_inputs(identity.run_id, datasets=[dataset_input(records, context)])
     except Exception as error:
         store.warn(f"the run of {model.name}, which will not be tracked", error)
         return ModelRun()
@@ -266,5 +265,5 @@ def _set_tags(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
-def _dataset_tags(manifest: Manifest) -> dict[str, str]:
-    return {"dataset.name": manifest.name, "dataset.digest": manifest.digest}
+def _dataset_tags(records: RecordSet) -> dict[str, str]:
+    return {"dataset.name": records.name, "dataset.digest": records.digest}

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from tasks.errors import UserError
 from tasks.records.manifest import Manifest, Split, write_manifest
+from tasks.records.record_set import materialized
 from tasks.tracking import close_pipeline_run, model_run, open_pipeline_run, original_name, pipeline_run_identity
 from tasks.tracking.runs import flatten
 from tasks.workspace import DatasetDir, ModelDir, RunDir
@@ -77,12 +78,12 @@ def test_parent_and_child_as_mlflow_holds_them(workspace, client, dataset, run, 
     model = ModelDir(run.root / "mask_rcnn_resnet50_atrous_coco")
     picture = workspace / "picture.png"
     picture.write_bytes(b"png")
-    with model_run(model, dataset, "train") as child:
+    with model_run(model, materialized(dataset), "train") as child:
         child.log_params({"task": {"model": {"num_classes": 3, "scales": [0.5, 1.0]}}, "runtime": {}})
         for step in (10, 20):
             child.log_metrics({"Loss/RPNLoss/localization_loss": 1.0 / step, "learning_rate": 0.1}, step)
         assert client.get_run(child.identity.run_id).info.status == "RUNNING"
-    with model_run(model, dataset, "evaluate") as resumed:
+    with model_run(model, materialized(dataset), "evaluate") as resumed:
         assert resumed.identity == child.identity
         resumed.log_metrics({"DetectionMasks_Recall/AR@100 (small)": 0.25}, 20)
         resumed.log_artifacts(picture, "pictures")
@@ -144,7 +145,7 @@ def test_a_parent_that_the_store_lost_is_made_anew(client, dataset, run):
 
 
 def test_a_model_outside_any_pipeline_run_has_no_parent(client, dataset, run):
-    with model_run(ModelDir(run.root / "alone"), dataset, "train") as child:
+    with model_run(ModelDir(run.root / "alone"), materialized(dataset), "train") as child:
         pass
     assert "mlflow.parentRunId" not in client.get_run(child.identity.run_id).data.tags
 
@@ -152,12 +153,12 @@ def test_a_model_outside_any_pipeline_run_has_no_parent(client, dataset, run):
 @pytest.mark.parametrize(("error", "status"), [(ValueError("loss is NaN"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
 def test_an_exception_passes_through_and_marks_the_run(client, dataset, run, error, status):
     model = ModelDir(run.root / "model")
-    with pytest.raises(type(error)), model_run(model, dataset, "train") as child:
+    with pytest.raises(type(error)), model_run(model, materialized(dataset), "train") as child:
         raise error
     held = client.get_run(child.identity.run_id)
     assert held.info.status == status
     assert held.data.tags["error"].startswith(type(error).__name__)
-    with model_run(model, dataset, "train"):
+    with model_run(model, materialized(dataset), "train"):
         pass
     held = client.get_run(child.identity.run_id)
     assert held.info.status == "FINISHED"
@@ -165,7 +166,7 @@ def test_an_exception_passes_through_and_marks_the_run(client, dataset, run, err
 
 
 def test_more_params_than_a_call_takes_and_values_too_long(client, dataset, run):
-    with model_run(ModelDir(run.root / "model"), dataset, "train") as child:
+    with model_run(ModelDir(run.root / "model"), materialized(dataset), "train") as child:
         child.log_params({f"p{i}": i for i in range(230)} | {"long": "x" * 7000})
     held = client.get_run(child.identity.run_id).data.params
     assert len(held) == 231
@@ -175,9 +176,9 @@ def test_more_params_than_a_call_takes_and_values_too_long(client, dataset, run)
 
 def test_a_changed_param_is_said_and_the_others_logged(client, dataset, run, capsys):
     model = ModelDir(run.root / "model")
-    with model_run(model, dataset, "train") as child:
+    with model_run(model, materialized(dataset), "train") as child:
         child.log_params({"steps": 10})
-    with model_run(model, dataset, "train") as child:
+    with model_run(model, materialized(dataset), "train") as child:
         child.log_params({"steps": 20, "seed": 1})
     assert client.get_run(child.identity.run_id).data.params == {"steps": "10", "seed": "1"}
     assert "1 of run" in (warning := capsys.readouterr().err)
@@ -208,7 +209,7 @@ def test_a_store_that_cannot_be_opened_stops_nothing(dataset, run, monkeypatch, 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert open_pipeline_run(run, dataset) is None
     assert pipeline_run_identity(run) is None
-    with model_run(ModelDir(run.root / "model"), dataset, "train") as child:
+    with model_run(ModelDir(run.root / "model"), materialized(dataset), "train") as child:
         child.log_params({"steps": 1})
         child.log_metrics({"loss": 1.0}, 1)
         child.log_artifacts(dataset.manifest)
@@ -219,7 +220,7 @@ def test_a_store_that_cannot_be_opened_stops_nothing(dataset, run, monkeypatch, 
 
 
 def test_metrics_of_an_outage_are_sent_when_it_ends(client, dataset, run, monkeypatch, capsys):
-    with model_run(ModelDir(run.root / "model"), dataset, "train") as child:
+    with model_run(ModelDir(run.root / "model"), materialized(dataset), "train") as child:
         send, outage = child._client.log_batch, True
 
         def log_batch(*arguments, **more):
@@ -242,9 +243,10 @@ def test_metrics_of_an_outage_are_sent_when_it_ends(client, dataset, run, monkey
 WRITER = """
 import sys
 from pathlib import Path
+from tasks.records.record_set import materialized
 from tasks.tracking import model_run
 from tasks.workspace import DatasetDir, ModelDir
-with model_run(ModelDir(Path(sys.argv[1])), DatasetDir(Path(sys.argv[2])), "train") as run:
+with model_run(ModelDir(Path(sys.argv[1])), materialized(DatasetDir(Path(sys.argv[2]))), "train") as run:
     for step in range(30):
         run.log_metrics({"a": step, "b": -step}, step)
 """
