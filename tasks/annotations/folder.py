@@ -41,6 +41,18 @@ def files_by_stem(folder: UPath, key: str, ending: str = "") -> dict[str, str]:
     return found
 
 
+def listed_words(path: UPath, key: str) -> list[list[str]]:
+    """The words of each line of a text file that the YAML's `key` leads to, but for empty lines and those that start with `#`.
+
+    UserError where it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the list of images cannot be read: {error}", f"correct `{key}` in the dataset's YAML") from error
+    return [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
 def _files(folder: UPath, entries: tuple[str, ...], above: str = "") -> Iterator[str]:
     for name in entries:
         # To ask whether an entry is a folder takes a request each on remote stores; what has a suffix is taken for a file.

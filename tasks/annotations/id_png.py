@@ -42,7 +42,7 @@ class IdPngSource:
 
     def list(self) -> Listing:
         """All images and all masks; where one has no partner, the partner is listed as the file that it should be, and missed later."""
-        categories: dict[CategoryKey, str] = dict(self.categories or {})
+        categories: dict[CategoryKey, str] = dict((self.categories or {}).items())
         if self.category is not None:
             categories[self.category] = self.category
         return Listing(categories, self._images())

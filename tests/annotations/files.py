@@ -25,3 +25,12 @@ def write(path: UPath, content: bytes = b"") -> None:
     """The file, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def voc_xml(*objects: tuple[str, tuple, bool]) -> bytes:
+    """Pascal VOC's XML of objects, each a name, a box (xmin, ymin, xmax, ymax) with pixels counted from 1, and whether difficult."""
+    text = "<annotation><filename>a.jpg</filename>"
+    for name, (xmin, ymin, xmax, ymax), is_difficult in objects:
+        box = f"<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>"
+        text += f"<object><name>{name}</name><difficult>{int(is_difficult)}</difficult><bndbox>{box}</bndbox></object>"
+    return f"{text}</annotation>".encode()

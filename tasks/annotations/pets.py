@@ -1,0 +1,91 @@
+"""Oxford-IIIT Pets as the original's guide to it takes them: a trimap for each image, and the breed in its file's name."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from upath import UPath
+
+from tasks.annotations.folder import listed_words, required_names
+from tasks.annotations.mask_file import read_ids
+from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
+from tasks.annotations.voc_xml import read_voc_xml
+from tasks.errors import UserError
+from tasks.records.checks import BadImageError, Check
+
+_TRIMAP_VALUES = (_PET, _BACKGROUND, _BORDER) = (1, 2, 3)
+_SEED = 42
+_TRAIN_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class PetsSource:
+    """`folder` holds `images` and `annotations`, with `trimaps`, `xmls` and the lists of images.
+
+    `split` is `train` or `val` of the original's division of a list, 70 and 30 parts of a hundred in an order drawn by seed 42; without
+    it, all images count. Images without XML are passed over, as they are there.
+    """
+
+    folder: UPath
+    image_list: str = "trainval.txt"
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in (None, "train", "val"):
+            raise UserError(f"pets: split is {self.split!r}", "write `train` or `val`, or leave it out")
+
+    def list(self) -> Listing:
+        """Breeds by their numbers in the list, which are those of the original's label map."""
+        numbers: dict[CategoryKey, str] = {}
+        for name, number in _listed(self._list_path):
+            breed = numbers.setdefault(number, _breed(name))
+            if breed != _breed(name):
+                raise UserError(f"{self._list_path}: class {number} is {breed} and {_breed(name)}", "bring back the original list")
+        return Listing(numbers, self._images())
+
+    def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
+        """One pet, its border included; the XML's boxes are of heads, so that the mask's extent is the box."""
+        trimap, xml = image.files
+        values = read_ids(trimap, size)
+        if not np.isin(values, _TRIMAP_VALUES).all():
+            raise BadImageError(
+                Check.MASK_VALUES,
+                f"{trimap}: it has other values than 1 (pet), 2 (background) and 3 (border)",
+                "bring back the original trimap",
+            )
+        is_difficult = any(one.is_difficult for one in read_voc_xml(xml))
+        yield SourceObject(str(trimap), image.payload, (values != _BACKGROUND).view(np.uint8), is_difficult=is_difficult)
+
+    @property
+    def _list_path(self) -> UPath:
+        return self.folder / "annotations" / self.image_list
+
+    def _images(self) -> Iterator[ListedImage]:
+        listed = _listed(self._list_path)
+        if self.split is not None:
+            random.Random(_SEED).shuffle(listed)
+            count = int(_TRAIN_SHARE * len(listed))
+            listed = listed[:count] if self.split == "train" else listed[count:]
+        annotations = self.folder / "annotations"
+        described = set(required_names(annotations / "xmls", "folder"))
+        for name, number in listed:
+            if f"{name}.xml" in described:
+                files = (annotations / "trimaps" / f"{name}.png", annotations / "xmls" / f"{name}.xml")
+                yield ListedImage(name, f"{name}.jpg", self.folder / "images" / f"{name}.jpg", None, number, files)
+
+
+def _listed(path: UPath) -> list[tuple[str, int]]:
+    """Name and class of each image of a list."""
+    found = []
+    for words in listed_words(path, "image_list"):
+        if len(words) < 2 or not words[1].isdecimal():
+            raise UserError(f"{path}: {words[0]} has no class", "bring back the original list: name, class, species, breed")
+        found.append((words[0], int(words[1])))
+    return found
+
+
+def _breed(name: str) -> str:
+    return name.rpartition("_")[0]

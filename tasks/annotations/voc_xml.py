@@ -1,0 +1,56 @@
+"""The XML of Pascal VOC: the boxes of an image's objects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+from upath import UPath
+
+from tasks.annotations.source import Box
+from tasks.records.checks import BadImageError, Check
+
+
+@dataclass(frozen=True)
+class VocObject:
+    """The box is (ymin, xmin, ymax, xmax) in pixels, between their edges: the XML counts pixels from 1 and includes the last one."""
+
+    name: str
+    box_yxyx: Box
+    is_difficult: bool
+
+
+def read_voc_xml(path: UPath) -> tuple[VocObject, ...]:
+    """The objects in the file's order; BadImageError where it cannot be read."""
+    try:
+        root = fromstring(path.read_bytes())
+    except OSError as error:
+        raise _malformed(path, f"it cannot be opened: {error.strerror or error}") from error
+    except (ParseError, DefusedXmlException, ValueError) as error:
+        raise _malformed(path, f"it is no XML, or none to trust: {error}") from error
+    return tuple(_object(path, element) for element in root.iter("object"))
+
+
+def _object(path: UPath, element: Element) -> VocObject:
+    ymin, xmin, ymax, xmax = (_pixel(path, element, key) for key in ("ymin", "xmin", "ymax", "xmax"))
+    return VocObject(
+        element.findtext("name", "").strip(), (ymin - 1, xmin - 1, ymax, xmax), element.findtext("difficult", "").strip() == "1"
+    )
+
+
+def _pixel(path: UPath, element: Element, key: str) -> float:
+    text = element.findtext(f"bndbox/{key}")
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise _malformed(path, f"an object's {key} is {text!r}")
+    return value
+
+
+def _malformed(path: UPath, what: str) -> BadImageError:
+    return BadImageError(Check.ANNOTATION_MALFORMED, f"{path}: {what}", "correct the file, or remove the image")
