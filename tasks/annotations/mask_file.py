@@ -78,8 +78,8 @@ def _pixels(content: bytes, where: str, size: tuple[int, int]) -> npt.NDArray[An
     swapped = found == size[::-1]
     raise BadImageError(
         Check.MASK_SIZE_SWAPPED if swapped else Check.MASK_SIZE,
-        f"{where}: the mask is {found[0]} x {found[1]} (height x width), and its image {size[0]} x {size[1]}",
-        "swap the mask's height and width" if swapped else "bring back the mask of this image",
+        f"{where}: the mask is {found[0]} x {found[1]} (height x width) in a place of {size[0]} x {size[1]}",
+        "swap the mask's height and width" if swapped else "bring back the mask that belongs there",
     )
 
 

@@ -1,0 +1,25 @@
+"""Annotations in JSON that fits into memory: one file for an image, or what a tool in a browser wrote."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from upath import UPath
+
+from tasks.errors import UserError
+
+
+def read_json_object(path: UPath, tool: str) -> dict[str, Any]:
+    """The object that is the file's content; UserError, naming the `tool` to write it with, where it is missing or something else."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{path}: the annotations cannot be opened: {error.strerror or error}", "correct `annotations` in the dataset's YAML"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}", f"save the annotations in {tool} again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: the JSON is no object", f"name a file that {tool} wrote")
+    return content

@@ -1,0 +1,135 @@
+"""LabelMe: one JSON file for each image."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from upath import UPath
+
+from tasks.annotations.folder import required_names
+from tasks.annotations.json_file import read_json_object
+from tasks.annotations.mask_file import mask_from_png
+from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
+from tasks.annotations.source import ListedImage, Listing, SourceObject
+from tasks.coco.masks import MalformedSegmentationError, Mask, mask_from_rle, rle_from_segmentation
+from tasks.errors import UserError
+from tasks.records.checks import BadImageError, Check
+
+
+@dataclass(frozen=True)
+class LabelMeSource:
+    """A folder of JSON files; each says by `imagePath` where its image is, or the image of that name lies in `images`.
+
+    Shapes of one label and one `group_id` are parts of one object.
+    """
+
+    annotations: UPath
+    images: UPath | None = None
+
+    def list(self) -> Listing:
+        labels = {str(shape["label"]) for _, content in self._files() for shape in content["shapes"] if _has_label(shape)}
+        return Listing({label: label for label in sorted(labels)}, self._images())
+
+    def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
+        grouped: dict[object, Sequence[int]] = {}
+        for index, shape in enumerate(image.payload):
+            where = f"{image.source_id}.json: shapes[{index}]"
+            if not _has_label(shape):
+                raise malformed(where, "it has no label")
+            group = shape.get("group_id")
+            if not isinstance(group, int | str | None):
+                raise malformed(where, f"its group_id is {group!r}")
+            key = index if group is None else (shape["label"], group)
+            grouped[key] = (*grouped.get(key, ()), index)
+        for indices in grouped.values():
+            where = f"{image.source_id}.json: shapes[{', '.join(str(index) for index in indices)}]"
+            parts = [_part(where, image.payload[index], size) for index in indices]
+            yield SourceObject(where, image.payload[indices[0]]["label"], _joined(where, parts, size))
+
+    def _files(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Stem and content of each JSON; other files, such as the images, may lie beside."""
+        for name in required_names(self.annotations, "annotations"):
+            if name.endswith(".json"):
+                path = self.annotations / name
+                content = read_json_object(path, "LabelMe")
+                if not isinstance(content.get("shapes"), Sequence) or not all(isinstance(shape, dict) for shape in content["shapes"]):
+                    raise UserError(f"{path}: there is no list `shapes`", "move what LabelMe did not write out of the folder")
+                yield path.stem, content
+
+    def _images(self) -> Iterator[ListedImage]:
+        for stem, content in self._files():
+            path = self._image_path(stem, content.get("imagePath"))
+            height, width = content.get("imageHeight"), content.get("imageWidth")
+            size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+            yield ListedImage(stem, path.name, path, size, content["shapes"])
+
+    def _image_path(self, stem: str, text: object) -> UPath:
+        if not isinstance(text, str) or not text:
+            raise UserError(f"{self.annotations / stem}.json: imagePath is {text!r}", "write the image's path from the JSON's folder")
+        text = text.replace("\\", "/")
+        if self.images is not None:
+            return self.images / PurePosixPath(text).name
+        path = self.annotations / text
+        return path.resolve() if ".." in path.parts else path
+
+
+def _has_label(shape: Mapping[str, Any]) -> bool:
+    return isinstance(shape.get("label"), str) and bool(shape["label"])
+
+
+def _part(where: str, shape: Mapping[str, Any], size: tuple[int, int]) -> Polygon | Mask:
+    """A shape's pixels [height, width] where it is a mask, else its outline."""
+    kind = shape.get("shape_type") or "polygon"
+    points = shape.get("points")
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise malformed(where, "its points are no list of x, y pairs")
+    outline = coordinates(where, [value for point in points for value in point])
+    if kind == "polygon":
+        return outline
+    if kind not in ("rectangle", "circle", "mask"):
+        raise malformed(where, f"it is a {kind}, which is no shape with an area")
+    if len(points) != 2:
+        raise malformed(where, f"it is a {kind} of {len(points)} points instead of 2")
+    x, y, other_x, other_y = outline
+    if kind == "rectangle":
+        return rectangle(x, y, other_x, other_y)
+    if kind == "circle":
+        radius = math.hypot(other_x - x, other_y - y)
+        return ellipse(x, y, radius, radius)
+    return _placed(where, shape.get("mask"), (int(y), int(x), int(other_y), int(other_x)), size)
+
+
+def _placed(where: str, encoded: Any, box: tuple[int, int, int, int], size: tuple[int, int]) -> Mask:
+    """The mask [height, width] of a PNG in base 64 that fills the pixels from (ymin, xmin) to (ymax, xmax), these included."""
+    ymin, xmin, ymax, xmax = box
+    if not (0 <= ymin <= ymax < size[0] and 0 <= xmin <= xmax < size[1]):
+        raise BadImageError(Check.MASK_SIZE, f"{where}: its mask's box leaves the image", "draw the object again, or remove it")
+    try:
+        png = base64.b64decode(encoded, validate=True)
+    except (TypeError, ValueError) as error:
+        raise BadImageError(
+            Check.MASK_MALFORMED, f"{where}: its mask is not in base 64: {error}", "draw the object again, or remove it"
+        ) from error
+    mask = np.zeros(size, np.uint8)
+    mask[ymin : ymax + 1, xmin : xmax + 1] = mask_from_png(png, where, (ymax - ymin + 1, xmax - xmin + 1))
+    return mask
+
+
+def _joined(where: str, parts: Sequence[Polygon | Mask], size: tuple[int, int]) -> Sequence[Polygon] | Mask:
+    """Outlines as they are; where one of the parts is a mask, the mask [height, width] of all."""
+    polygons = [part for part in parts if isinstance(part, list)]
+    if len(polygons) == len(parts):
+        return polygons
+    try:
+        outlined = rle_from_segmentation(polygons, *size)
+    except MalformedSegmentationError as error:
+        raise malformed(where, f"its outline {error}") from error
+    masks = [part for part in parts if not isinstance(part, list)] + ([mask_from_rle(outlined)] if outlined else [])
+    joined: Mask = np.bitwise_or.reduce(masks)
+    return joined

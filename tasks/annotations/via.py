@@ -1,0 +1,98 @@
+"""VGG Image Annotator, versions 1 and 2: one JSON file for all images, exported or as the project is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from upath import UPath
+
+from tasks.annotations.json_file import read_json_object
+from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
+from tasks.annotations.source import ListedImage, Listing, SourceObject
+from tasks.errors import UserError
+
+_Region = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""Attributes and shape."""
+
+
+@dataclass(frozen=True)
+class ViaSource:
+    """A JSON file and the folder that its `filename`s lie in.
+
+    `category_attribute` names the regions' attribute that says what they show; it need not be given where they have one attribute only.
+    """
+
+    images: UPath
+    annotations: UPath
+    category_attribute: str | None = None
+
+    def list(self) -> Listing:
+        regions = self._regions()
+        attribute = self.category_attribute or self._only_attribute(regions.values())
+        shown = {name: [(attributes.get(attribute), shape) for attributes, shape in one] for name, one in regions.items()}
+        categories = {category for one in shown.values() for category, _ in one if isinstance(category, str) and category}
+        images = (ListedImage(name, name, self.images / name, None, payload) for name, payload in shown.items())
+        return Listing({category: category for category in sorted(categories)}, images)
+
+    def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
+        for index, (category, shape) in enumerate(image.payload):
+            where = f"{self.annotations}: {image.file_name}: regions[{index}]"
+            if not isinstance(category, str) or not category:
+                raise malformed(where, f"its category is {category!r}, not one text")
+            yield SourceObject(where, category, [_outline(where, shape)])
+
+    def _regions(self) -> dict[str, Sequence[_Region]]:
+        """By the names of the images."""
+        content = read_json_object(self.annotations, "VGG Image Annotator")
+        found: dict[str, Sequence[_Region]] = {}
+        for key, entry in _object(content.get("_via_img_metadata", content)).items():
+            name = _object(entry).get("filename")
+            if not isinstance(name, str) or not name:
+                raise UserError(f"{self.annotations}: {key!r} is no image", "export the annotations as JSON, and not in COCO's format")
+            if name in found:
+                raise UserError(f"{self.annotations}: {name} is there twice", "remove one of the two, or rename their files")
+            regions = entry.get("regions") or []
+            if not isinstance(regions, Sequence | Mapping) or isinstance(regions, str):
+                raise UserError(f"{self.annotations}: the regions of {name} are {regions!r}", "export the annotations again")
+            listed = regions.values() if isinstance(regions, Mapping) else regions
+            found[name] = [(_object(one.get("region_attributes")), _object(one.get("shape_attributes"))) for one in map(_object, listed)]
+        return found
+
+    def _only_attribute(self, regions: Iterable[Sequence[_Region]]) -> str:
+        names = {name for of_image in regions for attributes, _ in of_image for name in attributes}
+        if len(names) > 1:
+            raise UserError(
+                f"{self.annotations}: the regions have the attributes {', '.join(sorted(names))}",
+                "name the one that says what they show as `category_attribute`",
+            )
+        return "".join(names)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """A JSON object, an empty one for anything else: what it should say is missed then, by name."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _outline(where: str, shape: Mapping[str, Any]) -> Polygon:
+    def values(*keys: str) -> list[float]:
+        return coordinates(where, [shape.get(key) for key in keys])
+
+    match shape.get("name"):
+        case "polygon":
+            across, down = (coordinates(where, shape.get(key)) for key in ("all_points_x", "all_points_y"))
+            if len(across) != len(down):
+                raise malformed(where, f"it has {len(across)} x and {len(down)} y")
+            return [value for point in zip(across, down, strict=True) for value in point]
+        case "rect":
+            x, y, width, height = values("x", "y", "width", "height")
+            return rectangle(x, y, x + width, y + height)
+        case "circle":
+            x, y, radius = values("cx", "cy", "r")
+            return ellipse(x, y, radius, radius)
+        case "ellipse":
+            angle = coordinates(where, [shape.get("theta", 0)])
+            return ellipse(*values("cx", "cy", "rx", "ry"), *angle)
+        case other:
+            raise malformed(where, f"it is a {other}, which is no shape with an area")

@@ -1,0 +1,126 @@
+"""VGG Image Annotator's JSON in its three forms, on 6 x 8 pixels."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from tasks.annotations.instances import instances_of
+from tasks.annotations.via import ViaSource
+from tasks.coco.masks import rle_area, rle_extent_yxyx
+from tasks.errors import UserError
+from tasks.records.checks import BadImageError, Check
+from tests.annotations.files import write
+
+SIZE = (6, 8)
+SQUARE = {"name": "polygon", "all_points_x": [1, 3, 3, 1], "all_points_y": [1, 1, 3, 3]}
+BAR = {"name": "rect", "x": 2, "y": 1, "width": 5, "height": 2}
+
+
+def region(shape: dict, **attributes) -> dict:
+    return {"shape_attributes": shape, "region_attributes": attributes}
+
+
+def entry(name: str, regions: Any) -> dict:
+    return {"filename": name, "size": 12345, "regions": regions, "file_attributes": {}}
+
+
+@pytest.fixture
+def source(folder):
+    """Writes the content of a JSON and gives the source of it."""
+
+    def of_content(content: object, **fields) -> ViaSource:
+        write(folder / "via.json", json.dumps(content).encode())
+        return ViaSource(folder / "images", folder / "via.json", **fields)
+
+    return of_content
+
+
+def read(source: ViaSource) -> dict[str, list[tuple]]:
+    """Category, pixels and extent of each object by image."""
+    listing = source.list()
+    found = {}
+    for image in listing.images:
+        objects = list(source.objects(image, SIZE))
+        instances, _ = instances_of(objects, SIZE, dict.fromkeys(listing.categories, 1))
+        masks = [instance.mask for instance in instances]
+        found[image.file_name] = [(one.category, rle_area(mask), rle_extent_yxyx(mask)) for one, mask in zip(objects, masks, strict=True)]
+    return found
+
+
+VERSION_1 = {"b.jpg12345": entry("b.jpg", {"0": region(SQUARE, kind="cat"), "1": region(BAR, kind="ant")}), "a.jpg9": entry("a.jpg", {})}
+VERSION_2 = {"b.jpg12345": entry("b.jpg", [region(SQUARE, kind="cat"), region(BAR, kind="ant")]), "a.jpg9": entry("a.jpg", [])}
+PROJECT = {"_via_settings": {}, "_via_img_metadata": VERSION_2, "_via_attributes": {"region": {"kind": {"type": "text"}}, "file": {}}}
+
+
+@pytest.mark.parametrize("content", [VERSION_1, VERSION_2, PROJECT], ids=["version 1", "version 2", "project"])
+def test_all_forms_say_the_same(source, folder, content):
+    made = source(content)
+    listing = made.list()
+    assert list(listing.categories.items()) == [("ant", "ant"), ("cat", "cat")]
+    first = next(listing.images)
+    assert (first.source_id, first.path, first.size) == ("b.jpg", folder / "images" / "b.jpg", None)
+    assert json.loads(json.dumps(first.payload)) == [["cat", SQUARE], ["ant", BAR]]
+    assert read(made) == {"b.jpg": [("cat", 4, (1, 1, 3, 3)), ("ant", 10, (1, 2, 3, 7))], "a.jpg": []}
+
+
+def test_circles_and_ellipses(source):
+    circle = {"name": "circle", "cx": 4, "cy": 3, "r": 2}
+    ellipse = {"name": "ellipse", "cx": 4, "cy": 3, "rx": 3.1, "ry": 1.2}
+    turned = {**ellipse, "theta": math.pi / 2}
+    content = {"a": entry("a.jpg", [region(shape, kind="cat") for shape in (circle, ellipse, turned)])}
+    # Centres within the ellipse: in rows 2 and 3 up to 3.1 * sqrt(1 - (0.5 / 1.2) ** 2) = 2.8 from x = 4, so 2.5 and 6 pixels.
+    assert read(source(content)) == {"a.jpg": [("cat", 12, (1, 2, 5, 6)), ("cat", 12, (2, 1, 4, 7)), ("cat", 12, (0, 3, 6, 5))]}
+
+
+def test_the_attribute_is_named_where_there_are_several(source):
+    content = {"a": entry("a.jpg", [region(SQUARE, kind="cat", colour="black")])}
+    with pytest.raises(UserError, match=r"via\.json: the regions have the attributes colour, kind") as caught:
+        source(content).list()
+    assert "`category_attribute`" in caught.value.fix
+    assert source(content, category_attribute="colour").list().categories == {"black": "black"}
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (region(SQUARE), "its category is None"),
+        (region(SQUARE, kind=""), "its category is ''"),
+        (region(SQUARE, kind={"cat": True}), r"its category is \{'cat': True\}"),
+        (5, "its category is None"),
+        (region({"name": "point", "cx": 1, "cy": 1}, kind="cat"), "it is a point, which is no shape with an area"),
+        (region({}, kind="cat"), "it is a None"),
+        (region({**SQUARE, "all_points_x": [1, 2]}, kind="cat"), "it has 2 x and 4 y"),
+        (region({**SQUARE, "all_points_x": 1}, kind="cat"), "its coordinates are 1"),
+        (region({**BAR, "width": None}, kind="cat"), "it has the coordinate None"),
+        (region({"name": "circle", "cx": 1, "cy": 1}, kind="cat"), "it has the coordinate None"),
+    ],
+)
+def test_a_broken_region_is_told_by_file_and_place(source, broken, reason):
+    made = source({"a": entry("a.jpg", [region(SQUARE, kind="cat"), broken])})
+    with pytest.raises(BadImageError, match=rf"via\.json: a\.jpg: regions\[1\]: {reason}") as caught:
+        read(made)
+    assert caught.value.check == Check.ANNOTATION_MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"images": [], "annotations": []}, "'images' is no image"),
+        ({"a": {"filename": ""}}, "'a' is no image"),
+        ({"a": entry("a.jpg", []), "b": entry("a.jpg", [])}, r"a\.jpg is there twice"),
+        ({"a": entry("a.jpg", "none")}, r"the regions of a\.jpg are 'none'"),
+        ([], "the JSON is no object"),
+    ],
+)
+def test_a_broken_file_is_refused(source, content, reason):
+    with pytest.raises(UserError, match=rf"via\.json: {reason}"):
+        source(content).list()
+
+
+def test_a_missing_file_is_named(folder):
+    with pytest.raises(UserError, match=r"absent\.json: the annotations cannot be opened"):
+        ViaSource(folder, folder / "absent.json").list()
