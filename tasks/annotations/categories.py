@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from tasks.annotations.source import CategoryKey
 from tasks.errors import UserError
 from tasks.records.annotated_image import Category
+from tasks.records.checks import Check, DataError
 from tasks.records.label_map import LabelMap, label_map
 
 LabelIds = Mapping[CategoryKey, int | None]
@@ -39,12 +40,16 @@ def share_categories(sources: Mapping[str, Mapping[CategoryKey, str]], choice: C
     for source, categories in sources.items():
         for key, name in categories.items():
             if union.setdefault(key, name) != name:
-                raise UserError(
-                    f"{source}: category {key} is {name!r}, in another split it is {union[key]!r}", "give the splits the same categories"
+                raise DataError(
+                    Check.CATEGORY_CONFLICT,
+                    f"{source}: category {key} is {name!r}, in another split it is {union[key]!r}",
+                    "give the splits the same categories",
                 )
         for name, times in Counter(categories.values()).items():
             if times > 1:
-                raise UserError(f"{source}: {times} categories have the name {name!r}", "give each category a name of its own")
+                raise DataError(
+                    Check.DUPLICATE_ID, f"{source}: {times} categories have the name {name!r}", "give each category a name of its own"
+                )
     known = set(union.values())
     _confirm_known("--remap-categories", choice.renamed, known)
     _confirm_known("--only-categories", choice.only, {choice.renamed.get(name) or name for name in known})

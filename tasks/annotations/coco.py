@@ -17,10 +17,10 @@ import ijson
 from upath import UPath
 
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
-from tasks.errors import UserError
-from tasks.records.checks import BadImageError, Check
+from tasks.records.checks import BadImageError, Check, DataError
 
 _LISTS = ("images", "annotations", "categories")
+_EXPORT = "export the annotations as COCO JSON again"
 _KEPT = ("id", "category_id", "segmentation", "bbox", "area", "iscrowd")
 _SCHEMA = """
     CREATE TABLE images (id TEXT PRIMARY KEY, file_name TEXT, height INTEGER, width INTEGER);
@@ -36,14 +36,18 @@ class CocoSource:
     annotations: UPath
 
     def list(self) -> Listing:
-        """The file's images in its order. UserError where it is no COCO JSON, an id is taken twice, or an annotation has no image."""
+        """The file's images in its order. DataError where it is no COCO JSON, an id is taken twice, or an annotation has no image."""
         if not self.images.is_dir():
-            raise UserError(f"{self.images}: there is no such folder of images", "correct `images` in the dataset's YAML")
+            raise DataError(
+                Check.SOURCE_MISSING, f"{self.images}: there is no such folder of images", "correct `images` in the dataset's YAML"
+            )
         categories: dict[CategoryKey, str] = {}
         for value in self._entries("categories"):
             category_id, name = self._category(value)
             if category_id in categories:
-                raise UserError(f"{self.annotations}: a category id is taken twice", "give each category an id of its own")
+                raise DataError(
+                    Check.DUPLICATE_ID, f"{self.annotations}: a category id is taken twice", "give each category an id of its own"
+                )
             categories[category_id] = name
         # SQLite's own temporary file: gone with its connection, however that ends.
         spool = sqlite3.connect("")
@@ -51,11 +55,14 @@ class CocoSource:
         try:
             spool.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", (self._image(value) for value in self._entries("images")))
         except sqlite3.IntegrityError:
-            raise UserError(f"{self.annotations}: an image id is taken twice", "give each image an id of its own") from None
+            raise DataError(
+                Check.DUPLICATE_ID, f"{self.annotations}: an image id is taken twice", "give each image an id of its own"
+            ) from None
         spool.executemany("INSERT INTO annotations VALUES (?, ?, ?)", (self._annotation(value) for value in self._entries("annotations")))
         spool.execute("CREATE INDEX annotations_by_image ON annotations (image)")
         for annotation, image in spool.execute("SELECT id, image FROM annotations WHERE image NOT IN (SELECT id FROM images)"):
-            raise UserError(
+            raise DataError(
+                Check.IMAGE_UNLISTED,
                 f"{self.annotations}: annotation {annotation} has image id {image}, which is not among the file's images",
                 "add the image to `images`, or remove the annotation",
             )
@@ -91,49 +98,46 @@ class CocoSource:
             with self.annotations.open("rb") as stream:
                 for value in ijson.items(stream, f"{key}.item", use_float=True):
                     if not isinstance(value, dict):
-                        raise UserError(
-                            f"{self.annotations}: an entry of {key!r} is no object", "export the annotations as COCO JSON again"
-                        )
+                        raise self._malformed(f"an entry of {key!r} is no object", _EXPORT)
                     empty = False
                     yield value
             if empty:
                 self._confirm_list(key)
         except OSError as error:
-            raise UserError(
+            raise DataError(
+                Check.SOURCE_MISSING,
                 f"{self.annotations}: the annotations cannot be opened: {error.strerror or error}",
                 "correct `annotations` in the dataset's YAML",
             ) from error
         except ijson.JSONError as error:
-            raise UserError(f"{self.annotations}: not JSON: {error}", "export the annotations as COCO JSON again") from error
+            raise self._malformed(f"not JSON: {error}", f"{_EXPORT}; JSON has no NaN and no infinite number") from error
 
     def _confirm_list(self, key: str) -> None:
         with self.annotations.open("rb") as stream:
             for prefix, event, _ in ijson.parse(stream):
                 if (prefix, event) == (key, "start_array"):
                     return
-        raise UserError(
-            f"{self.annotations}: there is no list {key!r}",
+        raise self._malformed(
+            f"there is no list {key!r}",
             f"name a COCO instances JSON, with the lists {', '.join(f'`{name}`' for name in _LISTS)}",
         )
 
     def _category(self, value: Mapping[str, Any]) -> tuple[int, str]:
         category_id, name = self._field("category", value, "id"), self._field("category", value, "name")
         if not isinstance(category_id, int) or isinstance(category_id, bool) or not isinstance(name, str):
-            raise UserError(f"{self.annotations}: category {category_id!r} is named {name!r}", "number it and name it by a text")
+            raise self._malformed(f"category {category_id!r} is named {name!r}", "number it and name it by a text")
         return category_id, name
 
     def _image(self, value: Mapping[str, Any]) -> tuple[str, str, int, int]:
         image_id, file_name = self._field("image", value, "id"), self._field("image", value, "file_name")
         if not isinstance(image_id, int | str):
-            raise UserError(f"{self.annotations}: an image has the id {image_id!r}", "give it a number or a text")
+            raise self._malformed(f"an image has the id {image_id!r}", "give it a number or a text")
         if not isinstance(file_name, str) or not file_name or "\0" in file_name:
-            raise UserError(
-                f"{self.annotations}: image {image_id} has file_name {file_name!r}", "write its path inside the folder of images"
-            )
+            raise self._malformed(f"image {image_id} has file_name {file_name!r}", "write its path inside the folder of images")
         height, width = (self._field("image", value, key) for key in ("height", "width"))
         for key, size in (("height", height), ("width", width)):
             if not isinstance(size, int) or size < 1:
-                raise UserError(f"{self.annotations}: image {image_id} has {key} {size!r}", "write the image's size in whole pixels")
+                raise self._malformed(f"image {image_id} has {key} {size!r}", "write the image's size in whole pixels")
         return json.dumps(image_id), file_name, height, width
 
     def _annotation(self, value: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -144,8 +148,11 @@ class CocoSource:
 
     def _field(self, what: str, value: Mapping[str, Any], key: str) -> Any:
         if key not in value:
-            raise UserError(f"{self.annotations}: {what} {value.get('id', '(without id)')} has no {key}", f"add its {key}")
+            raise self._malformed(f"{what} {value.get('id', '(without id)')} has no {key}", f"add its {key}")
         return value[key]
+
+    def _malformed(self, what: str, fix: str) -> DataError:
+        return DataError(Check.SOURCE_MALFORMED, f"{self.annotations}: {what}", fix)
 
 
 def _is_crowd(where: str, value: object) -> bool:

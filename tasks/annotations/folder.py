@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from upath import UPath
 
-from tasks.errors import UserError
+from tasks.records.checks import Check, DataError
 
 
 def names(folder: UPath) -> tuple[str, ...]:
@@ -16,19 +16,21 @@ def names(folder: UPath) -> tuple[str, ...]:
 
 
 def required_names(folder: UPath, key: str) -> tuple[str, ...]:
-    """The names in a folder that the YAML's `key` leads to; UserError where there is none."""
+    """The names in a folder that the YAML's `key` leads to; DataError where there is none."""
     try:
         return names(folder)
     except OSError as error:
-        raise UserError(
-            f"{folder}: the folder cannot be listed: {error.strerror or 'there is none'}", f"correct `{key}` in the dataset's YAML"
+        raise DataError(
+            Check.SOURCE_MISSING,
+            f"{folder}: the folder cannot be listed: {error.strerror or 'there is none'}",
+            f"correct `{key}` in the dataset's YAML",
         ) from error
 
 
 def files_by_stem(folder: UPath, key: str, ending: str = "") -> dict[str, str]:
     """The files at any depth whose stems have this ending: paths relative to the folder, under themselves less ending and suffix.
 
-    UserError where there is no such folder, or two files would go by one stem.
+    DataError where there is no such folder, or two files would go by one stem.
     """
     found: dict[str, str] = {}
     for file in _files(folder, required_names(folder, key)):
@@ -37,19 +39,23 @@ def files_by_stem(folder: UPath, key: str, ending: str = "") -> dict[str, str]:
             continue
         other = found.setdefault(str(path.with_name(path.stem.removesuffix(ending) or path.name)), file)
         if other != file:
-            raise UserError(f"{folder}: {other} and {file} differ in their suffix only", f"leave one of them in `{key}`")
+            raise DataError(
+                Check.DUPLICATE_ID, f"{folder}: {other} and {file} differ in their suffix only", f"leave one of them in `{key}`"
+            )
     return found
 
 
 def listed_words(path: UPath, key: str) -> list[list[str]]:
     """The words of each line of a text file that the YAML's `key` leads to, but for empty lines and those that start with `#`.
 
-    UserError where it cannot be read.
+    DataError where it cannot be read.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the list of images cannot be read: {error}", f"correct `{key}` in the dataset's YAML") from error
+        raise DataError(
+            Check.SOURCE_MISSING, f"{path}: the list of images cannot be read: {error}", f"correct `{key}` in the dataset's YAML"
+        ) from error
     return [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 

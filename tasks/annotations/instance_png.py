@@ -10,8 +10,7 @@ from upath import UPath
 from tasks.annotations.folder import files_by_stem, names, required_names
 from tasks.annotations.mask_file import read_mask
 from tasks.annotations.source import ListedImage, Listing, SourceObject
-from tasks.errors import UserError
-from tasks.records.checks import BadImageError, Check
+from tasks.records.checks import BadImageError, Check, DataError
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,16 @@ def _only_file(folder: UPath, name: str) -> UPath:
     except OSError:
         files = ()
     if len(files) > 1:
-        raise UserError(f"{folder}: there are {len(files)} files, and their masks are not told apart", "leave one image in the folder")
+        raise DataError(
+            Check.DUPLICATE_ID,
+            f"{folder}: there are {len(files)} files, and their masks are not told apart",
+            "leave one image in the folder",
+        )
     return folder / (files[0] if files else f"{name}.png")
 
 
 def _masks(folder: UPath, category: str | None) -> list[tuple[str, UPath]] | None:
-    """Category and file of each mask, or None where there is no such folder; UserError where the categories are not clear."""
+    """Category and file of each mask, or None where there is no such folder; DataError where the categories are not clear."""
     try:
         entries = names(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -82,13 +85,19 @@ def _masks(folder: UPath, category: str | None) -> list[tuple[str, UPath]] | Non
         path = folder / name
         is_folder = not name.lower().endswith(".png") and path.is_dir()
         if is_folder and category is not None:
-            raise UserError(
-                f"{path}: a folder of masks, and all are of category {category!r}", "leave `category` out, or move the masks up"
+            raise DataError(
+                Check.SOURCE_MALFORMED,
+                f"{path}: a folder of masks, and all are of category {category!r}",
+                "leave `category` out, or move the masks up",
             )
         if is_folder:
             masks += [(name, path / file) for file in names(path)]
         elif category is None:
-            raise UserError(f"{path}: nothing says what the mask shows", "give `category`, or put the masks into folders by category")
+            raise DataError(
+                Check.SOURCE_MALFORMED,
+                f"{path}: nothing says what the mask shows",
+                "give `category`, or put the masks into folders by category",
+            )
         else:
             masks.append((category, path))
     return masks

@@ -13,11 +13,10 @@ from tasks.annotations.catalog import Catalog, Entry, image_bytes
 from tasks.annotations.categories import LabelIds
 from tasks.annotations.instances import instances_of
 from tasks.annotations.source import Source, SourceObject
-from tasks.errors import UserError
 from tasks.records.annotated_image import AnnotatedImage
-from tasks.records.checks import BadImageError, Check
+from tasks.records.checks import BadImageError, Check, DataError
 from tasks.records.example import build_example
-from tasks.records.image_file import EncodedImage, encode_image
+from tasks.records.image_file import encode_image
 from tasks.records.statistics import Statistics
 from tasks.records.tfrecord import ShardWriter
 
@@ -101,7 +100,7 @@ def write_shard(job: ShardJob, advance: Callable[[], None]) -> ShardReport:
     """Writes one shard, an image at a time, and calls `advance` after each.
 
     Bad images are quarantined. With more than `max_bad` of them the shard is not written: the last one's error is raised where none is
-    allowed, else a UserError.
+    allowed, else a DataError.
     """
     report = ShardReport()
     with ShardWriter(job.path) as shard:
@@ -121,9 +120,10 @@ def write_shard(job: ShardJob, advance: Callable[[], None]) -> ShardReport:
 
 
 def confirm_few(quarantined: list[Quarantined], max_bad: int) -> None:
-    """UserError where more than `max_bad` images are quarantined."""
+    """DataError where more than `max_bad` images are quarantined."""
     if len(quarantined) > max_bad:
-        raise UserError(
+        raise DataError(
+            Check.TOO_MANY_BAD,
             f"more than {max_bad} images cannot become records, the last of them: {quarantined[-1].message}",
             f"{quarantined[-1].fix}; or allow more by --max-bad",
         )
@@ -143,10 +143,14 @@ def _record(entry: Entry, contents: Contents, report: ShardReport) -> Iterator[b
     encoded = encode_image(str(image.path), image_bytes(source, image), image.size)
     size = (encoded.height, encoded.width)
     instances, findings = instances_of(_objects(source.objects(image, size), contents.crowds), size, contents.label_ids[entry.source])
+    for check, times in findings.items():
+        report.count(check, times)
     if not instances and not contents.keep_empty:
         return
+    for check in encoded.findings:
+        report.count(check)
     annotated = AnnotatedImage(image.source_id, image.file_name, *size, instances)
-    _count(report, encoded, findings, annotated)
+    report.statistics.add(annotated)
     yield build_example(annotated, encoded, contents.names, contents.mask_type)
 
 
@@ -156,11 +160,3 @@ def _objects(objects: Iterator[SourceObject], crowds: Crowds) -> Iterator[Source
             yield one
         elif crowds == Crowds.OBJECTS:
             yield dataclasses.replace(one, is_crowd=False)
-
-
-def _count(report: ShardReport, encoded: EncodedImage, findings: Mapping[Check, int], annotated: AnnotatedImage) -> None:
-    for check in encoded.findings:
-        report.count(check)
-    for check, times in findings.items():
-        report.count(check, times)
-    report.statistics.add(annotated)

@@ -17,6 +17,8 @@ class Outcome(StrEnum):
     """the object, or the second copy of an image, is not in the records; counted"""
     QUARANTINED = "quarantined"
     """the image is not in the records; listed, and the run goes on up to `--max-bad`"""
+    FATAL = "fatal"
+    """the run ends, and what was there before stays"""
 
 
 class Check(StrEnum):
@@ -85,19 +87,38 @@ class Check(StrEnum):
         Outcome.QUARANTINED,
         "the bytes are no tf.train.Example, or a feature is missing or of another length",
     )
+
+    SOURCE_MISSING = "source-missing", Outcome.FATAL, "a file or folder that the dataset's YAML names cannot be opened"
+    SOURCE_MALFORMED = (
+        "source-malformed",
+        Outcome.FATAL,
+        "a file is not of its format, or lacks what must be said of an image or category",
+    )
     RECORD_DAMAGED = (
         "record-damaged",
-        Outcome.QUARANTINED,
-        "a record is cut off or not what its checksum says; the rest of its file is unread",
+        Outcome.FATAL,
+        "a record is cut off or not what its checksum says; where the next one begins is unknown",
     )
+    DUPLICATE_ID = "duplicate-id", Outcome.FATAL, "two images or two categories of a source go by one id or name"
+    IMAGE_UNLISTED = "image-unlisted", Outcome.FATAL, "an annotation is of an image that the source does not list"
+    CATEGORY_CONFLICT = "category-conflict", Outcome.FATAL, "two splits give one category id two names"
+    SPLIT_EMPTY = "split-empty", Outcome.FATAL, "no image of a split becomes a record"
+    TOO_MANY_BAD = "too-many-bad", Outcome.FATAL, "more images must be quarantined than `--max-bad` allows"
 
 
-class BadImageError(UserError):
-    """An image that cannot become a record, and the code under which it is quarantined. It names the image or its object."""
+class DataError(UserError):
+    """What a source holds cannot be used, and the code of why not."""
 
     def __init__(self, check: Check, message: str, fix: str) -> None:
         super().__init__(message, fix)
         self.check = check
 
-    def __reduce__(self) -> tuple[type[BadImageError], tuple[Check, str, str]]:
+    def __reduce__(self) -> tuple[type[DataError], tuple[Check, str, str]]:
         return type(self), (self.check, self.message, self.fix)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\n  code: {self.check}"
+
+
+class BadImageError(DataError):
+    """An image that cannot become a record, and the code under which it is quarantined. It names the image or its object."""

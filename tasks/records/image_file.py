@@ -59,8 +59,9 @@ def encode_image(where: str, content: bytes, size: tuple[int, int] | None) -> En
     try:
         with Image.open(io.BytesIO(content)) as image:
             return _encoded(where, content, image, size)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(repr(content), "the file")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow's own words for an unknown format hold an address in memory.
+        reason = "it is of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise BadImageError(Check.IMAGE_UNREADABLE, f"{where}: the image cannot be read: {reason}", _REPLACE) from error
 
 

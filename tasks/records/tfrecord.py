@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import secrets
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import google_crc32c
 from upath import UPath
 
 from tasks.errors import UserError
-from tasks.records.checks import BadImageError, Check
+from tasks.records.checks import Check, DataError
 
 _MASK_DELTA = 0xA282EAD8
 _HEADER = struct.Struct("<QI")
@@ -39,11 +40,15 @@ def frame(record: bytes) -> bytes:
 
 
 class ShardWriter:
-    """A shard that has its name only when it is complete: written beside it, renamed at the end, removed on an error."""
+    """A shard that has its name only when it is complete: written beside it, renamed at the end, removed on an error.
+
+    Under a URL it is written under its name: an object store shows nothing before the end, and can only rename by a copy.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        # By chance, not by process: machines that share the folder may number theirs alike.
+        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if isinstance(path, Path) else path
         self._stream: BinaryIO
 
     def __enter__(self) -> Self:
@@ -55,10 +60,10 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stream.close()
-        if kind is None:
-            self._temporary.replace(self._path)
-        else:
+        if kind is not None:
             self._temporary.unlink(missing_ok=True)
+        elif self._temporary != self._path:
+            self._temporary.replace(self._path)
 
 
 def write_shard(path: Path, records: Iterable[bytes]) -> None:
@@ -83,7 +88,7 @@ def record_files(pattern: UPath) -> tuple[UPath, ...]:
     for path in (pattern.path, _SHARD_NUMBERS.sub(lambda match: f"-{match[1]}-{'' if match[2] else 'of-'}{match[3]}", pattern.path)):
         found = found or sorted(name for name, entry in pattern.fs.glob(path, detail=True).items() if entry["type"] == "file")
     if not found:
-        raise UserError(f"{pattern}: no file of records matches", "correct the path or pattern of the records")
+        raise DataError(Check.SOURCE_MISSING, f"{pattern}: no file of records matches", "correct the path or pattern of the records")
     return tuple(UPath(name, protocol=pattern.protocol, **pattern.storage_options) for name in found)
 
 
@@ -93,7 +98,7 @@ def shard_family(name: str) -> str:
 
 
 def read_shard(path: Path | UPath) -> Iterator[bytes]:
-    """The serialized records of a file, one by one; UserError where the file is missing, BadImageError where it is cut off or damaged."""
+    """The serialized records of a file, one by one; UserError where the file is missing, cut off or damaged."""
     return (record for _, record in located_records(path))
 
 
@@ -150,7 +155,7 @@ def _length(where: str, header: bytes) -> int:
     return int(length)
 
 
-def _damage(where: str) -> BadImageError:
-    return BadImageError(
+def _damage(where: str) -> DataError:
+    return DataError(
         Check.RECORD_DAMAGED, f"{where} is cut off or damaged", "remove the file, and copy it or materialize the dataset again"
     )
