@@ -99,7 +99,10 @@ class FirstStage(base_config.Config):
 
 @dataclasses.dataclass
 class SecondStage(base_config.Config):
-    """Crops, box head, and what becomes of its predictions. `initial_crop_size` and the pool are in feature cells."""
+    """Crops, box head, and what becomes of its predictions. `initial_crop_size` and the pool are in feature cells.
+
+    `classification_loss`: `weighted_softmax` or `weighted_sigmoid`; `score_converter`: `SOFTMAX` or `SIGMOID`.
+    """
 
     initial_crop_size: int = 14
     maxpool_kernel_size: int = 2
@@ -114,7 +117,9 @@ class SecondStage(base_config.Config):
     nms_iou_threshold: float = 0.6
     max_detections_per_class: int = 100
     max_total_detections: int = 300
+    score_converter: str = "SOFTMAX"
     localization_loss_weight: float = 1.0
+    classification_loss: str = "weighted_softmax"
     classification_loss_weight: float = 1.0
 
 
@@ -161,12 +166,16 @@ class Augmentation(base_config.Config):
 
 @dataclasses.dataclass
 class DataConfig(cfg.DataConfig):
-    """Records as the original reads them. `mask_type`: `PNG_MASKS` or `NUMERICAL_MASKS`; `augmentations` in the order of their use."""
+    """Records as the original reads them. `mask_type`: `PNG_MASKS` or `NUMERICAL_MASKS`; `augmentations` in the order of their use.
+
+    `merge_multiple_label_boxes`: objects with the same box are one object of several classes.
+    """
 
     label_map_path: str = ""
     mask_type: str = "PNG_MASKS"
     load_instance_masks: bool = True
     max_number_of_boxes: int = 100
+    merge_multiple_label_boxes: bool = False
     shuffle_buffer_size: int = 2048
     drop_remainder: bool = False
     augmentations: tuple[Augmentation, ...] = ()

@@ -31,7 +31,7 @@ def detect(
     original, suppression works on unclipped boxes; clipping, and dropping what has no area left, come after it and before the cut.
     """
     decoded = boxes.decode(refined_box_encodings, proposals[:, :, tf.newaxis])
-    all_scores = tf.nn.softmax(class_logits)
+    all_scores = tf.sigmoid(class_logits) if second_stage.score_converter == "SIGMOID" else tf.nn.softmax(class_logits)
     scores = all_scores[..., 1:]
     # Padding has no score, so that no threshold lets it in.
     valid = tf.sequence_mask(num_proposals, tf.shape(proposals)[1])

@@ -15,6 +15,7 @@ from tasks.errors import UserError
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.augmentation import augment_all
 from tasks.mask_rcnn.image_resizer import resize_image, resize_masks
+from tasks.mask_rcnn.merged_boxes import merge_equal_boxes
 from tasks.mask_rcnn.scene import Movement, Scene
 from tasks.records.label_map import LabelMap, read_label_map
 from tasks.records.record_set import RecordSet, record_set
@@ -160,7 +161,7 @@ def training_dataset(
     """Endless shuffled batches: (`images`, `true_shapes`, groundtruth) as `MaskRCNN.call` takes them, zero padded to the batch's largest.
 
     Order and augmentation follow `data.seed` alone, whatever the number of threads. Of an image with more than `max_number_of_boxes`
-    objects after augmentation the first ones count.
+    objects after augmentation, and after merging where that is asked for, the first ones count.
     """
     parse = RecordParser(data, label_map)
     seed = data.seed or 0
@@ -170,19 +171,20 @@ def training_dataset(
         def augment(scene: Scene) -> Scene:
             return augment_all(scene, options, tf.stack([tf.constant(seed, tf.int64), index]))
 
-        example = parse(serialized, augment if options else None, data.max_number_of_boxes, resizer)
+        merged = data.merge_multiple_label_boxes
+        example = parse(serialized, augment if options else None, None if merged else data.max_number_of_boxes, resizer)
         image, true_shape = resize_image(example["image"], resizer)
-        prepared = {
-            "image": image,
-            "true_shape": true_shape,
+        objects = {
             "boxes": example["boxes"],
             "classes": tf.cast(example["category_ids"], tf.int32) - 1,
-            "num_boxes": tf.shape(example["boxes"])[0],
             "weights": example["weights"],
         }
         if "masks" in example:
-            prepared["masks"] = tf.ensure_shape(example["masks"], [None, None, None])
-        return prepared
+            objects["masks"] = tf.ensure_shape(example["masks"], [None, None, None])
+        if merged:
+            objects = merge_equal_boxes(objects, label_map.num_classes)
+            objects = {name: values[: data.max_number_of_boxes] for name, values in objects.items()}
+        return objects | {"image": image, "true_shape": true_shape, "num_boxes": tf.shape(objects["boxes"])[0]}
 
     files = tf.data.Dataset.from_tensor_slices(record_files(data)).shuffle(1024, seed=seed)
     if context is not None and context.num_input_pipelines > 1:

@@ -44,7 +44,8 @@ def box_losses(outputs: dict[str, tf.Tensor], second_stage: config.SecondStage) 
 
     Of `outputs`: `num_proposals` [B], `refined_box_encodings` [B * P, classes or 1, 4], `class_predictions_with_background`
     [B * P, 1 + classes], and the targets `target_encodings` [B, P, 4], `target_classes` (int32 [B, P], 0 for background),
-    `target_box_weights` and `target_class_weights` [B, P].
+    `target_box_weights` and `target_class_weights` [B, P]. Where objects can have several classes, there is also `target_class_sets`
+    float32 [B, P, 1 + classes], with a 1 for each.
     """
     classes = outputs["target_classes"]
     batch, count = tf.shape(classes)[0], tf.shape(classes)[1]
@@ -56,7 +57,13 @@ def box_losses(outputs: dict[str, tf.Tensor], second_stage: config.SecondStage) 
     logits = outputs["class_predictions_with_background"]
     logits = tf.reshape(logits, [batch, count, logits.shape[-1]])
     localization = huber(encodings, outputs["target_encodings"]) * outputs["target_box_weights"] * valid
-    classification = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+    if second_stage.classification_loss == "weighted_sigmoid":
+        sets = outputs.get("target_class_sets", tf.one_hot(classes, logits.shape[-1]))
+        classification = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(sets, logits), axis=-1)
+    elif "target_class_sets" in outputs:
+        classification = tf.nn.softmax_cross_entropy_with_logits(outputs["target_class_sets"], logits)
+    else:
+        classification = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
     classification = classification * outputs["target_class_weights"] * valid
     return {
         BOX_LOCALIZATION: second_stage.localization_loss_weight * tf.reduce_mean(tf.reduce_sum(localization, axis=1) / normalizer),

@@ -58,7 +58,8 @@ class MaskRCNN(tf_keras.Model):
           images: float32 [B, H, W, 3], RGB 0..255, resized, zero padded at the bottom and the right to a common size.
           true_shapes: int32 [B, 2], (height, width) before padding.
           groundtruth: in training, `boxes` float32 [B, M, 4] yxyx normalized to the true image, `classes` int32 [B, M] zero-based,
-            `num_boxes` int32 [B], `weights` float32 [B, M] and, for three stages, `masks` uint8 [B, M, H, W] on the padded image.
+            `num_boxes` int32 [B], `weights` float32 [B, M] and, for three stages, `masks` uint8 [B, M, H, W] on the padded image;
+            `class_sets` float32 [B, M, C], 0 or 1, where an object can have several of the first C classes, `classes` the lowest.
 
         Detections are those of `tasks.mask_rcnn.detections.detect`, with `detection_masks` float32 [B, D, mask_h, mask_w],
         probabilities over each box, when there are three stages. With one stage they are the proposals, all of class 0.
@@ -245,7 +246,20 @@ class MaskRCNN(tf_keras.Model):
             "target_box_weights": box_weights,
             "target_class_weights": class_weights,
         }
+        if "class_sets" in groundtruth:
+            sampled["target_class_sets"] = self._class_sets(groundtruth["class_sets"], matches)
         return {name: tf.stop_gradient(value) for name, value in sampled.items()}
+
+    def _class_sets(self, object_sets: tf.Tensor, matches: tf.Tensor) -> tf.Tensor:
+        """The classes of matched objects, background without a match: float32 [B, P, 1 + classes] of 0 and 1.
+
+        `object_sets` [B, M, C], of C classes at most those of the model; `matches` int32 [B, P], below 0 without a match.
+        """
+        missing = self.config.num_classes - object_sets.shape[-1]
+        # One more object, so that a batch without any can be gathered from.
+        padded = tf.pad(object_sets, [[0, 0], [0, 1], [1, missing]])
+        matched = tf.gather(padded, tf.maximum(matches, 0), batch_dims=1)
+        return tf.where(matches[..., tf.newaxis] >= 0, matched, tf.one_hot(0, 1 + self.config.num_classes))
 
     def _mask_outputs(self, outputs: Tensors, groundtruth: Tensors) -> Tensors:
         """The mask branch where the loss looks: `mask_logits` and `mask_targets` [R, mask_h, mask_w], `mask_weights` [R].

@@ -90,6 +90,7 @@ def _training_data(reader: Reading, train: Reading) -> dict[str, Any]:
     reader.ignore("training reads without end, so no batch is short", "drop_remainder")
     buffer = reader.value("shuffle_buffer_size")
     data["shuffle_buffer_size"] = buffer if reader.value("shuffle") else 1
+    data["merge_multiple_label_boxes"] = train.value("merge_multiple_label_boxes")
     data["augmentations"] = translate_augmentations(train)
     reader.require("sample_1_of_n_examples", 1, "all examples are read")
     reader.require("num_epochs", 0, "the length of training is given in steps")
@@ -167,7 +168,6 @@ def _account_for_the_rest(train: Reading) -> None:
     train.refuse("all variables are trained", "update_trainable_variables", "freeze_variables")
     if train.value("bias_grad_multiplier") not in (0.0, 1.0):
         raise train.error("bias_grad_multiplier", "biases learn at the common rate", "remove the field")
-    train.require("merge_multiple_label_boxes", False, "each object has one class")
     train.require("use_multiclass_scores", False, "soft labels are not supported")
     train.ignore(
         "the distribution strategy of `runtime` decides",

@@ -61,6 +61,7 @@ def translate_model(model: Reading, *, with_regularization: bool) -> dict[str, A
             "balance_fraction": model.value("second_stage_balance_fraction"),
             **suppression,
             "localization_loss_weight": model.value("second_stage_localization_loss_weight"),
+            "classification_loss": _classification_loss(model),
             "classification_loss_weight": model.value("second_stage_classification_loss_weight"),
         },
         "mask_head": {
@@ -76,11 +77,6 @@ def translate_model(model: Reading, *, with_regularization: bool) -> dict[str, A
 
 def _refuse_variants(model: Reading) -> None:
     model.refuse("hard example mining is not supported", "hard_example_miner")
-    if model.has("second_stage_classification_loss"):
-        loss = model.inside("second_stage_classification_loss")
-        softmax = loss.inside(loss.choose("classification_loss", ("weighted_softmax",), "classification loss"))
-        softmax.require("logit_scale", 1.0, "scaled logits are not supported")
-        softmax.ignore("the loss is summed over anchors either way", "anchorwise_output")
     model.require("inplace_batchnorm_update", False, "the original refuses it for this family too")
     model.require("clip_anchors_to_image", False, "anchors that cross the border are left out of training, not clipped")
     model.require("use_static_shapes", False, _STATIC)
@@ -96,6 +92,19 @@ def _refuse_variants(model: Reading) -> None:
         "output_final_box_features",
         "output_final_box_rpn_features",
     )
+
+
+def _classification_loss(model: Reading) -> str:
+    """The name of the second stage's; softmax where nothing is said."""
+    if not model.has("second_stage_classification_loss"):
+        return "weighted_softmax"
+    loss = model.inside("second_stage_classification_loss")
+    kind = loss.choose("classification_loss", ("weighted_softmax", "weighted_sigmoid"), "classification loss")
+    chosen = loss.inside(kind)
+    if kind == "weighted_softmax":
+        chosen.require("logit_scale", 1.0, "scaled logits are not supported")
+    chosen.ignore("the loss is summed over anchors either way", "anchorwise_output")
+    return kind
 
 
 def _check_head(head: Reading) -> None:
@@ -155,7 +164,9 @@ def _anchors(generator: Reading) -> dict[str, Any]:
 
 
 def _post_processing(processing: Reading) -> dict[str, Any]:
-    processing.require("score_converter", "SOFTMAX", "the box head is trained with a softmax loss")
+    if processing.value("score_converter") == "IDENTITY":
+        fix = f"--set {processing.path}.score_converter=SOFTMAX, or SIGMOID after a weighted_sigmoid loss"
+        raise processing.error("score_converter", "logits as they are, the default, are no scores", fix)
     processing.require("logit_scale", 1.0, "scaled logits are not supported")
     processing.refuse("calibrated scores are not supported", "calibration_config")
     nms = processing.inside("batch_non_max_suppression")
@@ -171,6 +182,7 @@ def _post_processing(processing: Reading) -> dict[str, Any]:
         "nms_iou_threshold": nms.value("iou_threshold"),
         "max_detections_per_class": nms.value("max_detections_per_class"),
         "max_total_detections": nms.value("max_total_detections"),
+        "score_converter": processing.value("score_converter"),
     }
 
 

@@ -52,6 +52,33 @@ def test_box_losses_are_means_over_an_images_proposals_and_count_no_padding() ->
     np.testing.assert_allclose(losses[BOX_CLASSIFICATION], 5 * math.log(3), rtol=1e-6)
 
 
+def test_sigmoid_losses_are_sums_over_all_classes_and_the_background() -> None:
+    outputs = {
+        "num_proposals": tf.constant([2, 1]),
+        "refined_box_encodings": tf.zeros([4, 2, 4]),
+        # Of background and two classes: a probability of 3/4, 1/2 and 1/4 each, whatever the others'.
+        "class_predictions_with_background": tf.constant([[math.log(3), 0, -math.log(3)]] * 4),
+        "target_encodings": tf.zeros([2, 2, 4]),
+        "target_classes": tf.constant([[2, 0], [1, 1]]),
+        "target_box_weights": tf.ones([2, 2]),
+        "target_class_weights": tf.constant([[1.0, 1.0], [0.5, 1.0]]),
+    }
+    settings = config.SecondStage(classification_loss="weighted_sigmoid", classification_loss_weight=5.0)
+    # Class 2: not background, not 1, 2. Background: background, neither 1 nor 2. Class 1: not background, 1, not 2.
+    second, background, first = (-math.log(a * b * c) for a, b, c in ((1 / 4, 1 / 2, 1 / 4), (3 / 4, 1 / 2, 3 / 4), (1 / 4, 1 / 2, 3 / 4)))
+    expected = 5 * ((second + background) / 2 + 0.5 * first) / 2
+    np.testing.assert_allclose(box_losses(outputs, settings)[BOX_CLASSIFICATION], expected, rtol=1e-6)
+    # The second image's object is of both classes.
+    outputs["target_class_sets"] = tf.constant([[[0.0, 0, 1], [1.0, 0, 0]], [[0.0, 1, 1], [0.0, 1, 1]]])
+    both = -math.log(1 / 4 * 1 / 2 * 1 / 4)
+    expected = 5 * ((second + background) / 2 + 0.5 * both) / 2
+    np.testing.assert_allclose(box_losses(outputs, settings)[BOX_CLASSIFICATION], expected, rtol=1e-6)
+    # Softmax: the probabilities of logits log 3, 0 and -log 3 are 9/13, 3/13 and 1/13.
+    second, background, both = math.log(13), math.log(13 / 9), math.log(13) + math.log(13 / 3)
+    softmax = box_losses(outputs, config.SecondStage())[BOX_CLASSIFICATION]
+    np.testing.assert_allclose(softmax, ((second + background) / 2 + 0.5 * both) / 2, rtol=1e-6)
+
+
 def test_a_shared_box_is_every_classs() -> None:
     outputs = {
         "num_proposals": tf.constant([1]),

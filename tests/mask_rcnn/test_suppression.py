@@ -75,3 +75,19 @@ def test_detections(settings: dict[str, float], expected: list[tuple[int, int]])
     np.testing.assert_allclose(found["detection_boxes"][0, :count], [clipped[proposal] for _, proposal in expected], atol=1e-6)
     scores = [probabilities[proposal, 1 + kind] for kind, proposal in expected]
     np.testing.assert_allclose(found["detection_scores"][0, :count], scores, rtol=1e-5)
+
+
+def test_sigmoid_scores_are_each_class_s_own() -> None:
+    # Background, class 0, class 1 of C: they need not sum to one, and the background, though the surest, is no class.
+    probabilities = [0.9, 0.8, 0.3]
+    found = detect(
+        tf.zeros([1, 1, 2, 4]),
+        tf.constant([[[logit(probability) for probability in probabilities]]]),
+        tf.constant([[C]]),
+        tf.constant([1]),
+        tf.constant([[40, 40]]),
+        config.SecondStage(score_converter="SIGMOID", max_total_detections=2),
+    )
+    assert found["detection_classes"].numpy().tolist() == [[0, 1]]
+    np.testing.assert_allclose(found["detection_scores"], [[0.8, 0.3]], rtol=1e-5)
+    np.testing.assert_allclose(found["detection_multiclass_scores"], [[probabilities] * 2], rtol=1e-5)

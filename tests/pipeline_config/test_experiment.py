@@ -88,6 +88,13 @@ def test_every_config_of_the_project_translates(config_file: Path, records: Reco
                 {"kind": "random_image_scale", "parameters": {"min_scale_ratio": 0.5, "max_scale_ratio": 1.5}},
             ],
         ),
+        (
+            f"{RCNN}.second_stage_classification_loss={{weighted_sigmoid {{anchorwise_output: true}}}}",
+            "task.model.second_stage.classification_loss",
+            "weighted_sigmoid",
+        ),
+        (f"{RCNN}.second_stage_post_processing.score_converter=SIGMOID", "task.model.second_stage.score_converter", "SIGMOID"),
+        ("train_config.merge_multiple_label_boxes=true", "task.train_data.merge_multiple_label_boxes", True),
         ("train_config.batch_size=8", "task.train_data.global_batch_size", 8),
         ("eval_config.batch_size=4", "task.validation_data.global_batch_size", 4),
         ("train_config.num_steps=30", "trainer.checkpoint_interval", 30),
@@ -126,8 +133,8 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
     ("assignment", "path", "words"),
     [
         (f"{RCNN}.hard_example_miner={{}}", "model.faster_rcnn.hard_example_miner", "hard example mining"),
-        (f"{RCNN}.second_stage_classification_loss={{weighted_sigmoid {{}}}}", "weighted_sigmoid", "weighted_softmax"),
-        (f"{RCNN}.second_stage_post_processing.score_converter=SIGMOID", "score_converter", "softmax"),
+        (f"{RCNN}.second_stage_classification_loss={{weighted_sigmoid_focal {{}}}}", "weighted_sigmoid_focal", "weighted_softmax"),
+        (f"{RCNN}.second_stage_post_processing.score_converter=IDENTITY", "score_converter", "score_converter=SOFTMAX"),
         (f"{RCNN}.second_stage_post_processing.batch_non_max_suppression.soft_nms_sigma=0.5", "soft_nms_sigma", "soft"),
         (f"{RCNN}.feature_extractor.type=faster_rcnn_nas", "feature_extractor.type", "faster_rcnn_resnet101"),
         (

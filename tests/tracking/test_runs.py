@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from tasks.errors import UserError
 from tasks.records.manifest import Manifest, Split, write_manifest
 from tasks.records.record_set import materialized
+from tasks.records.statistics import Statistics
 from tasks.tracking import close_pipeline_run, model_run, open_pipeline_run, original_name, pipeline_run_identity
 from tasks.tracking.runs import flatten
 from tasks.workspace import DatasetDir, ModelDir, RunDir
@@ -59,7 +60,17 @@ def run(workspace, request):
 def make_dataset(workspace, name, digest):
     folder = DatasetDir(workspace / "datasets" / f"{name}-{digest[:4]}")
     splits = {
-        split: Split((), "", empty_images=0, crowd_objects=0, objects_per_category={}, findings={}, **counts)
+        split: Split(
+            (),
+            "",
+            **counts,
+            empty_images=0,
+            crowd_objects=0,
+            objects_per_category={},
+            findings={},
+            quarantined={},
+            statistics=Statistics(),
+        )
         for split, counts in SPLITS.items()
     }
     write_manifest(folder.manifest, Manifest(name, digest, "PNG_MASKS", (), splits))
