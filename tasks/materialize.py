@@ -32,7 +32,7 @@ from tasks.dataset import DatasetConfig, GivenSplits, HashedSplits, read_dataset
 from tasks.errors import UserError
 from tasks.progress import Progress
 from tasks.record_choice import Choice
-from tasks.records.checks import Check
+from tasks.records.checks import Check, DataError
 from tasks.records.label_map import LabelMap, print_label_map
 from tasks.records.manifest import FORMAT_VERSION, Manifest, Split, read_manifest, write_manifest
 from tasks.records.staging import Staging
@@ -70,10 +70,13 @@ def materialize(dataset_yaml: Path, output: Path | None = None, choice: Choice |
             raise UserError(f"--{option} is {value}", "give at least 1")
     config = read_dataset_config(dataset_yaml)
     dataset = DatasetDir(output.absolute()) if output is not None else dataset_dir(config.name)
-    if isinstance(config.images, ShapesConfig):
-        write_shapes(config.images, dataset.source)
-        config = DatasetConfig(config.name, read_dataset_config(dataset.source / "dataset.yaml").images)
     with tempfile.TemporaryDirectory(prefix="maskline-") as scratch:
+        if isinstance(config.images, ShapesConfig):
+            # Parts may run at the same time, each with its own drawings, and they are drawn on a disk.
+            is_shared = effort.shard_range is not None or not isinstance(dataset.root, Path)
+            drawings = Path(scratch) / "source" if is_shared else dataset.source
+            write_shapes(config.images, drawings)
+            config = DatasetConfig(config.name, read_dataset_config(drawings / "dataset.yaml").images)
         return _materialize(config, dataset, choice, effort, Catalog(Path(scratch) / "catalog.sqlite"))
 
 
@@ -91,13 +94,15 @@ def _materialize(config: DatasetConfig, dataset: DatasetDir, choice: Choice, eff
             progress.advance()
     found = catalog.arrange(choice.limit)
     images = {name: found.get(name, 0) for name in split_names}
-    for name, number in images.items():
-        if not number:
-            raise UserError(f"{config.name}: split {name!r} gets no image", "add images, change the shares, or give the splits yourself")
+    _confirm_filled(config.name, images)
 
     shards = {name: _shard_names(dataset, name, number, effort.shards) for name, number in images.items()}
+    total = sum(map(len, shards.values()))
+    first, end = effort.shard_range or (0, total)
+    if not 0 <= first < end <= total:
+        raise UserError(f"--shard-range is {first}:{end}", f"there are {total} shards: give a range within 0:{total}")
     manifest = _existing(dataset, digest.hexdigest(), shards)
-    if manifest is not None:
+    if manifest is not None and sum(manifest.quarantined.values()) <= effort.max_bad:
         return _answer("skipped", dataset, manifest)
     contents = Contents(sources, label_ids, labels.names, choice.mask_type, choice.crowds, choice.keep_empty)
     staging = Staging(dataset, {"digest": digest.hexdigest(), "shards": {name: list(names) for name, names in shards.items()}})
@@ -116,14 +121,17 @@ def _materialize(config: DatasetConfig, dataset: DatasetDir, choice: Choice, eff
         for index, shard in enumerate(names)
     ]
     try:
-        reports = _write(jobs, staging, effort)
+        reports = _write(jobs[first:end], staging, effort.workers)
         if effort.shard_range is not None:
             return StepResult("materialize", "part", {"dataset": str(dataset.root)}, {"name": config.name, "shards": list(reports)})
         splits = {name: _split(dataset, names, [reports[shard] for shard in names], labels) for name, names in shards.items()}
         quarantined = [one for report in reports.values() for one in report.quarantined]
         confirm_few(quarantined, effort.max_bad)
+        _confirm_filled(config.name, {name: split.images for name, split in splits.items()})
     except UserError:
-        staging.remove()
+        # Other parts may be at work beside this one.
+        if effort.shard_range is None:
+            staging.give_up()
         raise
     manifest = Manifest(config.name, digest.hexdigest(), choice.mask_type, labels.categories, splits)
     staging.install(reports)
@@ -132,6 +140,17 @@ def _materialize(config: DatasetConfig, dataset: DatasetDir, choice: Choice, eff
     write_manifest(dataset.manifest, manifest)
     staging.remove()
     return _answer("done", dataset, manifest)
+
+
+def _confirm_filled(name: str, images: Mapping[str, int]) -> None:
+    """DataError where a split has no image: training and evaluation would end on it."""
+    for split, number in images.items():
+        if not number:
+            raise DataError(
+                Check.SPLIT_EMPTY,
+                f"{name}: split {split!r} gets no image",
+                "add images or mend what is wrong with them, change the shares, or give the splits yourself",
+            )
 
 
 def _sources(config: DatasetConfig, choice: Choice) -> tuple[dict[str, Source], Callable[[str, str], str], tuple[str, ...]]:
@@ -185,18 +204,13 @@ def _existing(dataset: DatasetDir, digest: str, shards: Mapping[str, tuple[str, 
     return manifest if complete else None
 
 
-def _write(jobs: Sequence[ShardJob], staging: Staging, effort: Effort) -> dict[str, ShardReport]:
+def _write(jobs: Sequence[ShardJob], staging: Staging, workers: int) -> dict[str, ShardReport]:
     """The reports of the shards, in their order, by name; those that an earlier run has left are not written again."""
-    if effort.shard_range is not None:
-        first, end = effort.shard_range
-        if not 0 <= first < end <= len(jobs):
-            raise UserError(f"--shard-range is {first}:{end}", f"there are {len(jobs)} shards: give a range within 0:{len(jobs)}")
-        jobs = jobs[first:end]
     names = [job.path.name for job in jobs]
     found = {name: ShardReport.from_json(report) for name in names if (report := staging.report(name)) is not None}
     if found:
         print(f"{len(found)} of {len(jobs)} shards are there already", flush=True)
-    for name, report in _run([job for job in jobs if job.path.name not in found], effort.workers):
+    for name, report in _run([job for job in jobs if job.path.name not in found], workers):
         staging.finish(name, report.to_json())
         found[name] = report
     return {name: found[name] for name in names}

@@ -24,38 +24,13 @@ from tasks.records.label_map import read_label_map
 from tasks.records.manifest import read_manifest
 from tasks.records.tfrecord import read_shard
 from tasks.workspace import DatasetDir
-
-SQUARE = [2, 2, 12, 2, 12, 12, 2, 12]
+from tests.small_dataset import change_annotations, files_of, write_source
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Twelve small PNG photographs, one square on each but the last, and the dataset.yaml of one hashed source."""
-    folder = tmp_path / "in"
-    (folder / "images").mkdir(parents=True)
-    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
-    for index in range(12):
-        pixels = np.random.default_rng(index).integers(0, 256, (16, 24, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{index}.png")
-        content["images"].append({"id": index, "file_name": f"{index}.png", "height": 16, "width": 24})
-        if index < 11:
-            content["annotations"].append(
-                {"id": 100 + index, "image_id": index, "category_id": 1, "segmentation": [SQUARE], "bbox": [2, 2, 10, 10], "area": 100}
-            )
-    (folder / "all.json").write_text(json.dumps(content))
-    values = {"name": "tiny", "source": {"images": "images", "annotations": "all.json"}, "split": {"train": 0.5, "val": 0.5}}
-    (folder / "dataset.yaml").write_text(yaml.safe_dump(values))
-    return folder
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def change_annotations(source: Path, change) -> None:
-    content = json.loads((source / "all.json").read_text())
-    change(content)
-    (source / "all.json").write_text(json.dumps(content))
+    write_source(tmp_path / "in")
+    return tmp_path / "in"
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:

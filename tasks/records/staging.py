@@ -5,6 +5,8 @@ A shard counts as written when its report is, which comes after it. What a kille
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,27 +19,35 @@ from tasks.workspace import DatasetDir, read_json, write_json
 
 
 class Staging:
-    """The folder beside the shards of `dataset`; `plan` is JSON that decides their bytes, and what another plan left there is removed."""
+    """The folder in that of `dataset` where all runs of one `plan` put their shards; `plan` is JSON that decides the shards' bytes.
+
+    Each plan has a folder of its own, so that runs at the same time, on several machines too, take nothing from each other.
+    """
 
     def __init__(self, dataset: DatasetDir, plan: Mapping[str, Any]) -> None:
         self._dataset = dataset
-        self._folder = dataset.root / ".incoming"
-        file = self._folder / "plan.json"
-        if self._read(file) not in (None, plan):
-            self.remove()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, plan)
+        self._plans = dataset.root / ".incoming"
+        self._folder = self._plans / hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+        others = [file.parent.name for file in self._plans.glob("*/plan.json")]
+        self._is_new = self._folder.name not in others
+        if len(others) > 1 - self._is_new:
+            print(f"{self._plans}: shards of other inputs, options or numbers of shards are left aside", flush=True)
+        # Before the work, so that a folder that cannot be written to is found out at once.
+        write_json(self._folder / "plan.json", plan)
 
     def shard(self, name: str) -> Path:
         return self._folder / name
 
     def report(self, name: str) -> Any | None:
         """The report of a shard that is written, or None."""
-        return self._read(self._folder / f"{name}.json") if self.shard(name).is_file() else None
+        try:
+            return read_json(self._report(name)) if self.shard(name).is_file() else None
+        except UserError:
+            return None
 
     def finish(self, name: str, report: Mapping[str, Any]) -> None:
         """Says that a shard is whole."""
-        write_json(self._folder / f"{name}.json", report)
+        write_json(self._report(name), report)
 
     def install(self, shards: Iterable[str]) -> None:
         """Puts the shards in place of the folder's own; until a manifest is written again, the folder is no data set."""
@@ -48,16 +58,25 @@ class Staging:
             self.shard(name).rename(self._dataset.root / name)
 
     def remove(self) -> None:
-        """Removes the folder, and the data set's own where that holds nothing else."""
-        if isinstance(self._folder, UPath) and self._folder.protocol:
-            self._folder.fs.rm(self._folder.path, recursive=True)
-        else:
-            shutil.rmtree(self._folder)
-            if not any(self._dataset.root.iterdir()):
-                self._dataset.root.rmdir()
+        """Removes what all plans have left."""
+        _remove(self._plans)
 
-    def _read(self, file: Path) -> Any | None:
-        try:
-            return read_json(file)
-        except UserError:
-            return None
+    def give_up(self) -> None:
+        """Removes what this run has written, unless others may have a part in it: then it stays for the next run."""
+        if self._is_new:
+            _remove(self._folder)
+
+    def _report(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder and, on a disk, the two above it where they hold nothing else."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder)
+        for above in list(folder.parents)[:2]:
+            if any(above.iterdir()):
+                break
+            above.rmdir()
+    elif isinstance(folder, UPath):
+        folder.fs.rm(folder.path, recursive=True)

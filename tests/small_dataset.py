@@ -1,0 +1,43 @@
+"""Twelve small photographs to materialize, on a disk or under a URL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from upath import UPath
+
+from tests.annotations.files import png, write
+
+_SQUARE = [2, 2, 12, 2, 12, 12, 2, 12]
+
+
+def write_source(folder: Path) -> None:
+    """Twelve PNG photographs of 16 x 24, one square on each but the last, and the dataset.yaml of one hashed source."""
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    for index in range(12):
+        write(UPath(folder / "images" / f"{index}.png"), png(np.random.default_rng(index).integers(0, 256, (16, 24, 3), np.uint8)))
+        content["images"].append({"id": index, "file_name": f"{index}.png", "height": 16, "width": 24})
+        if index < 11:
+            content["annotations"].append(
+                {"id": 100 + index, "image_id": index, "category_id": 1, "segmentation": [_SQUARE], "bbox": [2, 2, 10, 10], "area": 100}
+            )
+    (folder / "all.json").write_text(json.dumps(content))
+    values = {"name": "tiny", "source": {"images": "images", "annotations": "all.json"}, "split": {"train": 0.5, "val": 0.5}}
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(values))
+
+
+def change_annotations(source: Path, change: Callable[[Any], None]) -> None:
+    content = json.loads((source / "all.json").read_text())
+    change(content)
+    (source / "all.json").write_text(json.dumps(content))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file's content by its path in the folder; none where there is no such folder."""
+    folder = UPath(folder)
+    return {path.removeprefix(f"{folder.path}/"): folder.fs.cat_file(path) for path in sorted(folder.fs.find(folder.path))}
