@@ -11,12 +11,25 @@ from typing import Any
 from upath import UPath
 
 from tasks.annotations.coco import CocoSource
+from tasks.annotations.id_png import IdPngSource
+from tasks.annotations.instance_png import InstancePngSource
+from tasks.annotations.labelme import LabelMeSource
+from tasks.annotations.pets import PetsSource
 from tasks.annotations.source import Source
 from tasks.annotations.tfrecord import TfRecordSource
+from tasks.annotations.via import ViaSource
+from tasks.annotations.voc import VocSource
+from tasks.workspace import located
 
 FORMATS: Mapping[str, type[Source]] = {
     "coco": CocoSource,
+    "id_png": IdPngSource,
+    "instance_png": InstancePngSource,
+    "labelme": LabelMeSource,
+    "pets": PetsSource,
     "tfrecord": TfRecordSource,
+    "via": ViaSource,
+    "voc": VocSource,
 }
 
 
@@ -40,6 +53,8 @@ def _value(key: str, value: Any, hint: Any, folder: UPath) -> Any:
             return locate(value, folder)
         if typing.get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(one, str) for one in value):
             return tuple(value)
+        if typing.get_origin(kind) is Mapping and isinstance(value, dict) and all(type(one) is int for one in value):
+            return {number: str(name) for number, name in value.items()}
         if isinstance(kind, type) and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
             return value
     expected = " or ".join("path" if kind is UPath else getattr(kind, "__name__", str(kind)) for kind in kinds if kind is not NoneType)
@@ -49,6 +64,6 @@ def _value(key: str, value: Any, hint: Any, folder: UPath) -> Any:
 def locate(text: str, folder: UPath) -> UPath:
     """A path or an fsspec URL such as `s3://bucket/images`; a relative path starts at `folder`."""
     if "://" in text:
-        return UPath(text)
+        return UPath(located(text))
     path = folder / UPath(text).expanduser() if not folder.protocol else folder / text
     return path.resolve()

@@ -7,19 +7,21 @@ from typing import Any
 
 from upath import UPath
 
-from tasks.errors import UserError
+from tasks.records.checks import Check, DataError
 
 
 def read_json_object(path: UPath, tool: str) -> dict[str, Any]:
-    """The object that is the file's content; UserError, naming the `tool` to write it with, where it is missing or something else."""
+    """The object that is the file's content; DataError, naming the `tool` to write it with, where it is missing or something else."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(
-            f"{path}: the annotations cannot be opened: {error.strerror or error}", "correct `annotations` in the dataset's YAML"
+        raise DataError(
+            Check.SOURCE_MISSING,
+            f"{path}: the annotations cannot be opened: {error.strerror or error}",
+            "correct `annotations` in the dataset's YAML",
         ) from error
     except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}", f"save the annotations in {tool} again") from error
+        raise DataError(Check.SOURCE_MALFORMED, f"{path}: not JSON: {error}", f"save the annotations in {tool} again") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: the JSON is no object", f"name a file that {tool} wrote")
+        raise DataError(Check.SOURCE_MALFORMED, f"{path}: the JSON is no object", f"name a file that {tool} wrote")
     return content

@@ -18,8 +18,7 @@ from tasks.annotations.mask_file import mask_from_png
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
 from tasks.annotations.source import ListedImage, Listing, SourceObject
 from tasks.coco.masks import MalformedSegmentationError, Mask, mask_from_rle, rle_from_segmentation
-from tasks.errors import UserError
-from tasks.records.checks import BadImageError, Check
+from tasks.records.checks import BadImageError, Check, DataError
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,9 @@ class LabelMeSource:
                 path = self.annotations / name
                 content = read_json_object(path, "LabelMe")
                 if not isinstance(content.get("shapes"), Sequence) or not all(isinstance(shape, dict) for shape in content["shapes"]):
-                    raise UserError(f"{path}: there is no list `shapes`", "move what LabelMe did not write out of the folder")
+                    raise DataError(
+                        Check.SOURCE_MALFORMED, f"{path}: there is no list `shapes`", "move what LabelMe did not write out of the folder"
+                    )
                 yield path.stem, content
 
     def _images(self) -> Iterator[ListedImage]:
@@ -71,7 +72,11 @@ class LabelMeSource:
 
     def _image_path(self, stem: str, text: object) -> UPath:
         if not isinstance(text, str) or not text:
-            raise UserError(f"{self.annotations / stem}.json: imagePath is {text!r}", "write the image's path from the JSON's folder")
+            raise DataError(
+                Check.SOURCE_MALFORMED,
+                f"{self.annotations / stem}.json: imagePath is {text!r}",
+                "write the image's path from the JSON's folder",
+            )
         text = text.replace("\\", "/")
         if self.images is not None:
             return self.images / PurePosixPath(text).name

@@ -14,7 +14,7 @@ from tasks.annotations.mask_file import read_ids
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
 from tasks.annotations.voc_xml import read_voc_xml
 from tasks.errors import UserError
-from tasks.records.checks import BadImageError, Check
+from tasks.records.checks import BadImageError, Check, DataError
 
 _TRIMAP_VALUES = (_PET, _BACKGROUND, _BORDER) = (1, 2, 3)
 _SEED = 42
@@ -43,7 +43,11 @@ class PetsSource:
         for name, number in _listed(self._list_path):
             breed = numbers.setdefault(number, _breed(name))
             if breed != _breed(name):
-                raise UserError(f"{self._list_path}: class {number} is {breed} and {_breed(name)}", "bring back the original list")
+                raise DataError(
+                    Check.SOURCE_MALFORMED,
+                    f"{self._list_path}: class {number} is {breed} and {_breed(name)}",
+                    "bring back the original list",
+                )
         return Listing(numbers, self._images())
 
     def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
@@ -82,7 +86,9 @@ def _listed(path: UPath) -> list[tuple[str, int]]:
     found = []
     for words in listed_words(path, "image_list"):
         if len(words) < 2 or not words[1].isdecimal():
-            raise UserError(f"{path}: {words[0]} has no class", "bring back the original list: name, class, species, breed")
+            raise DataError(
+                Check.SOURCE_MALFORMED, f"{path}: {words[0]} has no class", "bring back the original list: name, class, species, breed"
+            )
         found.append((words[0], int(words[1])))
     return found
 

@@ -11,7 +11,7 @@ from upath import UPath
 from tasks.annotations.json_file import read_json_object
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
 from tasks.annotations.source import ListedImage, Listing, SourceObject
-from tasks.errors import UserError
+from tasks.records.checks import Check, DataError
 
 _Region = tuple[Mapping[str, Any], Mapping[str, Any]]
 """Attributes and shape."""
@@ -50,12 +50,20 @@ class ViaSource:
         for key, entry in _object(content.get("_via_img_metadata", content)).items():
             name = _object(entry).get("filename")
             if not isinstance(name, str) or not name:
-                raise UserError(f"{self.annotations}: {key!r} is no image", "export the annotations as JSON, and not in COCO's format")
+                raise DataError(
+                    Check.SOURCE_MALFORMED,
+                    f"{self.annotations}: {key!r} is no image",
+                    "export the annotations as JSON, and not in COCO's format",
+                )
             if name in found:
-                raise UserError(f"{self.annotations}: {name} is there twice", "remove one of the two, or rename their files")
+                raise DataError(
+                    Check.DUPLICATE_ID, f"{self.annotations}: {name} is there twice", "remove one of the two, or rename their files"
+                )
             regions = entry.get("regions") or []
             if not isinstance(regions, Sequence | Mapping) or isinstance(regions, str):
-                raise UserError(f"{self.annotations}: the regions of {name} are {regions!r}", "export the annotations again")
+                raise DataError(
+                    Check.SOURCE_MALFORMED, f"{self.annotations}: the regions of {name} are {regions!r}", "export the annotations again"
+                )
             listed = regions.values() if isinstance(regions, Mapping) else regions
             found[name] = [(_object(one.get("region_attributes")), _object(one.get("shape_attributes"))) for one in map(_object, listed)]
         return found
@@ -63,7 +71,8 @@ class ViaSource:
     def _only_attribute(self, regions: Iterable[Sequence[_Region]]) -> str:
         names = {name for of_image in regions for attributes, _ in of_image for name in attributes}
         if len(names) > 1:
-            raise UserError(
+            raise DataError(
+                Check.SOURCE_MALFORMED,
                 f"{self.annotations}: the regions have the attributes {', '.join(sorted(names))}",
                 "name the one that says what they show as `category_attribute`",
             )

@@ -12,11 +12,8 @@ from tests.annotations.files import png, voc_xml, write
 
 SIZE = (2, 3)
 TRIMAP = np.array([[2, 3, 1], [2, 2, 3]], np.uint8)
-NAMES = (
-    [f"Abyssinian_{index}" for index in range(4)]
-    + [f"american_bulldog_{index}" for index in range(3)]
-    + [f"Bengal_{index}" for index in range(3)]
-)
+BREEDS = {"Abyssinian": 4, "american_bulldog": 3, "Bengal": 3}
+NAMES = [f"{breed}_{index}" for breed, count in BREEDS.items() for index in range(count)]
 NUMBERS = {"Abyssinian": 1, "american_bulldog": 2, "Bengal": 6}
 ORDER = [7, 3, 2, 8, 5, 6, 9, 4, 0, 1]
 """What CPython's `random.seed(42); random.shuffle(list(range(10)))` makes."""
