@@ -3,8 +3,8 @@
     maskline check DATASET [--label-map FILE] [--workers N]
 
 DATASET is a materialized dataset's folder, or, with the label map, a path or pattern of records of other tools. Prints each fault's code,
-how often it was found and where first, and writes nothing. Needs no TensorFlow; usual runtime: a minute for 10,000 photographs of
-640 x 480 with PNG masks, on one core.
+how often it was found and where first, and writes nothing. Needs no TensorFlow; usual runtime: two minutes for 10,000 of COCO's
+photographs with PNG masks, six with dense ones, on one core.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from upath import UPath
 from tasks.annotations.record_faults import faults_of
 from tasks.errors import UserError
 from tasks.progress import Progress
-from tasks.records.checks import BadImageError, Check, Outcome
+from tasks.records.checks import Check, DataError, Outcome
 from tasks.records.label_map import LabelMap
 from tasks.records.shards import find_shards
 from tasks.records.tfrecord import read_shard
@@ -65,8 +65,8 @@ class Found:
 
     @property
     def bad(self) -> list[str]:
-        """The codes for which an image is quarantined."""
-        return [check.value for check in Check if check in self.counts and check.outcome == Outcome.QUARANTINED]
+        """The codes that make a record unfit to train on."""
+        return [check.value for check in Check if check in self.counts and check.outcome in (Outcome.QUARANTINED, Outcome.FATAL)]
 
 
 @dataclass
@@ -79,7 +79,7 @@ class _Shard:
 
 
 def check(dataset: str, label_map: str | None = None, workers: int = 1) -> StepResult:
-    """Prints what is found; the summary has the counts and places by code, and as `bad` the codes for which an image is quarantined."""
+    """Prints what is found; the summary has the counts and places by code, and as `bad` the codes that make a record unfit."""
     if workers < 1:
         raise UserError(f"--workers is {workers}", "give at least 1")
     given = find_shards(dataset, label_map)
@@ -129,7 +129,7 @@ def _check_shard(file: Path | UPath, labels: LabelMap, advance: Callable[[], Non
                 shard.images.append((bytes.fromhex(faults.image_hash), place))
             shard.records += 1
             advance()
-    except BadImageError as error:
+    except DataError as error:
         shard.found.add(error.check, Place(file.name, shard.records, ""))
     return shard
 

@@ -4,7 +4,7 @@
 
 DATASET is a materialized dataset's folder, or a path or pattern of records of other tools. All else of a record stays as it is, also what
 we do not know. Outputs: the shards, the label map, and a materialized dataset's manifest, written last. Needs no TensorFlow; usual
-runtime: a minute for 5,000 photographs of 640 x 480.
+runtime: a minute for 2,400 of COCO's photographs to PNGs, for 700 to numbers, which are 11 MB for each.
 """
 
 from __future__ import annotations

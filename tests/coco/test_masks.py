@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 
 from tasks.coco.masks import (
     MalformedSegmentationError,
+    MaskValuesError,
     decode_png,
     encode_png,
     mask_from_rle,
@@ -138,6 +139,26 @@ def test_any_value_above_zero_of_another_tools_png_is_the_object(value):
     mask = drawn("#..", ".##")
     Image.fromarray(mask * np.uint8(value)).save(stream, "PNG")
     np.testing.assert_array_equal(decode_png(stream.getvalue()), mask)
+
+
+@pytest.mark.parametrize("colours", [[0, 0, 0, 1, 1, 1], [0, 0, 0, 255, 255, 255], [0, 0, 0, 0, 128, 0], [9, 9, 9, 0, 0, 0]])
+def test_a_palettes_colours_count_as_they_do_to_tensorflow(colours):
+    import tensorflow as tf
+
+    image = Image.fromarray(drawn("#..", ".##"))
+    image.putpalette(colours)
+    stream = io.BytesIO()
+    image.save(stream, "PNG", bits=1)
+    mask = tf.io.decode_png(stream.getvalue(), channels=1).numpy()[..., 0] > 0
+    assert 0 < mask.sum() < mask.size
+    np.testing.assert_array_equal(decode_png(stream.getvalue()), mask)
+
+
+def test_several_values_above_zero_are_no_mask():
+    stream = io.BytesIO()
+    Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(stream, "PNG")
+    with pytest.raises(MaskValuesError, match="other values than 0 and one above it"):
+        decode_png(stream.getvalue())
 
 
 def test_a_colour_png_is_no_mask():
