@@ -20,7 +20,6 @@ from upath import UPath
 from tasks.errors import UserError
 from tasks.progress import Progress
 from tasks.records.example import MASK_KEY, MASK_TYPES, NUMERICAL_MASKS, PNG_MASKS, PUT_MASKS
-from tasks.records.example_pb2 import Feature
 from tasks.records.features import RecordFeatures
 from tasks.records.label_map import print_label_map
 from tasks.records.manifest import Manifest, read_manifest, write_manifest
@@ -106,9 +105,7 @@ def transcode_record(serialized: bytes, mask_type: str, where: str) -> bytes:
     stored = features.feature(MASK_KEY)
     if stored.WhichOneof("kind") in (None, _KINDS[mask_type]):
         return serialized
-    anew = Feature()
-    count = len(features.floats("image/object/bbox/ymin"))
-    PUT_MASKS[mask_type](anew, stored_masks(stored, count, features.size, where))
-    # Without an object this leaves a feature of no kind, as TensorFlow wants it: an empty list of the other kind it refuses.
-    stored.CopyFrom(anew)
+    masks = list(stored_masks(stored, len(features.floats("image/object/bbox/ymin")), features.size, where))
+    stored.Clear()  # also where there is no mask: an empty list of the other kind is refused by TensorFlow
+    PUT_MASKS[mask_type](stored, masks)
     return features.example.SerializeToString(deterministic=True)

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from upath import UPath
 
 from tasks.annotations.source import EmbeddedImages
 from tasks.annotations.tfrecord import TfRecordSource
 from tasks.coco.masks import mask_from_rle
 from tasks.errors import UserError
+from tasks.materialize import materialize
 from tasks.records.checks import BadImageError, Check
+from tasks.records.example import parse_example
+from tasks.records.tfrecord import frame, read_shard
 from tests.records.original_tools import original_features, serialized, write_records
 
 HEIGHT, WIDTH = 12, 20
@@ -61,6 +65,38 @@ def test_images_and_objects_are_those_that_were_written(tmp_path, labels, dense)
         np.testing.assert_array_equal([mask_from_rle(one.segmentation) for one in objects], MASKS)
 
 
+@pytest.mark.parametrize("dense", [False, True])
+def test_records_are_materialized_anew(tmp_path, labels, dense):
+    for name, seeds in {"old_train": (0, 1, 2), "old_val": (3,)}.items():
+        write_records(tmp_path / f"{name}.record-00000-00001", [serialized(features(seed, dense)) for seed in seeds])
+    splits = {
+        split: {"format": "tfrecord", "records": f"old_{split}.record-?????-of-00001", "label_map": "labels.pbtxt"}
+        for split in ("train", "val")
+    }
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump({"name": "old", "splits": splits}))
+    summary = materialize(tmp_path / "dataset.yaml", tmp_path / "out").summary
+    assert (summary["images"], summary["objects"], summary["findings"]) == ({"train": 3, "val": 1}, {"train": 6, "val": 2}, {})
+    for number, serialized_record in enumerate(read_shard(tmp_path / "out" / "train.record-00000-of-00001")):
+        record = parse_example(serialized_record, "new", {"cat": 3, "dog": 90})
+        assert (record.source_id, record.encoded) == (str(number), features(number)["image/encoded"][0])
+        assert [one.category_id for one in record.instances] == [90, 3]
+        np.testing.assert_array_equal([mask_from_rle(one.mask) for one in record.instances], MASKS)
+
+
+def test_other_masks_make_another_dataset(tmp_path, labels):
+    digests = set()
+    (tmp_path / "dataset.yaml").write_text(
+        yaml.safe_dump(
+            {"name": "old", "source": {"format": "tfrecord", "records": "x", "label_map": "labels.pbtxt"}, "split": {"train": 1.0}}
+        )
+    )
+    for masks in (MASKS, [MASKS[0], 1 - MASKS[0]]):
+        values = original_features(masks, ["dog", "cat"], size=(HEIGHT, WIDTH))
+        write_records(tmp_path / "x", [serialized(values | {"image/object/area": [1.0, 1.0]})])
+        digests.add(materialize(tmp_path / "dataset.yaml", tmp_path / "out").summary["digest"])
+    assert len(digests) == 2
+
+
 @pytest.mark.parametrize("pattern", ["x.record-?????-of-00001", "x.record-?????-00001", "x.record-*", "x.record-00000-of-00001"])
 @pytest.mark.parametrize("name", ["x.record-00000-of-00001", "x.record-00000-00001"])
 def test_both_ways_to_number_shards_are_found(tmp_path, labels, pattern, name):
@@ -69,8 +105,6 @@ def test_both_ways_to_number_shards_are_found(tmp_path, labels, pattern, name):
 
 
 def test_records_may_lie_anywhere(labels):
-    from tasks.records.tfrecord import frame
-
     UPath("memory://records/x.record").write_bytes(frame(serialized(features(5))))
     source = TfRecordSource(UPath("memory://records/*.record"), labels)
     (image,) = source.list().images
