@@ -26,16 +26,21 @@ _SCHEMA = """
         sha256 TEXT, fault TEXT, place INTEGER
     );
 """
+_IMAGE = "source_id, file_name, path, height, width, payload, files"
 _BATCH = 256  # images whose files are read before they are entered
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An image of the catalog; `fault` is the code of what was found across images, a copy in its own split or an earlier one."""
+    """An image of the catalog; `fault` is the code of what was found across images, a copy in its own split or an earlier one.
+
+    `original` is the first image of the split that has the same content, None for that one itself.
+    """
 
     source: str
     image: ListedImage
     fault: Check | None
+    original: ListedImage | None
 
 
 class Catalog:
@@ -91,15 +96,20 @@ class Catalog:
     def part(self, split: str, index: int, count: int) -> Iterator[Entry]:
         """Every `count`-th image of a split, from the `index`-th on: one shard's."""
         rows = self._connection.execute(
-            "SELECT source, source_id, file_name, path, height, width, payload, files, fault FROM images"
-            " WHERE split = ? AND place % ? = ? ORDER BY place",
+            f"SELECT source, sha256, fault, {_IMAGE} FROM images WHERE split = ? AND place % ? = ? ORDER BY place",
             (split, count, index),
         )
-        for source, source_id, file_name, path, height, width, payload, files, fault in rows:
-            size = None if height is None else (height, width)
-            others = tuple(UPath(file) for file in json.loads(files))
-            image = ListedImage(source_id, file_name, UPath(path), size, json.loads(payload), others)
-            yield Entry(source, image, fault and Check.of(fault))
+        for source, sha256, fault, *image in rows:
+            original = None
+            if fault == Check.DUPLICATE_IMAGE:
+                same = f"SELECT {_IMAGE} FROM images WHERE split = ? AND sha256 = ? ORDER BY place LIMIT 1"
+                original = _listed(*self._connection.execute(same, (split, sha256)).fetchone())
+            yield Entry(source, _listed(*image), fault and Check.of(fault), original)
+
+
+def _listed(source_id: str, file_name: str, path: str, height: int | None, width: int | None, payload: str, files: str) -> ListedImage:
+    size = None if height is None or width is None else (height, width)
+    return ListedImage(source_id, file_name, UPath(path), size, json.loads(payload), tuple(UPath(file) for file in json.loads(files)))
 
 
 def image_bytes(source: Source, image: ListedImage) -> bytes:

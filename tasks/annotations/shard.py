@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any
 from tasks.annotations.catalog import Catalog, Entry, image_bytes
 from tasks.annotations.categories import LabelIds
 from tasks.annotations.instances import instances_of
-from tasks.annotations.source import Source, SourceObject
-from tasks.records.annotated_image import AnnotatedImage
+from tasks.annotations.source import ListedImage, Source, SourceObject
+from tasks.records.annotated_image import AnnotatedImage, Instance
 from tasks.records.checks import BadImageError, Check, DataError
 from tasks.records.example import build_example
-from tasks.records.image_file import encode_image
+from tasks.records.image_file import EncodedImage, encode_image
 from tasks.records.statistics import Statistics
 from tasks.records.tfrecord import ShardWriter
 
@@ -132,26 +133,43 @@ def confirm_few(quarantined: list[Quarantined], max_bad: int) -> None:
 def _record(entry: Entry, contents: Contents, report: ShardReport) -> Iterator[bytes]:
     """The image's record; none where it is a copy, or has no objects and such images are not wanted."""
     image = entry.image
-    if entry.fault == Check.DUPLICATE_IMAGE:
-        report.count(entry.fault)
-        return
-    if entry.fault is not None:
+    if entry.fault == Check.SPLIT_LEAKAGE:
         raise BadImageError(
             entry.fault, f"{image.path}: {entry.fault.meaning}", "take the image out of one of the splits, or split by content"
         )
-    source = contents.sources[entry.source]
-    encoded = encode_image(str(image.path), image_bytes(source, image), image.size)
-    size = (encoded.height, encoded.width)
-    instances, findings = instances_of(_objects(source.objects(image, size), contents.crowds), size, contents.label_ids[entry.source])
+    encoded, instances, findings = _read(entry.source, image, contents)
+    if entry.original is not None:
+        if _drawn(instances) != _drawn(_read(entry.source, entry.original, contents)[1]):
+            raise BadImageError(
+                Check.DUPLICATE_DIFFERS,
+                f"{image.path}: image {image.source_id} is the same as image {entry.original.source_id}, and has other objects",
+                "give all objects to one of the two, and remove the other",
+            )
+        report.count(Check.DUPLICATE_IMAGE)
+        return
     for check, times in findings.items():
         report.count(check, times)
     if not instances and not contents.keep_empty:
         return
     for check in encoded.findings:
         report.count(check)
-    annotated = AnnotatedImage(image.source_id, image.file_name, *size, instances)
+    annotated = AnnotatedImage(image.source_id, image.file_name, encoded.height, encoded.width, instances)
     report.statistics.add(annotated)
     yield build_example(annotated, encoded, contents.names, contents.mask_type)
+
+
+def _read(name: str, image: ListedImage, contents: Contents) -> tuple[EncodedImage, tuple[Instance, ...], Counter[Check]]:
+    """An image of the source called `name`, its objects, and what was found in these."""
+    source = contents.sources[name]
+    encoded = encode_image(str(image.path), image_bytes(source, image), image.size)
+    size = (encoded.height, encoded.width)
+    objects = _objects(source.objects(image, size), contents.crowds)
+    return encoded, *instances_of(objects, size, contents.label_ids[name])
+
+
+def _drawn(instances: Iterable[Instance]) -> list[tuple[int, bytes, bool]]:
+    """What tells objects apart, whatever their order: category, mask, and whether a crowd."""
+    return sorted((one.category_id, one.mask["counts"], one.is_crowd) for one in instances)
 
 
 def _objects(objects: Iterator[SourceObject], crowds: Crowds) -> Iterator[SourceObject]:

@@ -60,7 +60,11 @@ class Check(StrEnum):
     DEGENERATE_POLYGON = "degenerate-polygon", Outcome.LEFT_OUT, "no part of the polygon has three points"
     EMPTY_MASK = "empty-mask", Outcome.LEFT_OUT, "the mask covers no pixel of the image"
     OBJECT_OUTSIDE = "object-outside", Outcome.LEFT_OUT, "the polygon lies wholly outside the image"
-    DUPLICATE_IMAGE = "duplicate-image", Outcome.LEFT_OUT, "the split holds the same image already; the first one stays"
+    DUPLICATE_IMAGE = (
+        "duplicate-image",
+        Outcome.LEFT_OUT,
+        "the split holds the same image and objects already; the first one stays",
+    )
 
     IMAGE_MISSING = "image-missing", Outcome.QUARANTINED, "the image file cannot be opened"
     IMAGE_EMPTY = "image-empty", Outcome.QUARANTINED, "the image file has no bytes"
@@ -75,6 +79,7 @@ class Check(StrEnum):
     IMAGE_FRAMES = "image-frames", Outcome.QUARANTINED, "the file holds several images"
     IMAGE_MODE = "image-mode", Outcome.QUARANTINED, "the pixels have no set range to bring to 8 bits"
     SPLIT_LEAKAGE = "split-leakage", Outcome.QUARANTINED, "an earlier split holds the same image"
+    DUPLICATE_DIFFERS = "duplicate-differs", Outcome.QUARANTINED, "the split holds the same image already, with other objects"
     UNKNOWN_CATEGORY = "unknown-category", Outcome.QUARANTINED, "an object's category is not among the source's categories"
     MASK_MISSING = "mask-missing", Outcome.QUARANTINED, "an object has no mask, or its mask file cannot be opened"
     MASK_MALFORMED = "mask-malformed", Outcome.QUARANTINED, "an object's mask cannot be read"
