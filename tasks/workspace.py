@@ -27,6 +27,7 @@ from tasks.errors import UserError
 
 WORKSPACE_VARIABLE = "MASKLINE_WORKSPACE"
 CHECKPOINT_IMPORT = "checkpoint_import.json"
+_EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs"}
 
 
 def workspace_root() -> Path:
@@ -141,8 +142,22 @@ class RunDir:
 
 
 def located(text: str) -> Path:
-    """A local path, or under an fsspec URL such as `s3://bucket/data` one that reads and writes the same way."""
-    return cast(Path, UPath(text)) if "://" in text else Path(text)
+    """A local path, or under an fsspec URL such as `s3://bucket/data` one that reads and writes the same way.
+
+    UserError where there is no package for such URLs, or the store does not let us in; whether anything is there is not asked.
+    """
+    protocol, separator, _ = text.partition("://")
+    if not separator:
+        return Path(text)
+    try:
+        path = UPath(text)
+        path.exists()
+    except (ImportError, ValueError) as error:
+        extra = f"maskline[{_EXTRAS[protocol]}]" if protocol in _EXTRAS else "fsspec's package for such URLs, or correct the URL"
+        raise UserError(f"{text}: {error}", f"install {extra}") from error
+    except Exception as error:  # each store's client has errors of its own
+        raise UserError(f"{text} cannot be reached: {error}", "correct the address, and the credentials in the environment") from error
+    return Path(path.path) if protocol == "file" else cast(Path, path)
 
 
 def dataset_dir(name: str) -> DatasetDir:
@@ -156,7 +171,10 @@ def run_dir(name: str) -> RunDir:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole: to a temporary name beside it, then renamed over it; under a URL, in one request."""
     if not isinstance(path, Path):
-        path.write_bytes(content)
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error}", "correct the URL, or get the right to write there") from error
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
