@@ -20,10 +20,11 @@ ZOO_CONFIGS = [
 
 # Fields of the pipeline.config for training from scratch on small pictures.
 SMALL_PICTURES = [
-    "train_config.optimizer.adam_optimizer.learning_rate.cosine_decay_learning_rate={learning_rate_base: 0.0003 total_steps: 100000 "
-    "warmup_learning_rate: 0.00001 warmup_steps: 30}",
+    "train_config.optimizer.adam_optimizer.learning_rate.cosine_decay_learning_rate={learning_rate_base: 0.001 total_steps: 100000 "
+    "warmup_learning_rate: 0.00001 warmup_steps: 10}",
     "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.height=64",
     "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.width=64",
+    "model.faster_rcnn.second_stage_batch_size=16",
 ]
 
 RUN_DIR = "{{ run_dir(params.run_name, run_id) }}"
@@ -86,7 +87,7 @@ PARAMS = {
         title="Image size",
         description="Short side in pixels after resizing; the long side follows the config's proportion.",
     ),
-    "learning_rate": Param(0.0003, type=["null", "number"], exclusiveMinimum=0, title="Learning rate"),
+    "learning_rate": Param(0.001, type=["null", "number"], exclusiveMinimum=0, title="Learning rate"),
     "precision": Param(
         "float32",
         type=["null", "string"],
@@ -94,11 +95,11 @@ PARAMS = {
         title="Precision",
     ),
     "proposals": Param(
-        16,
+        None,
         type=["null", "integer"],
         minimum=1,
         title="Proposals",
-        description="Boxes per image that reach the second stage.",
+        description="Boxes per image that reach the second stage. Empty: as the zoo config says, 300.",
     ),
 }
 
