@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.coco.masks import Mask, mask_from_rle, rle_from_mask
+from tasks.coco.masks import Rle, rle_from_mask
 from tasks.records.annotated_image import AnnotatedImage, Instance
 from tasks.records.checks import BadImageError, Check
 from tasks.records.example_pb2 import Example, Feature
@@ -19,7 +21,7 @@ MASK_TYPES = {"png": PNG_MASKS, "numerical": NUMERICAL_MASKS}
 """By the words of the command line"""
 MASK_KEY = "image/object/mask"
 
-PUT_MASKS: Mapping[str, Callable[[Feature, Iterable[Mask]], None]] = {PNG_MASKS: put_png_masks, NUMERICAL_MASKS: put_dense_masks}
+PUT_MASKS: Mapping[str, Callable[[Feature, Iterable[Rle]], None]] = {PNG_MASKS: put_png_masks, NUMERICAL_MASKS: put_dense_masks}
 
 
 def build_example(image: AnnotatedImage, encoded: EncodedImage, category_names: Mapping[int, str], mask_type: str = PNG_MASKS) -> bytes:
@@ -59,7 +61,7 @@ def build_example(image: AnnotatedImage, encoded: EncodedImage, category_names: 
     put_ints("image/object/difficult", (int(instance.is_difficult) for instance in instances))
     put_ints("image/object/group_of", (0 for _ in instances))
     put_floats("image/object/weight", (instance.weight for instance in instances))
-    PUT_MASKS[mask_type](features[MASK_KEY], (mask_from_rle(instance.mask) for instance in instances))
+    PUT_MASKS[mask_type](features[MASK_KEY], (instance.mask for instance in instances))
     put_floats("image/object/mask/weight", (1.0 for _ in instances))
     return example.SerializeToString(deterministic=True)
 
@@ -88,7 +90,7 @@ def parse_example(serialized: bytes, where: str, label_ids: Mapping[str, int] | 
 
     `label_ids` maps names to label-map ids: with it, the objects' names decide, as in the original, and their stored ids where they
     have no names. Without it, the stored ids are taken as they are. BadImageError where the bytes are no example, a list has another
-    length than the boxes, a category is unknown, or a mask is missing or not the image's.
+    length than the boxes, a box is not of finite numbers, a category is unknown, or a mask is missing or not the image's.
     """
     features = RecordFeatures.parse(serialized, where)
     height, width = features.size
@@ -98,6 +100,10 @@ def parse_example(serialized: bytes, where: str, label_ids: Mapping[str, int] | 
         raise features.malformed(f"the boxes' sides hold {[len(side) for side in sides]} values")
     boxes = [(ymin * height, xmin * width, ymax * height, xmax * width) for ymin, xmin, ymax, xmax in zip(*sides, strict=True)]
     areas = features.floats("image/object/area")
+    if not all(map(math.isfinite, itertools.chain(*sides, areas))):
+        raise BadImageError(
+            Check.ANNOTATION_MALFORMED, f"{where}: a box or area is no finite number", "correct it, or remove the object from the record"
+        )
     values = zip(
         _category_ids(features, count, label_ids),
         boxes,

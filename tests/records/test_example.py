@@ -185,6 +185,8 @@ FAULTS = {
     "no pixel": ({"image/height": [0]}, Check.RECORD_MALFORMED, "the image is 0 x 50"),
     "no image": ({"image/encoded": []}, Check.RECORD_MALFORMED, "image/encoded holds 0 values"),
     "sides": ({"image/object/bbox/ymax": [0.5]}, Check.RECORD_MALFORMED, r"the boxes' sides hold \[2, 2, 1, 2\] values"),
+    "no number": ({"image/object/bbox/ymin": [0.1, float("nan")]}, Check.ANNOTATION_MALFORMED, "a box or area is no finite number"),
+    "endless": ({"image/object/area": [1.0, float("inf")]}, Check.ANNOTATION_MALFORMED, "a box or area is no finite number"),
     "areas": ({"image/object/area": [1.0]}, Check.RECORD_MALFORMED, "image/object/area holds 1 values, 2 expected"),
     "names": ({"image/object/class/text": [b"cat"]}, Check.RECORD_MALFORMED, "class/text holds 1 values, 2 expected"),
     "no text": ({"image/object/class/text": [b"cat", b"\xff"]}, Check.RECORD_MALFORMED, "which is not UTF-8"),
