@@ -36,9 +36,10 @@ class LabelMeSource:
         return Listing({label: label for label in sorted(labels)}, self._images())
 
     def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
+        file = f"{self.annotations / image.source_id}.json"
         grouped: dict[object, Sequence[int]] = {}
         for index, shape in enumerate(image.payload):
-            where = f"{image.source_id}.json: shapes[{index}]"
+            where = f"{file}: shapes[{index}]"
             if not _has_label(shape):
                 raise malformed(where, "it has no label")
             group = shape.get("group_id")
@@ -47,7 +48,7 @@ class LabelMeSource:
             key = index if group is None else (shape["label"], group)
             grouped[key] = (*grouped.get(key, ()), index)
         for indices in grouped.values():
-            where = f"{image.source_id}.json: shapes[{', '.join(str(index) for index in indices)}]"
+            where = f"{file}: shapes[{', '.join(str(index) for index in indices)}]"
             parts = [_part(where, image.payload[index], size) for index in indices]
             yield SourceObject(where, image.payload[indices[0]]["label"], _joined(where, parts, size))
 
@@ -57,7 +58,7 @@ class LabelMeSource:
             if name.endswith(".json"):
                 path = self.annotations / name
                 content = read_json_object(path, "LabelMe")
-                if not isinstance(content.get("shapes"), Sequence) or not all(isinstance(shape, dict) for shape in content["shapes"]):
+                if not isinstance(content.get("shapes"), list) or not all(isinstance(shape, dict) for shape in content["shapes"]):
                     raise DataError(
                         Check.SOURCE_MALFORMED, f"{path}: there is no list `shapes`", "move what LabelMe did not write out of the folder"
                     )

@@ -140,6 +140,7 @@ def test_a_broken_shape_is_told_by_file_and_place(folder, shape, check, reason):
         (b"{", "not JSON"),
         (b"[]", "the JSON is no object"),
         (b'{"imagePath": "a.jpg"}', "there is no list `shapes`"),
+        (b'{"imagePath": "a.jpg", "shapes": ""}', "there is no list `shapes`"),
         (b'{"imagePath": "a.jpg", "shapes": [1]}', "there is no list `shapes`"),
         (b'{"shapes": []}', "imagePath is None"),
     ],
