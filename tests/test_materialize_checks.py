@@ -1,0 +1,344 @@
+"""Every code of docs/checks.md, met on the way from files to records: one image, or one object, that has exactly that fault."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from upath import UPath
+
+from tasks.materialize import Effort, materialize
+from tasks.record_choice import Choice
+from tasks.records.checks import Check, DataError, Outcome
+from tasks.records.manifest import read_manifest
+from tasks.records.tfrecord import read_shard, write_shard
+from tests.annotations.files import png, write
+from tests.small_dataset import change_annotations, files_of, write_source
+
+SIZE = (16, 24)
+PIXELS = np.random.default_rng(4).integers(0, 256, (*SIZE, 3), np.uint8)
+CORNER = [12, 4, 20, 4, 20, 12, 12, 12]
+"""A square of 8 x 8, far enough from the image's corner for corners to differ from sizes."""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Twelve images in one split; it is number 4 that goes wrong."""
+    write_source(tmp_path / "in")
+    describe(tmp_path / "in", {"images": "images", "annotations": "all.json"})
+    return tmp_path / "in"
+
+
+def describe(folder: Path, source: dict) -> None:
+    (folder / "dataset.yaml").write_text(yaml.safe_dump({"name": "tiny", "source": source, "split": {"train": 1.0}}))
+
+
+def run(source: Path, out: Path, max_bad: int = 0, **options: Any) -> Any:
+    return materialize(source / "dataset.yaml", out, effort=Effort(max_bad=max_bad, **options))
+
+
+def quarantined(out: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+
+
+def annotation(**changes: object) -> Callable[[Path], None]:
+    """Changes the only object of image 4; None removes a key."""
+
+    def change(content: dict) -> None:
+        own = {**content["annotations"][4], **changes}
+        content["annotations"][4] = {key: value for key, value in own.items() if value is not None}
+
+    return lambda source: change_annotations(source, change)
+
+
+def entry(**changes: object) -> Callable[[Path], None]:
+    """Changes what the annotations say of image 4."""
+    return lambda source: change_annotations(source, lambda content: content["images"][4].update(changes))
+
+
+def file(content: bytes | None) -> Callable[[Path], None]:
+    path = Path("images", "4.png")
+    return lambda source: (source / path).unlink() if content is None else (source / path).write_bytes(content)
+
+
+def saved(name: str, image: Image.Image, **options: Any) -> Callable[[Path], None]:
+    """Another file in place of image 4's."""
+
+    def replace(source: Path) -> None:
+        image.save(source / "images" / name, **options)
+        entry(file_name=name)(source)
+
+    return replace
+
+
+def turned(orientation: int) -> dict[str, Any]:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+def twice(**changes: object) -> Callable[[Path], None]:
+    """Image 4 is listed again, under the id 40, with a copy of its object that is changed."""
+
+    def change(content: dict) -> None:
+        content["images"].append({**content["images"][4], "id": 40})
+        content["annotations"].append({**content["annotations"][4], "id": 140, "image_id": 40, **changes})
+
+    return lambda source: change_annotations(source, change)
+
+
+PICTURE = Image.fromarray(PIXELS)
+
+COUNTED = {
+    Check.BOX_CLIPPED: annotation(bbox=[-2, 2, 14, 10]),
+    Check.BOX_FROM_MASK: annotation(bbox=None),
+    Check.BOX_OFF_MASK: annotation(segmentation=[CORNER], bbox=[12, 4, 20, 12], area=64),
+    Check.AREA_FROM_MASK: annotation(area=None),
+    Check.IMAGE_TURNED: saved("b.png", Image.fromarray(PIXELS.swapaxes(0, 1).copy()), **turned(6)),
+    Check.IMAGE_SIXTEEN_BIT: saved("b.png", Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)),
+    Check.IMAGE_PALETTE: saved("b.png", PICTURE.convert("P")),
+    Check.IMAGE_CMYK: saved("b.jpg", PICTURE.convert("CMYK")),
+    Check.IMAGE_ALPHA: saved("b.png", PICTURE.convert("RGBA")),
+    Check.IMAGE_REENCODED: saved("b.bmp", PICTURE),
+    Check.IMAGE_GREY: saved("b.png", PICTURE.convert("L")),
+    Check.IMAGE_MISNAMED: saved("b.png", PICTURE, format="JPEG"),
+    Check.DEGENERATE_POLYGON: annotation(segmentation=[[2, 2, 12, 12]]),
+    Check.EMPTY_MASK: annotation(segmentation={"size": list(SIZE), "counts": [16 * 24]}),
+    Check.OBJECT_OUTSIDE: annotation(segmentation=[[30, 2, 40, 2, 40, 12]]),
+    Check.DUPLICATE_IMAGE: twice(),
+}
+
+
+@pytest.mark.parametrize("check", COUNTED, ids=str)
+def test_what_is_mended_or_left_out_is_counted(source, tmp_path, check):
+    COUNTED[check](source)
+    run(source, tmp_path / "out")
+    split = read_manifest(tmp_path / "out" / "manifest.json").splits["train"]
+    assert split.findings == {check: 1}
+    assert split.quarantined == {}
+    assert quarantined(tmp_path / "out") == []
+    loses_its_object = check in (Check.DEGENERATE_POLYGON, Check.EMPTY_MASK, Check.OBJECT_OUTSIDE)
+    assert (split.images, split.objects) == (12, 10 if loses_its_object else 11)
+
+
+def as_mask_files(mask: np.ndarray | None) -> Callable[[Path], None]:
+    """The images with a mask file for each but the last; that of image 4 shows `mask`, or is no folder at all."""
+
+    def convert(source: Path) -> None:
+        square = np.zeros(SIZE, np.uint8)
+        square[2:12, 2:12] = 255
+        for index in range(12):
+            if index != 4:
+                write(UPath(source / "masks" / str(index) / "1.png"), png(square))
+            elif mask is not None:
+                write(UPath(source / "masks" / "4" / "1.png"), png(mask))
+        describe(source, {"format": "instance_png", "images": "images", "masks": "masks", "category": "cat"})
+
+    return convert
+
+
+def as_records(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """The images as records, of which image 4's is changed."""
+
+    def convert(source: Path) -> None:
+        run(source, source / "records")
+        shard = source / "records" / "train.record-00000-of-00001"
+        write_shard(shard, [change(record) if index == 4 else record for index, record in enumerate(list(read_shard(shard)))])
+        describe(source, {"format": "tfrecord", "records": "records/train.record-*", "label_map": "records/label_map.pbtxt"})
+
+    return convert
+
+
+QUARANTINED = {
+    Check.IMAGE_MISSING: (file(None), r"4\.png: the image file cannot be opened"),
+    Check.IMAGE_EMPTY: (file(b""), r"4\.png: the image file is empty"),
+    Check.IMAGE_UNREADABLE: (file(b"no picture"), r"4\.png: the image cannot be read: it is of no known format$"),
+    Check.IMAGE_SIZE: (entry(width=25), r"4\.png: the image is 16 x 24 .* annotations say 16 x 25$"),
+    Check.IMAGE_SIZE_SWAPPED: (entry(width=16, height=24), r"4\.png: .* annotations say 24 x 16 .*swapped"),
+    Check.IMAGE_ORIENTATION: (saved("b.png", PICTURE, **turned(3)), r"b\.png: EXIF orientation 3"),
+    Check.IMAGE_FRAMES: (
+        saved("b.gif", PICTURE, save_all=True, append_images=[Image.new("RGB", PICTURE.size)]),
+        r"b\.gif: the file holds 2 images",
+    ),
+    Check.IMAGE_MODE: (saved("b.tiff", Image.new("F", PICTURE.size)), r"b\.tiff: pixels of mode F"),
+    Check.DUPLICATE_DIFFERS: (twice(segmentation=[CORNER]), r"4\.png: image 40 is the same as image 4, and has other objects"),
+    Check.UNKNOWN_CATEGORY: (annotation(category_id=9), r"annotation 104 of image 4\.png has the category 9"),
+    Check.MASK_MISSING: (annotation(segmentation=None), r"annotation 104 of image 4\.png has no mask"),
+    Check.MASK_MALFORMED: (
+        annotation(segmentation={"size": list(SIZE), "counts": [300, 4]}),
+        r"annotation 104 .* runs of 304 pixels together; its image has 384",
+    ),
+    Check.MASK_SIZE: (as_mask_files(np.zeros((16, 25), np.uint8)), r"1\.png: the mask is 16 x 25"),
+    Check.MASK_SIZE_SWAPPED: (as_mask_files(np.zeros(SIZE[::-1], np.uint8)), r"1\.png: the mask is 24 x 16"),
+    Check.MASK_VALUES: (as_mask_files(PIXELS[..., 0]), r"1\.png: it has the values"),
+    Check.ANNOTATION_MALFORMED: (annotation(bbox=[1, 2]), r"annotation 104 of image 4\.png: bbox is \[1, 2\]"),
+    Check.RECORD_MALFORMED: (as_records(lambda record: b"\xff\xff"), "not a tf.train.Example"),
+}
+
+OTHER_IDS = {Check.DUPLICATE_DIFFERS: "40", Check.RECORD_MALFORMED: "train.record-00000-of-00001:4"}
+
+
+@pytest.mark.parametrize("check", QUARANTINED, ids=str)
+def test_a_bad_image_ends_the_run_or_is_quarantined(source, tmp_path, check):
+    spoil, message = QUARANTINED[check]
+    spoil(source)
+    with pytest.raises(DataError, match=rf"(?m){message}") as caught:
+        run(source, tmp_path / "out")
+    assert caught.value.check == check
+    assert not (tmp_path / "out").exists()
+
+    run(source, tmp_path / "out", max_bad=1)
+    (line,) = quarantined(tmp_path / "out")
+    assert list(line) == ["split", "source", "source_id", "code", "message", "fix"]
+    assert (line["split"], line["source"], line["code"]) == ("train", "tiny", check)
+    assert line["source_id"] == OTHER_IDS.get(check, "4")
+    assert re.search(message, line["message"])
+    assert line["fix"] == caught.value.fix
+    split = read_manifest(tmp_path / "out" / "manifest.json").splits["train"]
+    assert split.quarantined == {check: 1}
+    assert split.images == (12 if check == Check.DUPLICATE_DIFFERS else 11)
+
+
+def given_splits(source: Path, images: dict[str, list[int]], categories: dict[str, list] | None = None) -> None:
+    """Splits of the named images, without objects, over the same folder."""
+    splits = {}
+    for name, numbers in images.items():
+        listed = [{"id": number, "file_name": f"{number}.png", "height": 16, "width": 24} for number in numbers]
+        own = (categories or {}).get(name, [{"id": 1, "name": "cat"}])
+        (source / f"{name}.json").write_text(json.dumps({"images": listed, "annotations": [], "categories": own}))
+        splits[name] = {"images": "images", "annotations": f"{name}.json"}
+    (source / "dataset.yaml").write_text(yaml.safe_dump({"name": "tiny", "splits": splits}))
+
+
+def test_an_image_of_two_given_splits_stays_in_the_first(source, tmp_path):
+    given_splits(source, {"train": [0, 1, 2], "val": [3, 1]})
+    with pytest.raises(DataError, match=r"1\.png: an earlier split holds the same image"):
+        run(source, tmp_path / "out")
+    run(source, tmp_path / "out", max_bad=1)
+    (line,) = quarantined(tmp_path / "out")
+    assert (line["split"], line["source_id"], line["code"]) == ("val", "1", Check.SPLIT_LEAKAGE)
+    splits = read_manifest(tmp_path / "out" / "manifest.json").splits
+    assert {name: split.images for name, split in splits.items()} == {"train": 3, "val": 1}
+    assert (splits["train"].quarantined, splits["val"].quarantined) == ({}, {Check.SPLIT_LEAKAGE: 1})
+
+
+def test_shares_by_hash_never_part_copies(source, tmp_path):
+    """Each of eleven images has a copy under another name; all copies are left out, none is leaked."""
+
+    def copy_all(content: dict) -> None:
+        for index in range(11):
+            (source / "images" / f"copy{index}.png").write_bytes((source / "images" / f"{index}.png").read_bytes())
+            content["images"].append({**content["images"][index], "id": 50 + index, "file_name": f"copy{index}.png"})
+            content["annotations"].append({**content["annotations"][index], "id": 150 + index, "image_id": 50 + index})
+
+    change_annotations(source, copy_all)
+    result = materialize(source / "dataset.yaml", tmp_path / "out", Choice(split={"train": 0.5, "val": 0.5}))
+    assert sum(result.summary["images"].values()) == 12
+    assert result.summary["findings"] == {Check.DUPLICATE_IMAGE: 11}
+
+
+def test_empty_files_are_bad_but_no_copies_of_each_other(source, tmp_path):
+    for index in (4, 5):
+        (source / "images" / f"{index}.png").write_bytes(b"")
+    run(source, tmp_path / "out", max_bad=2)
+    assert [(line["source_id"], line["code"]) for line in quarantined(tmp_path / "out")] == [("4", "image-empty"), ("5", "image-empty")]
+
+
+def test_nothing_shows_that_mask_files_are_of_the_turned_image(source, tmp_path):
+    as_mask_files(np.zeros(SIZE, np.uint8))(source)
+    path = source / "images" / "4.png"
+    Image.fromarray(PIXELS).save(path, **turned(6))
+    with pytest.raises(DataError, match=r"4\.png: EXIF orientation 6 .* the annotations do not show") as caught:
+        run(source, tmp_path / "out")
+    assert caught.value.check == Check.IMAGE_ORIENTATION
+
+
+def test_a_repeated_point_changes_nothing(source, tmp_path):
+    run(source, tmp_path / "plain")
+    annotation(segmentation=[[2, 2, 2, 2, 12, 2, 12, 12, 12, 12, 2, 12, 2, 2]])(source)
+    run(source, tmp_path / "repeated")
+    shard = "train.record-00000-of-00001"
+    assert (tmp_path / "plain" / shard).read_bytes() == (tmp_path / "repeated" / shard).read_bytes()
+
+
+def cut_off(source: Path) -> None:
+    as_records(lambda record: record)(source)
+    shard = source / "records" / "train.record-00000-of-00001"
+    shard.write_bytes(shard.read_bytes()[:-1])
+
+
+def not_a_number(source: Path) -> None:
+    annotation(area=float("nan"))(source)
+
+
+FATAL = {
+    Check.SOURCE_MISSING: (lambda source: (source / "all.json").unlink(), r"all\.json: the annotations cannot be opened"),
+    Check.SOURCE_MALFORMED: (not_a_number, r"(?s)all\.json: not JSON: .*JSON has no NaN"),
+    Check.RECORD_DAMAGED: (cut_off, "record 11 is cut off or damaged"),
+    Check.DUPLICATE_ID: (entry(id=5), r"all\.json: an image id is taken twice"),
+    Check.IMAGE_UNLISTED: (annotation(image_id=99), r"annotation 104 has image id 99, which is not among"),
+    Check.CATEGORY_CONFLICT: (
+        lambda source: given_splits(source, {"train": [1], "val": [2]}, {"val": [{"id": 1, "name": "dog"}]}),
+        "val: category 1 is 'dog', in another split it is 'cat'",
+    ),
+    Check.SPLIT_EMPTY: (lambda source: given_splits(source, {"train": [1], "val": []}), "split 'val' gets no image"),
+    Check.TOO_MANY_BAD: (
+        lambda source: [(source / "images" / f"{number}.png").unlink() for number in range(10)],
+        r"more than 9 images cannot become records, the last of them: .*9\.png",
+    ),
+}
+
+
+@pytest.mark.parametrize("check", FATAL, ids=str)
+def test_what_is_wrong_with_a_whole_source_ends_the_run_and_leaves_what_was_there(source, tmp_path, check):
+    run(source, tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    spoil, message = FATAL[check]
+    spoil(source)
+    with pytest.raises(DataError, match=message) as caught:
+        run(source, tmp_path / "out", max_bad=9)
+    assert caught.value.check == check
+    assert files_of(tmp_path / "out") == before
+
+
+def test_every_code_is_met_here():
+    """But for IMAGE_HASH, which only `maskline check` looks for."""
+    met = {Outcome.QUARANTINED: {*QUARANTINED, Check.SPLIT_LEAKAGE}, Outcome.FATAL: set(FATAL)}
+    for outcome in met:
+        assert met[outcome] == {check for check in Check if check.outcome == outcome}
+    assert {*COUNTED, Check.IMAGE_HASH} == {check for check in Check if check.outcome in (Outcome.FIXED, Outcome.LEFT_OUT)}
+
+
+def test_a_split_whose_images_are_all_bad_ends_the_run(source, tmp_path):
+    given_splits(source, {"train": [0, 1], "val": [2]})
+    (source / "images" / "2.png").unlink()
+    with pytest.raises(DataError, match="split 'val' gets no image"):
+        run(source, tmp_path / "out", max_bad=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_quarantine_is_the_same_for_any_number_of_workers(source, tmp_path):
+    for number, content in ((1, b""), (4, b"no picture"), (7, b"")):
+        (source / "images" / f"{number}.png").write_bytes(content)
+    for workers in (1, 2):
+        run(source, tmp_path / str(workers), max_bad=3, shards=3, workers=workers)
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
+    with pytest.raises(DataError, match="more than 2 images"):
+        run(source, tmp_path / "more", max_bad=2, shards=3, workers=2)
+    assert not (tmp_path / "more").exists()
+
+
+def test_a_dataset_with_a_quarantine_is_not_good_enough_for_a_stricter_run(source, tmp_path):
+    (source / "images" / "4.png").unlink()
+    assert run(source, tmp_path / "out", max_bad=1).status == "done"
+    assert run(source, tmp_path / "out", max_bad=1).status == "skipped"
+    with pytest.raises(DataError, match=r"4\.png: the image file cannot be opened"):
+        run(source, tmp_path / "out")
+    assert (tmp_path / "out" / "manifest.json").is_file()
