@@ -38,6 +38,36 @@ PARAMS = {
         title="Data set",
         description="A data set's YAML file: an absolute path, or one from the root of the repository.",
     ),
+    "max_bad": Param(
+        None,
+        type=["null", "integer"],
+        minimum=0,
+        title="Bad images",
+        description="How many images that cannot become records may be left out and listed. Empty: none.",
+    ),
+    "shards": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        title="Shards",
+        description="Files of records for each split. Empty: one for 500 images.",
+    ),
+    "workers": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        title="Processes",
+        description="How many write records on one machine. Empty: one.",
+    ),
+    "shard_ranges": Param(
+        [],
+        type="array",
+        items={"type": "string", "pattern": "^[0-9]+:[0-9]+$"},
+        uniqueItems=True,
+        title="Ranges of shards",
+        description="FIRST:END, one a line, counted over all splits from 0: each is written by a task of its own, on whichever worker is "
+        "free, and `materialize` joins them. Empty: one task writes all.",
+    ),
     "configs": Param(
         ZOO_CONFIGS,
         type="array",
@@ -123,9 +153,10 @@ with DAG(
     doc_md="""
 ### Train and compare the Mask R-CNN zoo
 
-`materialize` writes the data set as TFRecords, `open_run` opens the MLflow run that everything below is nested in. Then
-each chosen zoo config is converted, trained and evaluated; one that fails leaves the others alone. `compare` puts those
-that finished side by side, and `every_backbone_finished` fails the run when one is missing.
+`materialize` writes the data set as TFRecords, or joins the ranges of shards that tasks `materialize_part` have written.
+`open_run` opens the MLflow run that everything below is nested in. Then each chosen zoo config is converted, trained and
+evaluated; one that fails leaves the others alone. `compare` puts those that finished side by side, and
+`every_backbone_finished` fails the run when one is missing.
 
 *Again*: trigger with the `run_name` of an earlier run, or clear the failed tasks. What is done is skipped, training
 goes on from its last checkpoint.
@@ -135,7 +166,29 @@ goes on from its last checkpoint.
 *Logs*: each task shows the output of its step. The button **MLflow run** opens its metrics.
 """,
 ) as dag:
-    materialize = StepOperator(task_id="materialize", step="materialize", arguments=[dag.param("dataset")])
+
+    @task
+    def chosen_ranges(params: dict) -> list[str]:
+        return params["shard_ranges"]
+
+    records = {"--max-bad": dag.param("max_bad"), "--shards": dag.param("shards"), "--workers": dag.param("workers")}
+    materialize_part = StepOperator.partial(
+        task_id="materialize_part",
+        step="materialize",
+        arguments=[dag.param("dataset")],
+        options={"--shard-range": "{{ task.instance_name }}", **records},
+        map_index_template="{{ task.instance_name }}",
+    ).expand(instance_name=chosen_ranges())
+
+    # Without ranges there are no parts, which Airflow calls skipped.
+    materialize = StepOperator(
+        task_id="materialize",
+        step="materialize",
+        arguments=[dag.param("dataset")],
+        options=records,
+        trigger_rule=TriggerRule.NONE_FAILED,
+    )
+    materialize_part >> materialize
 
     open_run = StepOperator(
         task_id="open_run",

@@ -58,10 +58,17 @@ def one_fails(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def one_alone(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
-    """One backbone from a checkpoint, and every field of the form left empty that may be."""
+    """One backbone from a checkpoint on a data set in two parts, and every other field of the form left empty that may be."""
     empty = dict.fromkeys(["steps", "batch_size", "image_size", "learning_rate", "precision", "proposals"])
     checkpoint = {"checkpoint": "/zoo", "checkpoint_label_map": "coco"}
-    return run_dag(tmp_path_factory.mktemp("one_alone"), {"configs": NAMES[:1], "config_fields": [], **checkpoint, **empty})
+    parts = {"shard_ranges": ["0:3", "3:6"], "shards": 3, "workers": 2, "max_bad": 5}
+    return run_dag(tmp_path_factory.mktemp("one_alone"), {"configs": NAMES[:1], "config_fields": [], **checkpoint, **parts, **empty})
+
+
+@pytest.fixture(scope="module")
+def part_fails(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
+    conf = {"configs": NAMES[:1], "shard_ranges": ["0:1", "1:2", "2:4"]}
+    return run_dag(tmp_path_factory.mktemp("part_fails"), conf, "materialize 1:2 2")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,8 @@ def all_fail(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_backbone_that_fails_stops_no_other_and_fails_the_run(one_fails: DagRun) -> None:
     assert one_fails.tasks == {
+        "chosen_ranges": ["success"],
+        "materialize_part": ["skipped"],
         "materialize": ["success"],
         "open_run": ["success"],
         "chosen_configs": ["success"],
@@ -104,6 +113,21 @@ def test_empty_fields_of_the_form_become_no_options(one_alone: DagRun) -> None:
     assert one_alone.of_step("train") == [[words[words.index("--output") + 1]]]
 
 
+def test_parts_come_before_what_joins_them(one_alone: DagRun) -> None:
+    assert one_alone.tasks["materialize_part"] == ["success", "success"]
+    *parts, joins = one_alone.of_step("materialize")
+    how = ["--max-bad", "5", "--shards", "3", "--workers", "2"]
+    assert sorted(parts) == [["configs/datasets/shapes.yaml", "--shard-range", part, *how] for part in ("0:3", "3:6")]
+    assert joins == ["configs/datasets/shapes.yaml", *how]
+
+
+def test_nothing_is_joined_when_a_part_fails(part_fails: DagRun) -> None:
+    assert part_fails.state == "failed"
+    assert part_fails.tasks["materialize_part"] == ["success", "failed", "success"]
+    assert part_fails.tasks["materialize"] == ["upstream_failed"]
+    assert {step for step, *_ in part_fails.commands} == {"materialize"}
+
+
 def test_nothing_is_compared_when_no_backbone_finished(all_fail: DagRun) -> None:
     assert all_fail.state == "failed"
     assert all_fail.tasks["compare"] == ["upstream_failed"]
@@ -129,6 +153,15 @@ def parsed(one_fails: DagRun, one_alone: DagRun) -> list[tuple[str, dict[str, An
 
 def test_real_parser_accepts_every_command_of_the_dag(parsed: list[tuple[str, dict[str, Any]]]) -> None:
     assert {step for step, _ in parsed} == {"materialize", "open-run", "convert", "train", "evaluate", "compare"}
+
+
+def test_real_parser_reads_how_the_data_set_is_written(parsed: list[tuple[str, dict[str, Any]]]) -> None:
+    plain, *parts, joins = (parameters for step, parameters in parsed if step == "materialize")
+    settings = ("max_bad", "shards", "workers")
+    assert sorted(part["shard_range"] for part in parts) == ["0:3", "3:6"]
+    assert [[one[name] for name in settings] for one in (*parts, joins)] == [[5, 3, 2]] * 3
+    assert [plain[name] for name in (*settings, "shard_range")] == [0, None, 1, None]
+    assert joins["shard_range"] is None
 
 
 def test_real_parser_reads_the_checkpoint(parsed: list[tuple[str, dict[str, Any]]]) -> None:

@@ -63,7 +63,9 @@ def test_training_and_evaluation_share_the_gpu_pool_and_evaluation_goes_first(da
 
 def test_edges(dag: DAG) -> None:
     assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {
-        "materialize": set(),
+        "chosen_ranges": set(),
+        "materialize_part": {"chosen_ranges"},
+        "materialize": {"materialize_part"},
         "chosen_configs": set(),
         "open_run": {"materialize"},
         "backbone.convert": {"materialize", "open_run", "chosen_configs"},
@@ -83,8 +85,9 @@ def test_form_offers_the_zoo_configs_that_there_are(dag: DAG) -> None:
 
 
 def test_form_starts_with_the_settings_of_the_demo(dag: DAG) -> None:
+    left_empty = dict.fromkeys(["max_bad", "shards", "workers", "proposals"])
     from_scratch = {"checkpoint": "", "checkpoint_label_map": ""}
-    assert {**dag.params.validate(), "run_name": DEMO["run_name"]} == DEMO | from_scratch
+    assert {**dag.params.validate(), "run_name": DEMO["run_name"]} == left_empty | {"shard_ranges": []} | from_scratch | DEMO
 
 
 def test_every_example_dataset_exists(dag: DAG) -> None:
@@ -96,6 +99,11 @@ def test_every_example_dataset_exists(dag: DAG) -> None:
     ("name", "value"),
     [
         ("dataset", ""),
+        ("max_bad", -1),
+        ("shards", 0),
+        ("workers", 0),
+        ("shard_ranges", ["4"]),
+        ("shard_ranges", ["0:4", "0:4"]),
         ("configs", []),
         ("configs", ["mask_rcnn_resnet18_coco"]),
         ("configs", ["mask_rcnn_inception_v2_coco", "mask_rcnn_inception_v2_coco"]),
@@ -116,6 +124,8 @@ def test_form_refuses(dag: DAG, name: str, value: Any) -> None:
         dag.params.get_param(name).resolve(value)
 
 
-@pytest.mark.parametrize("name", ["steps", "batch_size", "image_size", "learning_rate", "precision", "proposals"])
+@pytest.mark.parametrize(
+    "name", ["max_bad", "shards", "workers", "steps", "batch_size", "image_size", "learning_rate", "precision", "proposals"]
+)
 def test_field_left_empty_means_the_config_decides(dag: DAG, name: str) -> None:
     assert dag.params.get_param(name).resolve(None) is None
