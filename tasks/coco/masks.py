@@ -1,14 +1,11 @@
-"""Instance masks: what COCO writes, run-length codes on the full frame, and the PNG that records hold.
+"""Instance masks: what COCO writes, run-length codes on the full frame, and pixels.
 
 A mask is uint8 [height, width], 1 on the object. An `Rle` is pycocotools' compressed run-length code of such a mask.
-Why the PNG is 8-bit grey through zlib-ng: docs/decisions/0003-mask-png.md
 """
 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -16,13 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as pycoco
-from zlib_ng import zlib_ng
 
 Mask = npt.NDArray[np.uint8]
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_EIGHT_BIT_GREY = (8, 0, 0, 0, 0)  # bit depth, colour type, compression, filter, interlace
-_DEFLATE_LEVEL = 1
 _FEWEST_POLYGON_NUMBERS = 6
 _FARTHEST_COORDINATE = 100_000  # pixels; beyond any image's side
 
@@ -86,21 +79,26 @@ def _rle_from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> 
     if isinstance(counts, str):
         counts = counts.encode()
     if isinstance(counts, bytes):
-        rle = Rle(size=[height, width], counts=counts)
         # The C decoder writes wherever broken runs lead; the same runs are summed here before it may see them.
-        if _pixels_of_compressed(counts) != height * width:
+        runs = _runs_of_compressed(counts)
+        if runs is None or sum(runs) != height * width:
             raise MalformedSegmentationError("has runs that do not add up to its image's pixels")
-        return rle
+        return _without_empty_runs(Rle(size=[height, width], counts=counts), runs)
     if not isinstance(counts, list) or not all(isinstance(run, int) and run >= 0 for run in counts):
         raise MalformedSegmentationError("has counts that are neither a string nor a list of whole numbers")
     if sum(counts) != height * width:
         raise MalformedSegmentationError(f"has runs of {sum(counts)} pixels together; its image has {height * width}")
     compressed: Rle = pycoco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return compressed
+    return _without_empty_runs(compressed, counts)
 
 
-def _pixels_of_compressed(counts: bytes) -> int | None:
-    """Sum of the runs in COCO's compressed string, or None where it breaks off or a run is negative.
+def _without_empty_runs(rle: Rle, runs: list[int]) -> Rle:
+    """The code of the same mask that pycocotools itself would write; of others it finds wrong boxes."""
+    return rle_from_mask(mask_from_rle(rle)) if 0 in runs[1:] else rle
+
+
+def _runs_of_compressed(counts: bytes) -> list[int] | None:
+    """The runs in COCO's compressed string, or None where it breaks off or a run is negative.
 
     Five bits a character, little end first, from '0' on; the sixth bit says that more follows, and the last character's fifth bit is
     the sign. From the fourth run on, a run is stored as its difference from the run two before.
@@ -122,7 +120,7 @@ def _pixels_of_compressed(counts: bytes) -> int | None:
             return None
         runs.append(run)
         value = shift = 0
-    return None if shift else sum(runs)
+    return None if shift else runs
 
 
 def rle_from_mask(mask: Mask) -> Rle:
@@ -146,23 +144,6 @@ def rle_extent_yxyx(rle: Rle) -> tuple[float, float, float, float]:
     """The tight box (ymin, xmin, ymax, xmax) around a code's pixels; pixel edges, so a single pixel is one wide."""
     x, y, width, height = (float(value) for value in pycoco.toBbox(rle))
     return y, x, y + height, x + width
-
-
-def encode_png(mask: Mask) -> bytes:
-    """A single-channel PNG whose pixels decode to exactly the mask's 0 and 1 in TensorFlow, Pillow and OpenCV.
-
-    `mask` is uint8 [height, width] of zeros and ones. One-bit grey would be smaller, but TensorFlow decodes it to 0 and 255.
-    """
-    height, width = mask.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # each row is led by its filter, 0 for none
-    rows[:, 1:] = mask
-    header = struct.pack(">II5B", width, height, *_EIGHT_BIT_GREY)
-    pixels = zlib_ng.compress(rows.data, _DEFLATE_LEVEL)
-    return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", pixels) + _png_chunk(b"IEND", b"")
-
-
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 
 def decode_png(png: bytes) -> Mask:

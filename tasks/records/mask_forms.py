@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tasks.coco.masks import Mask, MaskValuesError, decode_png, encode_png, mask_from_pixels
+from tasks.coco.mask_png import encode_png
+from tasks.coco.masks import Mask, MaskValuesError, Rle, decode_png, mask_from_pixels, mask_from_rle
 from tasks.records.checks import BadImageError, Check
 from tasks.records.example_pb2 import Feature, FloatList
 
@@ -17,16 +18,16 @@ _PACKED_VALUES = b"\x0a"  # field 1, of counted bytes
 _AGAIN = "write the record's masks again"
 
 
-def put_png_masks(feature: Feature, masks: Iterable[Mask]) -> None:
-    """Adds a whole-image PNG of zeros and ones for each mask uint8 [height, width]."""
+def put_png_masks(feature: Feature, masks: Iterable[Rle]) -> None:
+    """Adds a whole-image PNG of zeros and ones for each mask."""
     feature.bytes_list.value.extend(encode_png(mask) for mask in masks)
 
 
-def put_dense_masks(feature: Feature, masks: Iterable[Mask]) -> None:
-    """Adds the pixels of each mask uint8 [height, width], row by row, as 0.0 and 1.0."""
+def put_dense_masks(feature: Feature, masks: Iterable[Rle]) -> None:
+    """Adds the pixels of each mask, row by row, as 0.0 and 1.0."""
     for mask in masks:
         # A float for each pixel: as bytes they are moved by the block, as Python numbers one by one.
-        pixels = mask.astype(_FLOAT, order="C").tobytes()
+        pixels = mask_from_rle(mask).astype(_FLOAT, order="C").tobytes()
         feature.float_list.MergeFromString(_PACKED_VALUES + _varint(len(pixels)) + pixels)
 
 

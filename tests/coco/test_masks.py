@@ -13,11 +13,11 @@ from PIL import Image
 from pycocotools import mask as pycoco
 from pycocotools.coco import COCO
 
+from tasks.coco.mask_png import encode_png
 from tasks.coco.masks import (
     MalformedSegmentationError,
     MaskValuesError,
     decode_png,
-    encode_png,
     mask_from_rle,
     rle_area,
     rle_extent_yxyx,
@@ -102,11 +102,26 @@ def test_long_and_many_runs_survive_the_check_of_compressed_codes():
         np.testing.assert_array_equal(mask_from_rle(again), mask)
 
 
+@pytest.mark.parametrize("counts", [[0, 0, 5, 3, 4], [5, 0, 0, 3, 4], [2, 0, 3, 3, 4], [5, 3, 4, 0]])
+@pytest.mark.parametrize("compress", [False, True])
+def test_runs_of_no_pixel_change_nothing(counts, compress):
+    segmentation = {"size": [3, 4], "counts": counts}
+    if compress:
+        segmentation = pycoco.frPyObjects(segmentation, 3, 4)
+    rle = rle_from_segmentation(segmentation, 3, 4)
+    np.testing.assert_array_equal(mask_from_rle(rle), drawn("..#.", "..#.", ".#.."))
+    assert rle_extent_yxyx(rle) == (0, 1, 3, 3)
+    np.testing.assert_array_equal(decode_png(encode_png(rle)), mask_from_rle(rle))
+
+
 MASKS = {
     "one pixel": np.ones((1, 1), np.uint8),
     "odd width": (np.random.default_rng(1).random((37, 53)) < 0.5).astype(np.uint8),
     "empty": np.zeros((20, 30), np.uint8),
     "full": np.ones((20, 30), np.uint8),
+    "first pixel": drawn("#...", "...."),
+    "last pixel": drawn("....", "...#"),
+    "two corners": drawn("#...", "....", "...#"),
     "wide disc": (np.hypot(*np.mgrid[-240:240, -320:320]) < 200).astype(np.uint8),
     "column-major": np.asfortranarray((np.random.default_rng(2).random((40, 24)) < 0.1).astype(np.uint8)),
 }
@@ -118,7 +133,7 @@ def mask(request):
 
 
 def test_png_is_zero_and_one_to_pillow_opencv_and_us(mask):
-    png = encode_png(mask)
+    png = encode_png(rle_from_mask(mask))
     with Image.open(io.BytesIO(png)) as image:
         assert image.mode == "L"
         np.testing.assert_array_equal(np.asarray(image), mask)
@@ -130,7 +145,7 @@ def test_png_is_zero_and_one_to_pillow_opencv_and_us(mask):
 def test_png_is_zero_and_one_to_tensorflow(mask, channels):
     import tensorflow as tf
 
-    np.testing.assert_array_equal(tf.io.decode_png(encode_png(mask), channels=channels).numpy()[..., 0], mask)
+    np.testing.assert_array_equal(tf.io.decode_png(encode_png(rle_from_mask(mask)), channels=channels).numpy()[..., 0], mask)
 
 
 @pytest.mark.parametrize("value", [1, 7, 255])
