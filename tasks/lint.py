@@ -3,8 +3,8 @@
     maskline lint CONFIG [--dataset DATASET_DIR] [--strict]
 
 CONFIG is the name of a zoo config or the path of a pipeline.config; with a dataset, its records and label map stand for the
-config's own. Prints the findings, each with its place in the file and its code, and writes nothing. Needs no TensorFlow; usual
-runtime: under a second.
+config's own. Prints the findings, each with its place in the file and its code, and writes nothing. Usual runtime: under a
+second, or ten where the config names a checkpoint, which takes TensorFlow to look into.
 """
 
 from __future__ import annotations

@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tasks.convert import convert
 from tasks.lint import lint_config
+from tasks.pipeline_config.fine_tuning import StartingPoint
 from tasks.workspace import DatasetDir, ModelDir
+from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
 
 ZOO = "mask_rcnn_resnet50_atrous_coco"
 
@@ -43,6 +47,18 @@ def test_records_are_looked_into(scenes: DatasetDir, tmp_path: Path) -> None:
     convert(ZOO, scenes, model)
     model.pipeline_config.write_text(model.pipeline_config.read_text().replace("PNG_MASKS", "NUMERICAL_MASKS"))
     assert lint_config(str(model.pipeline_config)).summary["errors"] == ["ML005", "ML005"]
+
+
+def test_checkpoints_are_looked_into(scenes: DatasetDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ModelDir(tmp_path / ZOO)
+    checkpoint = write_checkpoint(tmp_path / "mask_rcnn_resnet50" / "model.ckpt", {"InceptionV2/Conv2d_1a_7x7/weights": np.zeros((1, 1))})
+    convert(ZOO, scenes, model, start=StartingPoint(checkpoint, "classification"))
+    assert lint_config(str(model.pipeline_config)).summary["errors"] == ["ML013"]
+    assert "the checkpoint has nothing for resnet_v1_50" in capsys.readouterr().out
+    objects = tf.train.Checkpoint(kernel=tf.Variable([1.0])).write(str(tmp_path / "objects.ckpt"))
+    model.pipeline_config.write_text(model.pipeline_config.read_text().replace(str(checkpoint), objects))
+    assert lint_config(str(model.pipeline_config)).summary["errors"] == ["ML012"]
+    assert "is one of TensorFlow 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tasks.errors import UserError
-from tasks.mask_rcnn.checkpoint_files import find_checkpoint
+from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, find_checkpoint
+from tasks.pipeline_config.checkpoint_fit import Shapes
 from tasks.pipeline_config.fine_tuning import names_checkpoint
 from tasks.pipeline_config.input_reader_pb2 import InputReader
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
@@ -52,8 +53,8 @@ class Evidence:
     config: TrainEvalPipelineConfig
     training: ReaderEvidence
     evaluation: tuple[ReaderEvidence, ...]
-    checkpoint: Path | UserError | None
-    """None where training starts from scratch"""
+    checkpoint: Shapes | UserError | None
+    """What is in it; None where training starts from scratch"""
 
     @property
     def readers(self) -> tuple[ReaderEvidence, ...]:
@@ -61,10 +62,10 @@ class Evidence:
 
 
 def gather(config: TrainEvalPipelineConfig, name: str) -> Evidence:
-    """Looks at every file that the config called `name` points to; needs no TensorFlow."""
+    """Looks at every file that the config called `name` points to; only a checkpoint needs TensorFlow, which takes seconds to load."""
     evaluation = (_reader(f"eval_input_reader[{index}]", reader) for index, reader in enumerate(config.eval_input_reader))
     path = config.train_config.fine_tune_checkpoint
-    checkpoint = _or_error(lambda: find_checkpoint(Path(path), name)) if names_checkpoint(path) else None
+    checkpoint = _or_error(lambda: _shapes(find_checkpoint(Path(path), name))) if names_checkpoint(path) else None
     return Evidence(config, _reader("train_input_reader", config.train_input_reader), tuple(evaluation), checkpoint)
 
 
@@ -75,6 +76,13 @@ def _reader(path: str, reader: InputReader) -> ReaderEvidence:
     label_map = _or_error(lambda: read_label_map(Path(reader.label_map_path)))
     mask_type = _or_error(lambda: stored_mask_type(file for one in inputs for file in one.files))
     return ReaderEvidence(path, reader, inputs, label_map, mask_type)
+
+
+def _shapes(checkpoint: Path) -> Shapes:
+    from tasks.mask_rcnn.checkpoint_reader import open_checkpoint
+
+    with checkpoint_prefix(checkpoint) as prefix:
+        return {name: tuple(shape) for name, shape in open_checkpoint(prefix).get_variable_to_shape_map().items()}
 
 
 def _neighbours(pattern: str) -> tuple[str, ...]:

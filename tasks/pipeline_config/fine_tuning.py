@@ -58,7 +58,7 @@ def start_from(config: TrainEvalPipelineConfig, wishes: StartingPoint, name: str
         _keep_mask_depth(draft, read_label_map(find_label_map(wishes.label_map)).num_classes)
     if wishes.all_variables or wishes.label_map is not None:
         train = draft.config.train_config
-        kind = _kind(train.fine_tune_checkpoint_type, train.from_detection_checkpoint)
+        kind = checkpoint_kind(train.fine_tune_checkpoint_type, train.from_detection_checkpoint)
         if kind == "classification":
             path = "train_config.fine_tune_checkpoint_type"
             raise FieldError(path, "a classification checkpoint has no heads to restore", "use --checkpoint-type detection")
@@ -82,7 +82,7 @@ def translate_start(train: Reading, label_map: str) -> dict[str, Any]:
         if path:
             train.ignore(reason, "fine_tune_checkpoint")
         return {"init_checkpoint": ""}
-    kind = _kind(train.value("fine_tune_checkpoint_type"), train.value("from_detection_checkpoint"))
+    kind = checkpoint_kind(train.value("fine_tune_checkpoint_type"), train.value("from_detection_checkpoint"))
     if kind not in CHECKPOINT_TYPES:
         supported = ", ".join(CHECKPOINT_TYPES)
         raise train.error("fine_tune_checkpoint_type", f"{kind!r} is not a type of checkpoint", f"supported: {supported}")
@@ -95,7 +95,7 @@ def translate_start(train: Reading, label_map: str) -> dict[str, Any]:
     }
 
 
-def _kind(fine_tune_checkpoint_type: str, from_detection_checkpoint: bool) -> str:
+def checkpoint_kind(fine_tune_checkpoint_type: str, from_detection_checkpoint: bool) -> str:
     """The type of checkpoint; the older spelling counts where the newer one says nothing."""
     return fine_tune_checkpoint_type or ("detection" if from_detection_checkpoint else "classification")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import UserError
+from tasks.pipeline_config.checkpoint_fit import head_classes, missing_scopes, restores_heads
 from tasks.pipeline_config.evidence import Evidence, InputPath
 from tasks.pipeline_config.fields import FieldError, value_text
 from tasks.pipeline_config.training_pb2 import TrainConfig
@@ -19,15 +19,6 @@ ERROR, WARNING = "error", "warning"
 RCNN = "model.faster_rcnn"
 NMS = f"{RCNN}.second_stage_post_processing.batch_non_max_suppression"
 CHECKPOINT = "train_config.fine_tune_checkpoint"
-
-_NETWORKS = {
-    "faster_rcnn_inception_resnet_v2": r"inception_resnet_v2",
-    "faster_rcnn_inception_v2": r"inception_v2",
-    "faster_rcnn_resnet50": r"resnet(_v1)?_?50",
-    "faster_rcnn_resnet101": r"resnet(_v1)?_?101",
-    "faster_rcnn_resnet152": r"resnet(_v1)?_?152",
-}
-"""How the names of published checkpoints call the networks."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +137,19 @@ def no_checkpoint(evidence: Evidence) -> Iterator[FieldError]:
 
 
 def other_network(evidence: Evidence) -> Iterator[FieldError]:
-    own = evidence.config.model.faster_rcnn.feature_extractor.type
-    if isinstance(evidence.checkpoint, Path) and own in _NETWORKS:
-        name = "/".join(evidence.checkpoint.parts[-2:])
-        named = [network for network, pattern in _NETWORKS.items() if re.search(pattern, name)]
-        if named and own not in named:
-            message = f"by its name, the checkpoint is of {' or '.join(named)}, the model's feature extractor is {own}"
-            yield FieldError(CHECKPOINT, message, "name a checkpoint of the same network")
+    if isinstance(evidence.checkpoint, Mapping):
+        missing = missing_scopes(evidence.config, evidence.checkpoint)
+        if missing:
+            message = f"the checkpoint has nothing for {', '.join(missing)}"
+            yield FieldError(CHECKPOINT, message, "name a checkpoint of the same network, and its fine_tune_checkpoint_type")
+
+
+def heads_of_other_classes(evidence: Evidence) -> Iterator[FieldError]:
+    if isinstance(evidence.checkpoint, Mapping) and restores_heads(evidence.config):
+        theirs, ours = head_classes(evidence.checkpoint), evidence.config.model.faster_rcnn.num_classes
+        if theirs is not None and theirs != ours:
+            message = f"the checkpoint's heads know {theirs} classes, the model {ours}"
+            yield FieldError(CHECKPOINT, message, "convert with --checkpoint-label-map, which finds the classes that both know")
 
 
 def schedule_beyond_the_end(evidence: Evidence) -> Iterator[FieldError]:
@@ -200,11 +197,12 @@ CHECKS = (
     Check("ML010", ERROR, "a pool larger than the crop", pool_beyond_the_crop),
     Check("ML011", WARNING, "a batch of images of different sizes", batch_of_many_sizes),
     Check("ML012", ERROR, "no checkpoint where training starts", no_checkpoint),
-    Check("ML013", WARNING, "a checkpoint of another network", other_network),
+    Check("ML013", ERROR, "a checkpoint of another network", other_network),
     Check("ML014", WARNING, "a schedule that goes on after training", schedule_beyond_the_end),
     Check("ML015", WARNING, "training and evaluation read the same files", same_files),
     Check("ML016", ERROR, "more proposals sampled than there are", more_sampled_than_proposed),
     Check("ML017", WARNING, "limits of detections that disagree", limits_without_effect),
+    Check("ML018", WARNING, "heads of other classes than the checkpoint's", heads_of_other_classes),
 )
 """Codes are never given to another check."""
 

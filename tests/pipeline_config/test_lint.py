@@ -16,6 +16,7 @@ from tasks.pipeline_config.parser import read_pipeline_config, set_field
 from tasks.pipeline_config.zoo import zoo_configs
 from tasks.records.annotated_image import Category
 from tasks.records.label_map import LabelMap
+from tests.parity.reference import REFERENCES, Reference
 
 RCNN = "model.faster_rcnn"
 GRID = f"{RCNN}.first_stage_anchor_generator.grid_anchor_generator"
@@ -136,21 +137,42 @@ def test_the_same_file_under_another_path(tmp_path: Path) -> None:
     ("checkpoint", "code"),
     [
         (UserError("gone", "correct"), "ML012"),
-        (Path("/zoo/mask_rcnn_resnet101_atrous_coco_2018_01_28.tar.gz"), "ML013"),
-        (Path("/zoo/resnet_v1_101.ckpt"), "ML013"),
-        (Path("/zoo/faster_rcnn_resnet50_coco/model.ckpt"), None),
-        (Path("/resnet101/mine/model.ckpt"), None),
+        # The zoo's config restores the backbones of a detector.
+        ({"resnet_v1_50/conv1/weights": (7, 7, 3, 64)}, "ML013"),
+        ({f"{stage}StageFeatureExtractor/resnet_v1_50/x": (1,) for stage in ("First", "Second")}, None),
         (None, None),
     ],
 )
-def test_where_training_starts(checkpoint: Path | UserError | None, code: str | None) -> None:
+def test_where_training_starts(checkpoint: dict[str, tuple[int, ...]] | UserError | None, code: str | None) -> None:
     assert found_in(evidence(checkpoint=checkpoint)) == ([(code, "train_config.fine_tune_checkpoint")] if code else [])
 
 
-def test_inception_resnet_is_not_inception() -> None:
-    own = f"{RCNN}.feature_extractor.type=faster_rcnn_inception_v2"
-    checkpoint = Path("/zoo/inception_resnet_v2_2016_08_30.ckpt")
-    assert found_in(evidence(own, checkpoint=checkpoint)) == [("ML013", "train_config.fine_tune_checkpoint")]
+@pytest.mark.parametrize(
+    ("reference", "extractor"),
+    [
+        ("inception_v2", "faster_rcnn_inception_v2"),
+        ("inception_resnet_v2", "faster_rcnn_inception_resnet_v2"),
+        ("resnet50", "faster_rcnn_resnet50"),
+        ("resnet101", "faster_rcnn_resnet101"),
+    ],
+)
+def test_a_checkpoint_of_the_original_fits_its_own_network_only(reference: str, extractor: str) -> None:
+    variables = Reference(REFERENCES / f"{reference}_small.npz").variables()
+    wishes = ["train_config.fine_tune_checkpoint_type=full", f"{RCNN}.num_classes=90"]
+    own = evidence(*wishes, f"{RCNN}.feature_extractor.type={extractor}", checkpoint=variables)
+    assert [code for code, _ in found_in(own) if code > "ML002"] == []
+    other = evidence(*wishes, f"{RCNN}.feature_extractor.type=faster_rcnn_resnet152", checkpoint=variables)
+    (finding,) = [finding for finding in lint(other) if finding.check.code > "ML002"]
+    assert finding.check.code == "ML013"
+    assert "nothing for FirstStageFeatureExtractor/resnet_v1_152, SecondStageFeatureExtractor/resnet_v1_152\n" in str(finding.error)
+
+
+@pytest.mark.parametrize(("restored", "codes"), [("true", ["ML018"]), ("false", [])])
+def test_heads_are_for_as_many_classes(restored: str, codes: list[str]) -> None:
+    variables = Reference(REFERENCES / "resnet50_small.npz").variables()
+    found = lint(evidence(f"train_config.load_all_detection_checkpoint_vars={restored}", checkpoint=variables))
+    assert [finding.check.code for finding in found] == codes
+    assert all("the checkpoint's heads know 90 classes, the model 3" in str(finding.error) for finding in found)
 
 
 def test_every_code_is_explained() -> None:
