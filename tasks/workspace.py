@@ -134,6 +134,11 @@ class RunDir:
         return self.root / "run.json"
 
     @property
+    def dataset_page(self) -> Path:
+        """What the models' dataset holds, for people."""
+        return self.root / "dataset.html"
+
+    @property
     def comparison(self) -> Path:
         return self.root / "compare"
 

@@ -223,7 +223,7 @@ def test_opening_a_run_again_is_skipped(run, dataset):
     first, second = open_run(run, dataset), open_run(run, dataset)
     assert (first.status, second.status) == ("done", "skipped")
     assert first.summary == second.summary
-    assert first.outputs == {"run": str(run.root)}
+    assert first.outputs == {"run": str(run.root), "dataset_page": str(run.root / "dataset.html")}
 
 
 def test_a_dataset_that_is_not_materialized(run, tmp_path):

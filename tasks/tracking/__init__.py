@@ -8,6 +8,7 @@ from tasks.tracking.metric_names import mlflow_name, original_name
 from tasks.tracking.runs import (
     ModelRun,
     RunIdentity,
+    add_to_pipeline_run,
     close_pipeline_run,
     model_run,
     open_pipeline_run,
@@ -18,6 +19,7 @@ from tasks.tracking.store import probe, tracking_uri, ui_address
 __all__ = [
     "ModelRun",
     "RunIdentity",
+    "add_to_pipeline_run",
     "close_pipeline_run",
     "mlflow_name",
     "model_run",

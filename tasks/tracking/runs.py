@@ -70,6 +70,18 @@ def pipeline_run_identity(run: RunDir) -> RunIdentity | None:
     return RunIdentity(**recorded) if recorded else None
 
 
+def add_to_pipeline_run(run: RunDir, file: Path, folder: str) -> None:
+    """Copies a file into the parent run's artifacts, under `folder`."""
+    identity = pipeline_run_identity(run)
+    if identity is None:
+        return
+    try:
+        with store.connected() as client:
+            client.log_artifact(identity.run_id, str(file), folder)
+    except Exception as error:
+        store.warn(f"artifact {file.name}", error)
+
+
 def close_pipeline_run(
     run: RunDir,
     *,
