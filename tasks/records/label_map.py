@@ -10,8 +10,8 @@ from pathlib import Path
 from google.protobuf import text_format
 from upath import UPath
 
-from tasks.errors import UserError
 from tasks.records.annotated_image import Category
+from tasks.records.checks import Check, DataError
 from tasks.records.label_map_pb2 import StringIntLabelMap, StringIntLabelMapItem
 
 _BACKGROUND = "background"
@@ -40,20 +40,22 @@ class LabelMap:
 def label_map(categories: Iterable[Category], where: str) -> LabelMap:
     """The label map of categories in any order; `where` names their source in errors.
 
-    UserError where there are none, an id is below 1 or taken twice, or a name is empty or taken twice.
+    DataError where there are none, an id is below 1 or taken twice, or a name is empty or taken twice.
     """
     ordered = tuple(sorted(categories))
     if not ordered:
-        raise UserError(f"{where}: there are no categories", "name at least one")
+        raise _malformed(f"{where}: there are no categories", "name at least one")
     for category in ordered:
         if category.id < 1:
-            raise UserError(f"{where}: category {category.name!r} has id {category.id}", "number categories from 1; 0 is the background")
+            raise _malformed(f"{where}: category {category.name!r} has id {category.id}", "number categories from 1; 0 is the background")
         if not category.name:
-            raise UserError(f"{where}: category {category.id} has no name", "name it")
+            raise _malformed(f"{where}: category {category.id} has no name", "name it")
     for what, values in (("id", [c.id for c in ordered]), ("name", [c.name for c in ordered])):
         value, times = Counter[object](values).most_common(1)[0]
         if times > 1:
-            raise UserError(f"{where}: {times} categories have the {what} {value!r}", f"give each category a {what} of its own")
+            raise DataError(
+                Check.DUPLICATE_ID, f"{where}: {times} categories have the {what} {value!r}", f"give each category a {what} of its own"
+            )
     return LabelMap(ordered)
 
 
@@ -65,12 +67,12 @@ def parse_label_map(text: str, where: str) -> LabelMap:
     try:
         message = text_format.Parse(text, StringIntLabelMap(), allow_unknown_field=True)
     except text_format.ParseError as error:
-        raise UserError(f"{where}:{error}", 'write items as `item { id: 1 name: "cat" }`') from error
+        raise _malformed(f"{where}:{error}", 'write items as `item { id: 1 name: "cat" }`') from error
     categories = []
     for index, item in enumerate(message.item):
         name = item.name or item.display_name
         if not item.HasField("id"):
-            raise UserError(f"{where}: item {index} ({name!r}) has no id", "number categories from 1")
+            raise _malformed(f"{where}: item {index} ({name!r}) has no id", "number categories from 1")
         if item.id == 0 and name == _BACKGROUND:
             continue
         categories.append(Category(item.id, name))
@@ -78,13 +80,15 @@ def parse_label_map(text: str, where: str) -> LabelMap:
 
 
 def read_label_map(path: Path | UPath) -> LabelMap:
-    """The label map in a file; UserError where it is missing or not one."""
+    """The label map in a file; DataError where it is missing or not one."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: the label map cannot be opened: {error.strerror or error}", "correct the path") from error
+        raise DataError(
+            Check.SOURCE_MISSING, f"{path}: the label map cannot be opened: {error.strerror or error}", "correct the path"
+        ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: the label map is not text: {error}", "write it as UTF-8 text") from error
+        raise _malformed(f"{path}: the label map is not text: {error}", "write it as UTF-8 text") from error
     return parse_label_map(text, str(path))
 
 
@@ -92,3 +96,7 @@ def print_label_map(labels: LabelMap) -> str:
     """The label map in text format, one item a category, as `parse_label_map` and the original read it."""
     message = StringIntLabelMap(item=[StringIntLabelMapItem(id=c.id, name=c.name) for c in labels.categories])
     return text_format.MessageToString(message, as_utf8=True)
+
+
+def _malformed(message: str, fix: str) -> DataError:
+    return DataError(Check.SOURCE_MALFORMED, message, fix)
