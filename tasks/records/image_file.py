@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from upath import UPath
 
 from tasks.records.checks import BadImageError, Check
+from tasks.records.jpeg import decoding_sample
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = 1
@@ -95,9 +96,10 @@ def _encoded(where: str, content: bytes, image: Image.Image, size: tuple[int, in
     if not turned and (image.format, image.mode) in _KEPT_FORMATS and not sixteen_bit:
         if image.mode == "L":
             findings.append(Check.IMAGE_GREY)
-        if image.format != "PNG":
-            image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))  # every byte is still read, at a fraction of the work
-        image.load()
+        if image.format == "PNG":
+            image.load()
+        else:
+            _decode_jpeg(decoding_sample(content) or content)
         kept_format = "png" if image.format == "PNG" else "jpeg"
         return EncodedImage(content, kept_format, height, width, hashlib.sha256(content).hexdigest(), tuple(findings))
 
@@ -107,6 +109,13 @@ def _encoded(where: str, content: bytes, image: Image.Image, size: tuple[int, in
     _as_rgb(where, ImageOps.exif_transpose(image) if turned else image).save(stream, "PNG", compress_level=6)
     content = stream.getvalue()
     return EncodedImage(content, "png", height, width, hashlib.sha256(content).hexdigest(), tuple(findings))
+
+
+def _decode_jpeg(content: bytes) -> None:
+    """Fails as a decoder of all its pixels does, at a fraction of the work."""
+    with Image.open(io.BytesIO(content)) as image:
+        image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
 
 
 def _confirm_turn(where: str, orientation: int, stored: tuple[int, int], seen: tuple[int, int], annotated: tuple[int, int] | None) -> None:
