@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,14 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> DatasetDir:
     source.write_text("name: scenes\nshapes: {train: 4, val: 2, height: 64, width: 80, seed: 3}\n")
     materialize(source, folder / "scenes")
     return DatasetDir(folder / "scenes")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The workspace of a module's tests, with the MLflow database in it, which takes seconds to make."""
+    root = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASKLINE_WORKSPACE", str(root))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("MASKLINE_MLFLOW_UI", raising=False)
+        yield root

@@ -20,16 +20,6 @@ from tasks.workspace import DatasetDir, RunDir, write_json
 DIGEST = "ab" * 32
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    """One workspace for the module: making its MLflow database takes seconds."""
-    root = tmp_path_factory.mktemp("workspace")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MASKLINE_WORKSPACE", str(root))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield root
-
-
 @pytest.fixture
 def run(workspace, request):
     return RunDir(workspace / "runs" / re.sub(r"\W+", "_", request.node.name))

@@ -12,16 +12,6 @@ from tasks.workspace import DatasetDir, RunDir
 from tests.records.small_records import square, write_dataset
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    """One workspace for the module: making its MLflow database takes seconds."""
-    root = tmp_path_factory.mktemp("workspace")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MASKLINE_WORKSPACE", str(root))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield root
-
-
 @pytest.fixture
 def run(workspace, request):
     return RunDir(workspace / "runs" / request.node.name)

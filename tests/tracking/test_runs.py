@@ -30,16 +30,12 @@ AIRFLOW = {
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    """One workspace for the module: making its MLflow database takes seconds."""
-    root = tmp_path_factory.mktemp("workspace")
+def workspace(workspace):
+    """Outside of any Airflow task."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MASKLINE_WORKSPACE", str(root))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.delenv("MASKLINE_MLFLOW_UI", raising=False)
         for name in AIRFLOW:
             patch.delenv(name, raising=False)
-        yield root
+        yield workspace
 
 
 @pytest.fixture
