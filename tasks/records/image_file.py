@@ -13,6 +13,7 @@ from upath import UPath
 
 from tasks.records.checks import BadImageError, Check
 from tasks.records.jpeg import decoding_sample
+from tasks.workspace import read_bytes
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = 1
@@ -69,7 +70,7 @@ def encode_image(where: str, content: bytes, size: tuple[int, int] | None) -> En
 def read_image_bytes(path: Path | UPath) -> bytes:
     """The bytes of a file or URL; BadImageError where it cannot be opened."""
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise BadImageError(
             Check.IMAGE_MISSING,
@@ -103,8 +104,9 @@ def _encoded(where: str, content: bytes, image: Image.Image, size: tuple[int, in
         kept_format = "png" if image.format == "PNG" else "jpeg"
         return EncodedImage(content, kept_format, height, width, hashlib.sha256(content).hexdigest(), tuple(findings))
 
-    reason = Check.IMAGE_SIXTEEN_BIT if sixteen_bit else _REASONS.get(image.mode, Check.IMAGE_REENCODED)
-    findings.append(Check.IMAGE_TURNED if turned else reason)
+    reasons = [Check.IMAGE_TURNED] * turned + [Check.IMAGE_SIXTEEN_BIT] * sixteen_bit
+    reasons += [_REASONS[image.mode]] if image.mode in _REASONS else []
+    findings += reasons or [Check.IMAGE_REENCODED]
     stream = io.BytesIO()
     _as_rgb(where, ImageOps.exif_transpose(image) if turned else image).save(stream, "PNG", compress_level=6)
     content = stream.getvalue()
