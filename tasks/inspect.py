@@ -1,4 +1,4 @@
-"""The step that shows what a data set holds, and how far it has moved from an earlier one.
+"""The step that shows what a dataset holds, and how far it has moved from an earlier one.
 
     maskline inspect DATASET_DIR [--against MANIFEST_OR_DATASET_DIR] [--output FOLDER]
 
@@ -26,9 +26,9 @@ _CATEGORIES = 30
 
 
 def inspect(dataset: DatasetDir, against: Path | None = None, output: Path | None = None) -> StepResult:
-    """The page stands in `output`, by default the data set's folder; the summary lists, by split, which drift is worth telling.
+    """The page stands in `output`, by default the dataset's folder; the summary lists, by split, which drift is worth telling.
 
-    `against` is a manifest or the folder of one. Raises UserError for a data set or manifest that is not there, or records that are
+    `against` is a manifest or the folder of one. Raises UserError for a dataset or manifest that is not there, or records that are
     broken.
     """
     manifest = read_manifest(dataset.manifest)

@@ -1,4 +1,4 @@
-"""The step that shows a data set: what the page says, what is printed, and how the command ends."""
+"""The step that shows a dataset: what the page says, what is printed, and how the command ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from PIL import Image
 
 from tasks.errors import UserError
 from tasks.inspect import inspect
+from tasks.records.dataset_page import most_common_image_sizes
+from tasks.records.statistics import Statistics
 from tasks.workspace import DatasetDir
 from tests.records.small_records import square, write_dataset
 
@@ -133,3 +136,10 @@ def test_the_command_needs_no_tensorflow(dataset: DatasetDir, tmp_path: Path) ->
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.split()[-1] == "False"
     assert json.loads(answer.read_text())["summary"]["drift"] == {"train": [], "val": []}
+
+
+def test_rare_image_sizes_are_one_line() -> None:
+    statistics = Statistics(image_sizes=Counter({f"{side} x 10": 20 - side for side in range(1, 13)}))
+    told = most_common_image_sizes(statistics)
+    assert told[:2] == [("1 x 10", 19), ("2 x 10", 18)]
+    assert told[9:] == [("10 x 10", 10), ("2 others", 9 + 8)]

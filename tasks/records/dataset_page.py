@@ -1,4 +1,4 @@
-"""A data set on one page of HTML that needs nothing beside it: what it holds, what was found in it, and some of its images."""
+"""A dataset on one page of HTML that needs nothing beside it: what it holds, what was found in it, and some of its images."""
 
 from __future__ import annotations
 

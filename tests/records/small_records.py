@@ -1,4 +1,4 @@
-"""Records of tiny images, and the manifest of a data set made of them."""
+"""Records of tiny images, and the manifest of a dataset made of them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_split(dataset: DatasetDir, name: str, images: list[list[Instance]], na
 
 
 def write_dataset(dataset: DatasetDir, splits: dict[str, list[list[Instance]]], names: dict[int, str]) -> Manifest:
-    """A data set of one shard a split, each of whose splits has a clipped box three times and an empty file in quarantine once."""
+    """A dataset of one shard a split, each of whose splits has a clipped box three times and an empty file in quarantine once."""
     dataset.root.mkdir(parents=True)
     written = {name: write_split(dataset, name, images, names) for name, images in splits.items()}
     categories = tuple(Category(category_id, text) for category_id, text in names.items())
