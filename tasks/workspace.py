@@ -173,6 +173,11 @@ def run_dir(name: str) -> RunDir:
     return RunDir(workspace_root() / "runs" / name)
 
 
+def read_bytes(path: Path | UPath) -> bytes:
+    """A file's content; under a URL by one request, where a stream takes two."""
+    return path.read_bytes() if isinstance(path, Path) else cast(bytes, path.fs.cat_file(path.path))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole: to a temporary name beside it, then renamed over it; under a URL, in one request."""
     if not isinstance(path, Path):

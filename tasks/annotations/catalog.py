@@ -9,9 +9,11 @@ import hashlib
 import itertools
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from upath import UPath
@@ -19,6 +21,7 @@ from upath import UPath
 from tasks.annotations.source import EmbeddedImages, ListedImage, Source
 from tasks.records.checks import BadImageError, Check
 from tasks.records.image_file import read_image_bytes
+from tasks.workspace import read_bytes
 
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS images (
@@ -28,6 +31,7 @@ _SCHEMA = """
 """
 _IMAGE = "source_id, file_name, path, height, width, payload, files"
 _BATCH = 256  # images whose files are read before they are entered
+_READERS = 16  # of a store, which answers many as soon as one
 
 
 @dataclass(frozen=True)
@@ -57,21 +61,21 @@ class Catalog:
         `split_of` tells the split by the SHA-256 of the image's file. A file that cannot be read is entered all the same: the worker
         that comes to it says why.
         """
-        with ThreadPoolExecutor(workers) as pool:
-            while batch := list(itertools.islice(images, _BATCH)):
-                rows = []
+        while batch := list(itertools.islice(images, _BATCH)):
+            rows = []
+            with ThreadPoolExecutor(max(workers, _READERS) if _is_remote(batch[0]) else workers) as pool:
                 for image, (sha256, files) in zip(batch, pool.map(lambda image: _hashes(source, image), batch), strict=True):
                     payload, split = json.dumps(image.payload), split_of(sha256 or hashlib.sha256(image.source_id.encode()).hexdigest())
                     height, width = image.size or (None, None)
                     paths = str(image.path), json.dumps([str(file) for file in image.files])
                     rows.append((split, name, image.source_id, image.file_name, height, width, payload, sha256, *paths))
                     yield json.dumps([split, image.source_id, image.file_name, height, width, payload, sha256, files])
-                with self._connection:
-                    self._connection.executemany(
-                        "INSERT INTO images (split, source, source_id, file_name, height, width, payload, sha256, path, files)"
-                        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                        rows,
-                    )
+            with self._connection:
+                self._connection.executemany(
+                    "INSERT INTO images (split, source, source_id, file_name, height, width, payload, sha256, path, files)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    rows,
+                )
 
     def arrange(self, limit: int | None) -> dict[str, int]:
         """Marks copies, the earliest entry being no copy, keeps `limit` images of each split, and returns how many there are."""
@@ -117,9 +121,25 @@ def image_bytes(source: Source, image: ListedImage) -> bytes:
     return source.image_bytes(image) if isinstance(source, EmbeddedImages) else read_image_bytes(image.path)
 
 
+def read_ahead(entries: Iterator[Entry], sources: Mapping[str, Source]) -> Iterator[tuple[Entry, Callable[[], bytes]]]:
+    """Entries, each with what gives its image's bytes as `image_bytes` does; of a store, the next ones are on their way already."""
+    waiting: deque[tuple[Entry, Callable[[], bytes]]] = deque()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for entry in entries:
+            read = partial(image_bytes, sources[entry.source], entry.image)
+            waiting.append((entry, pool.submit(read).result if _is_remote(entry.image) else read))
+            if len(waiting) > _READERS:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def _is_remote(image: ListedImage) -> bool:
+    return bool(image.path.protocol)
+
+
 def _hashes(source: Source, image: ListedImage) -> tuple[str | None, list[str | None]]:
     """SHA-256 of the image and of its further files; None for one that cannot be opened or is empty."""
-    return _hash(lambda: image_bytes(source, image)), [_hash(file.read_bytes) for file in image.files]
+    return _hash(lambda: image_bytes(source, image)), [_hash(partial(read_bytes, file)) for file in image.files]
 
 
 def _hash(read: Callable[[], bytes]) -> str | None:

@@ -12,6 +12,7 @@ from upath import UPath
 
 from tasks.coco.masks import Mask
 from tasks.records.checks import BadImageError, Check
+from tasks.workspace import read_bytes
 
 Ids = npt.NDArray[np.integer[Any]]
 """Grey levels or palette indices [height, width], uint8 or uint16."""
@@ -53,7 +54,7 @@ def read_ids(path: UPath, size: tuple[int, int]) -> Ids:
 
 def _content(path: UPath) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise BadImageError(
             Check.MASK_MISSING,

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tasks.annotations.catalog import Catalog, Entry, image_bytes
+from tasks.annotations.catalog import Catalog, Entry, read_ahead
 from tasks.annotations.categories import LabelIds
 from tasks.annotations.instances import instances_of
 from tasks.annotations.source import ListedImage, Source, SourceObject
@@ -105,9 +105,9 @@ def write_shard(job: ShardJob, advance: Callable[[], None]) -> ShardReport:
     """
     report = ShardReport()
     with ShardWriter(job.path) as shard:
-        for entry in Catalog(job.catalog).part(job.split, job.index, job.count):
+        for entry, content in read_ahead(Catalog(job.catalog).part(job.split, job.index, job.count), job.contents.sources):
             try:
-                for record in _record(entry, job.contents, report):
+                for record in _record(entry, content, job.contents, report):
                     shard.write(record)
             except BadImageError as error:
                 if not job.max_bad:
@@ -130,16 +130,16 @@ def confirm_few(quarantined: list[Quarantined], max_bad: int) -> None:
         )
 
 
-def _record(entry: Entry, contents: Contents, report: ShardReport) -> Iterator[bytes]:
+def _record(entry: Entry, content: Callable[[], bytes], contents: Contents, report: ShardReport) -> Iterator[bytes]:
     """The image's record; none where it is a copy, or has no objects and such images are not wanted."""
     image = entry.image
     if entry.fault == Check.SPLIT_LEAKAGE:
         raise BadImageError(
             entry.fault, f"{image.path}: {entry.fault.meaning}", "take the image out of one of the splits, or split by content"
         )
-    encoded, instances, findings = _read(entry.source, image, contents)
+    encoded, instances, findings = _read(entry.source, image, content(), contents)
     if entry.original is not None:
-        if _drawn(instances) != _drawn(_read(entry.source, entry.original, contents)[1]):
+        if _drawn(instances) != _drawn(_read(entry.source, entry.original, content(), contents)[1]):
             raise BadImageError(
                 Check.DUPLICATE_DIFFERS,
                 f"{image.path}: image {image.source_id} is the same as image {entry.original.source_id}, and has other objects",
@@ -158,12 +158,11 @@ def _record(entry: Entry, contents: Contents, report: ShardReport) -> Iterator[b
     yield build_example(annotated, encoded, contents.names, contents.mask_type)
 
 
-def _read(name: str, image: ListedImage, contents: Contents) -> tuple[EncodedImage, tuple[Instance, ...], Counter[Check]]:
+def _read(name: str, image: ListedImage, content: bytes, contents: Contents) -> tuple[EncodedImage, tuple[Instance, ...], Counter[Check]]:
     """An image of the source called `name`, its objects, and what was found in these."""
-    source = contents.sources[name]
-    encoded = encode_image(str(image.path), image_bytes(source, image), image.size)
+    encoded = encode_image(str(image.path), content, image.size)
     size = (encoded.height, encoded.width)
-    objects = _objects(source.objects(image, size), contents.crowds)
+    objects = _objects(contents.sources[name].objects(image, size), contents.crowds)
     return encoded, *instances_of(objects, size, contents.label_ids[name])
 
 
