@@ -68,6 +68,8 @@ def materialize(dataset_yaml: Path, output: Path | None = None, choice: Choice |
     for option, value in (("limit", choice.limit), ("shards", effort.shards), ("workers", effort.workers)):
         if value is not None and value < 1:
             raise UserError(f"--{option} is {value}", "give at least 1")
+    if effort.max_bad < 0:
+        raise UserError(f"--max-bad is {effort.max_bad}", "give at least 0")
     config = read_dataset_config(dataset_yaml)
     dataset = DatasetDir(output.absolute()) if output is not None else dataset_dir(config.name)
     with tempfile.TemporaryDirectory(prefix="maskline-") as scratch:

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from upath import UPath
 
+from tasks.errors import UserError
 from tasks.materialize import Effort, materialize
 from tasks.record_choice import Choice
 from tasks.records.checks import Check, DataError, Outcome
@@ -333,6 +334,11 @@ def test_the_quarantine_is_the_same_for_any_number_of_workers(source, tmp_path):
     with pytest.raises(DataError, match="more than 2 images"):
         run(source, tmp_path / "more", max_bad=2, shards=3, workers=2)
     assert not (tmp_path / "more").exists()
+
+
+def test_fewer_than_no_bad_images_are_refused(source, tmp_path):
+    with pytest.raises(UserError, match="--max-bad is -1"):
+        run(source, tmp_path / "out", max_bad=-1)
 
 
 def test_a_dataset_with_a_quarantine_is_not_good_enough_for_a_stricter_run(source, tmp_path):

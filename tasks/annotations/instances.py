@@ -58,7 +58,7 @@ def _mask(value: SourceObject, size: tuple[int, int], findings: Counter[Check]) 
 
 def _rasterized(value: SourceObject, size: tuple[int, int]) -> Rle | None:
     segmentation = value.segmentation
-    if segmentation is None:
+    if segmentation is None or (isinstance(segmentation, list) and not segmentation):
         raise BadImageError(Check.MASK_MISSING, f"{value.where} has no mask", "add its mask, or remove the object")
     if isinstance(segmentation, np.ndarray):
         _confirm_size(value.where, segmentation.shape, size)
@@ -94,7 +94,7 @@ def _is_outside(segmentation: object, size: tuple[int, int]) -> bool:
 
 def _instance(value: SourceObject, label_id: int, mask: Rle, size: tuple[int, int], findings: Counter[Check]) -> Instance:
     area = value.area
-    if area is None:
+    if not area:
         findings[Check.AREA_FROM_MASK] += 1
         area = float(rle_area(mask))
     if area < 0:

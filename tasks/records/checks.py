@@ -42,7 +42,7 @@ class Check(StrEnum):
     BOX_CLIPPED = "box-clipped", Outcome.FIXED, "the box left the image; it is clipped"
     BOX_FROM_MASK = "box-from-mask", Outcome.FIXED, "there is no box, or it is outside the image; the mask's extent stands in"
     BOX_OFF_MASK = "box-off-mask", Outcome.FIXED, "the box covers less than half of the mask's extent and it together; the extent stands in"
-    AREA_FROM_MASK = "area-from-mask", Outcome.FIXED, "there is no area; the mask's pixels stand in"
+    AREA_FROM_MASK = "area-from-mask", Outcome.FIXED, "there is no area, or it is 0; the mask's pixels stand in"
     IMAGE_TURNED = (
         "image-turned",
         Outcome.FIXED,

@@ -107,9 +107,10 @@ def test_images_come_in_the_files_order_each_with_its_own_annotations(write):
 
 def test_the_area_is_the_files_own_and_the_masks_where_it_has_none(annotated):
     assert annotated(area=5.5)[0][0].area == 5.5
-    (instance,), findings = annotated(area=None)
-    assert instance.area == 4
-    assert findings == {Check.AREA_FROM_MASK: 1}
+    for area in (None, 0):
+        (instance,), findings = annotated(area=area)
+        assert instance.area == 4
+        assert findings == {Check.AREA_FROM_MASK: 1}
 
 
 def test_missing_iscrowd_is_no_crowd(annotated):
@@ -147,12 +148,11 @@ def test_a_box_ends_inside_the_image_and_is_counted(annotated, bbox, box_yxyx, f
     ("segmentation", "finding"),
     [
         ([[1, 1, 3, 3]], Check.DEGENERATE_POLYGON),
-        ([], Check.DEGENERATE_POLYGON),
         ([[20, 20, 22, 20, 22, 22]], Check.OBJECT_OUTSIDE),
         ([[2, 2, 2.1, 2, 2.1, 2.1]], Check.EMPTY_MASK),
         ({"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}, Check.EMPTY_MASK),
     ],
-    ids=["line", "no part", "outside the image", "smaller than a pixel", "empty runs"],
+    ids=["line", "outside the image", "smaller than a pixel", "empty runs"],
 )
 def test_an_object_without_a_pixel_is_left_out_and_counted(annotated, segmentation, finding):
     instances, findings = annotated(segmentation=segmentation)
@@ -207,6 +207,7 @@ def test_a_broken_file_is_refused_by_name(write, path, value, reason):
         ({"category_id": 17}, Check.UNKNOWN_CATEGORY, "has the category 17"),
         ({"category_id": [90]}, Check.UNKNOWN_CATEGORY, r"has the category \[90\]"),
         ({"segmentation": None}, Check.MASK_MISSING, "has no mask"),
+        ({"segmentation": []}, Check.MASK_MISSING, "has no mask"),
         (
             {"segmentation": {"size": [WIDTH, HEIGHT], "counts": [48]}},
             Check.MASK_SIZE_SWAPPED,
