@@ -18,7 +18,6 @@ from tasks.coco.masks import Rle, rle_extent_yxyx
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EIGHT_BIT_GREY = (8, 0, 0, 0, 0)  # bit depth, colour type, compression, filter, interlace
 _ZLIB_HEADER, _LAST_BLOCK = b"\x78\x01", b"\x03\x00"
-_DEFLATE_LEVEL, _SMALLEST = 1, 9
 _ADLER_MODULUS = 65521
 _EMPTY_STRETCHES = 4096  # kept compressed; 60 bytes each
 
@@ -32,8 +31,8 @@ def encode_png(rle: Rle) -> bytes:
     top, left, bottom, right = map(int, rle_extent_yxyx(rle))
     rows = np.zeros((bottom - top, width + 1), np.uint8)  # each row is led by its filter, 0 for none
     if rows.size:
-        ends = _runs(rle["counts"]).cumsum().clip(left * height, right * height)
-        columns = np.repeat(np.arange(len(ends)) % 2 == 1, np.diff(ends, prepend=left * height)).reshape(right - left, height)
+        starts = np.concatenate([[0], _runs(rle["counts"]).cumsum()]).clip(left * height, right * height)
+        columns = np.repeat(np.arange(len(starts) - 1) % 2 == 1, starts[1:] - starts[:-1]).reshape(right - left, height)
         rows[:, 1 + left : 1 + right] = columns[:, top:bottom].T
     return _png(height, width, top, rows)
 
@@ -41,12 +40,11 @@ def encode_png(rle: Rle) -> bytes:
 def _runs(counts: bytes) -> npt.NDArray[np.int64]:
     """The runs int64 [n] in COCO's compressed string, as pycocotools writes it, which `masks.py` explains."""
     characters = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(characters < 0x20) + 1
-    lengths = np.diff(ends, prepend=0)
-    starts = ends - lengths
-    places = np.arange(len(characters)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((characters & 0x1F) << 5 * places, starts)
-    runs -= (characters[ends - 1] & 0x10) >> 4 << 5 * lengths
+    starts = np.concatenate([[0], np.flatnonzero(characters < 0x20) + 1])
+    lengths = starts[1:] - starts[:-1]
+    places = np.arange(len(characters)) - np.repeat(starts[:-1], lengths)
+    runs = np.add.reduceat((characters & 0x1F) << 5 * places, starts[:-1])
+    runs -= (characters[starts[1:] - 1] & 0x10) >> 4 << 5 * lengths
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
     return runs
@@ -54,13 +52,12 @@ def _runs(counts: bytes) -> npt.NDArray[np.int64]:
 
 def _png(height: int, width: int, top: int, rows: npt.NDArray[np.uint8]) -> bytes:
     """The PNG whose `rows`, uint8 [n, width + 1] with their filters, begin at row `top`; all others are empty."""
-    content = rows.tobytes()
     above, below = top * (width + 1), (height - top - len(rows)) * (width + 1)
     # Adler-32 is two sums: the bytes', to which zeros add nothing, and that of the first after each byte.
-    checksum = zlib_ng.adler32(content, above % _ADLER_MODULUS << 16 | 1)
+    checksum = zlib_ng.adler32(rows.data, above % _ADLER_MODULUS << 16 | 1)
     first, second = checksum & 0xFFFF, checksum >> 16
     checksum = (second + below * first) % _ADLER_MODULUS << 16 | first
-    blocks = _empty(above) + _deflated(content, _DEFLATE_LEVEL) + _empty(below) + _LAST_BLOCK
+    blocks = _empty(above) + _deflated(rows.data) + _empty(below) + _LAST_BLOCK
     pixels = _ZLIB_HEADER + blocks + struct.pack(">I", checksum)
     header = struct.pack(">II5B", width, height, *_EIGHT_BIT_GREY)
     return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", pixels) + _png_chunk(b"IEND", b"")
@@ -69,12 +66,12 @@ def _png(height: int, width: int, top: int, rows: npt.NDArray[np.uint8]) -> byte
 @lru_cache(_EMPTY_STRETCHES)
 def _empty(size: int) -> bytes:
     """Zeros, as `_deflated`."""
-    return _deflated(bytes(size), _SMALLEST)
+    return _deflated(bytes(size))
 
 
-def _deflated(content: bytes, level: int) -> bytes:
+def _deflated(content: bytes | memoryview) -> bytes:
     """Deflate blocks that end with a byte and refer to none before them, so that others may follow."""
-    deflate = zlib_ng.compressobj(level, wbits=-zlib.MAX_WBITS)
+    deflate = zlib_ng.compressobj(1, wbits=-zlib.MAX_WBITS, strategy=zlib.Z_RLE)
     return deflate.compress(content) + deflate.flush(zlib.Z_SYNC_FLUSH)
 
 

@@ -69,7 +69,8 @@ def _polygon(part: object) -> list[float]:
     # pycocotools walks every edge in fifths of a pixel, in C integers: a far point takes memory, then crashes the process.
     if (np.abs(array) > _FARTHEST_COORDINATE).any():
         raise MalformedSegmentationError(f"has a polygon with a coordinate more than {_FARTHEST_COORDINATE} pixels away")
-    return [float(number) for number in array]
+    numbers: list[float] = array.tolist()
+    return numbers
 
 
 def _rle_from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> Rle:

@@ -36,13 +36,13 @@ def broken(content: bytes, chance: random.Random) -> bytes:
     return content[:at] if chance.random() < 0.1 else content[:at] + put + content[at + chance.choice([0, len(put), length]) :]
 
 
-def test_a_photographs_sample_is_short_and_of_its_size():
+def test_a_photographs_sample_is_short():
     content = photograph()
     sample = decoding_sample(content)
     assert sample is not None
     assert len(sample) < 4000 < len(content)
     with Image.open(io.BytesIO(sample)) as image:
-        assert image.size == (128, 96)
+        assert image.size == (128, 16)
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_rows": 1}], ids=["progressive", "restarts"])
