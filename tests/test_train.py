@@ -164,13 +164,40 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(model: ModelDir) -> 
     assert steps[-1] == 120
 
 
+SMALL_ANCHORS = tuple(f"model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.{side}=64" for side in ("height", "width"))
+
+# What the original's sample for AVA has beside the one for COCO: an object can be of several classes.
+SEVERAL_CLASSES = (
+    "model.faster_rcnn.second_stage_classification_loss={weighted_sigmoid {anchorwise_output: true}}",
+    "model.faster_rcnn.second_stage_post_processing.score_converter=SIGMOID",
+    "train_config.merge_multiple_label_boxes=true",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("assignments", [(), SEVERAL_CLASSES])
+def test_a_faster_rcnn_sample_is_trained_with_masks(
+    scenes: DatasetDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assignments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("MASKLINE_WORKSPACE", str(tmp_path))
+    config = Path(__file__).parents[1] / "configs" / "faster_rcnn" / "faster_rcnn_resnet101_coco.config"
+    model = ModelDir(tmp_path / "runs" / "test" / config.stem)
+    convert(str(config), scenes, model, assignments=(*assignments, *SMALL_ANCHORS))
+    train(model, dataclasses.replace(SMALL, proposals=32))
+    # Proposals lie on objects, so that all five losses have something to say.
+    losses = json.loads((model.train / "result.json").read_text())["losses"]
+    assert len(losses) == 6
+    assert all(0 < loss < 1000 for loss in losses.values())
+    assert evaluate(model).summary["box_ap"] is not None
+    assert len(list((model.evaluation / "pictures").iterdir())) == 2
+
+
 # What lets a network learn four small scenes by heart, from nothing, in minutes: Adam, anchors of 16 to 128 pixels, no mirrored scenes.
 BY_HEART = (
     "train_config.optimizer.adam_optimizer={learning_rate {manual_step_learning_rate {"
     "initial_learning_rate: 0.0003 schedule {step: 600 learning_rate: 0.00003}}}}",
     "train_config.data_augmentation_options=[]",
-    "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.height=64",
-    "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.width=64",
+    *SMALL_ANCHORS,
 )
 
 
