@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow parity bench lint clean
+.PHONY: help setup demo up down test test-slow parity bench bench-data lint clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -43,6 +43,9 @@ parity: setup  ## Compare the models with the original, and write docs/parity.md
 
 bench: setup  ## Compare the cost of the models with and without our shortcuts (ARGS: zoo configs, --help)
 	.venv/bin/python -m benchmarks.model $(ARGS)
+
+bench-data: setup  ## Compare the cost of materialization with Model Garden's (ARGS: --memory, --help)
+	.venv/bin/python -m benchmarks.materialize $(ARGS)
 
 lint: setup  ## Check style, types and the direction of imports
 	.venv/bin/ruff check
