@@ -1,4 +1,4 @@
-"""Twelve small photographs to materialize, on a disk or under a URL."""
+"""Small photographs to materialize, on a disk or under a URL."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.annotations.files import png, write
 _SQUARE = [2, 2, 12, 2, 12, 12, 2, 12]
 
 
-def write_source(folder: Path) -> None:
-    """Twelve PNG photographs of 16 x 24, one square on each but the last, and the dataset.yaml of one hashed source."""
+def write_source(folder: Path, images: int = 12) -> None:
+    """PNG photographs of 16 x 24, one square on each but the last, and the dataset.yaml of one hashed source."""
     content: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
-    for index in range(12):
+    for index in range(images):
         write(UPath(folder / "images" / f"{index}.png"), png(np.random.default_rng(index).integers(0, 256, (16, 24, 3), np.uint8)))
         content["images"].append({"id": index, "file_name": f"{index}.png", "height": 16, "width": 24})
-        if index < 11:
+        if index < images - 1:
             content["annotations"].append(
                 {"id": 100 + index, "image_id": index, "category_id": 1, "segmentation": [_SQUARE], "bbox": [2, 2, 10, 10], "area": 100}
             )
