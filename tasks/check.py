@@ -140,4 +140,5 @@ def _report(records: int, total: Found) -> None:
             print(f"{check.value}, {total.counts[check]} times: {check.meaning}")
             for place in total.places[check]:
                 print(f"  {place}")
-    print(f"{records} records, {sum(total.counts.values())} faults, {len(total.bad)} codes of them bad")
+    unfit = f", unfit to train on: {', '.join(total.bad)}" if total.bad else ""
+    print(f"{records} records, {sum(total.counts.values())} faults{unfit}")

@@ -49,7 +49,7 @@ def transcode(dataset: str, mask_type: str, output: Path, label_map: str | None 
     if not skipped:
         _write(given, files, MASK_TYPES[mask_type], target, manifest)
     before, after = (sum(file.stat().st_size for file in found) for found in (files.values(), map(target.root.joinpath, files)))
-    print(f"{before} bytes before, {after} after: {before - after} saved")
+    print(f"{before} bytes before, {after} after: {abs(before - after)} {'saved' if after <= before else 'more'}")
     summary = {"mask_type": MASK_TYPES[mask_type], "bytes_before": before, "bytes_after": after, "bytes_saved": before - after}
     return StepResult("transcode", "skipped" if skipped else "done", {"dataset": str(output)}, summary)
 
@@ -87,9 +87,9 @@ def _write(given: Shards, files: dict[str, Path | UPath], mask_type: str, target
     staging.install(files)
     if given.labels is not None:
         write_text(target.label_map, print_label_map(given.labels))
-    if given.dataset.quarantine.is_file():
-        write_bytes(target.quarantine, given.dataset.quarantine.read_bytes())
     if manifest is not None:
+        if given.dataset.quarantine.is_file():
+            write_bytes(target.quarantine, given.dataset.quarantine.read_bytes())
         write_manifest(target.manifest, manifest)
     staging.remove()
 
