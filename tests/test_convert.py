@@ -20,6 +20,7 @@ from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.records.annotated_image import Category
 from tasks.records.example_pb2 import Example
 from tasks.records.manifest import Manifest, Split, write_manifest
+from tasks.records.statistics import Statistics
 from tasks.records.tfrecord import write_shard
 from tasks.workspace import DatasetDir, ModelDir, read_json
 
@@ -29,7 +30,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 def split(name: str) -> Split:
     pattern = f"{name}.record-?????-of-00001"
-    return Split((f"{name}.record-00000-of-00001",), pattern, 4, 1, 6, 0, {"hazelnut": 4, "date": 2}, {})
+    return Split((f"{name}.record-00000-of-00001",), pattern, 4, 1, 6, 0, {"hazelnut": 4, "date": 2}, {}, {}, Statistics())
 
 
 @pytest.fixture
