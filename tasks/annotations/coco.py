@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ijson
 from upath import UPath
 
+from tasks.annotations.json_stream import top_level_lists
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
 from tasks.records.checks import BadImageError, Check, DataError
 
@@ -42,23 +42,21 @@ class CocoSource:
                 Check.SOURCE_MISSING, f"{self.images}: there is no such folder of images", "correct `images` in the dataset's YAML"
             )
         categories: dict[CategoryKey, str] = {}
-        for value in self._entries("categories"):
-            category_id, name = self._category(value)
-            if category_id in categories:
-                raise DataError(
-                    Check.DUPLICATE_ID, f"{self.annotations}: a category id is taken twice", "give each category an id of its own"
-                )
-            categories[category_id] = name
         # SQLite's own temporary file: gone with its connection, however that ends.
         spool = sqlite3.connect("")
         spool.executescript(_SCHEMA)
-        try:
-            spool.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", (self._image(value) for value in self._entries("images")))
-        except sqlite3.IntegrityError:
-            raise DataError(
-                Check.DUPLICATE_ID, f"{self.annotations}: an image id is taken twice", "give each image an id of its own"
-            ) from None
-        spool.executemany("INSERT INTO annotations VALUES (?, ?, ?)", (self._annotation(value) for value in self._entries("annotations")))
+        for key, values in self._lists():
+            if key == "categories":
+                self._add_categories(values, categories)
+            elif key == "images":
+                try:
+                    spool.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", map(self._image, values))
+                except sqlite3.IntegrityError:
+                    raise DataError(
+                        Check.DUPLICATE_ID, f"{self.annotations}: an image id is taken twice", "give each image an id of its own"
+                    ) from None
+            else:
+                spool.executemany("INSERT INTO annotations VALUES (?, ?, ?)", map(self._annotation, values))
         spool.execute("CREATE INDEX annotations_by_image ON annotations (image)")
         for annotation, image in spool.execute("SELECT id, image FROM annotations WHERE image NOT IN (SELECT id FROM images)"):
             raise DataError(
@@ -91,36 +89,43 @@ class CocoSource:
             payload = "[" + ",".join(content for (content,) in own) + "]"
             yield ListedImage(str(json.loads(image)), file_name, self.images / file_name, (height, width), payload)
 
-    def _entries(self, key: str) -> Iterator[Mapping[str, Any]]:
-        """The objects of one of the file's lists, one by one."""
-        empty = True
+    def _lists(self) -> Iterator[tuple[str, Iterator[Mapping[str, Any]]]]:
+        """The file's lists of objects, each by its key; DataError where one of the three is missing in the end."""
+        missing = set(_LISTS)
         try:
             with self.annotations.open("rb") as stream:
-                for value in ijson.items(stream, f"{key}.item", use_float=True):
-                    if not isinstance(value, dict):
-                        raise self._malformed(f"an entry of {key!r} is no object", _EXPORT)
-                    empty = False
-                    yield value
-            if empty:
-                self._confirm_list(key)
+                for key, values in top_level_lists(stream):
+                    if key in _LISTS:
+                        missing.discard(key)
+                        yield key, (self._object(key, value) for value in values)
         except OSError as error:
             raise DataError(
                 Check.SOURCE_MISSING,
                 f"{self.annotations}: the annotations cannot be opened: {error.strerror or error}",
                 "correct `annotations` in the dataset's YAML",
             ) from error
-        except ijson.JSONError as error:
+        except ValueError as error:
             raise self._malformed(f"not JSON: {error}", f"{_EXPORT}; JSON has no NaN and no infinite number") from error
+        for key in _LISTS:
+            if key in missing:
+                raise self._malformed(
+                    f"there is no list {key!r}",
+                    f"name a COCO instances JSON, with the lists {', '.join(f'`{name}`' for name in _LISTS)}",
+                )
 
-    def _confirm_list(self, key: str) -> None:
-        with self.annotations.open("rb") as stream:
-            for prefix, event, _ in ijson.parse(stream):
-                if (prefix, event) == (key, "start_array"):
-                    return
-        raise self._malformed(
-            f"there is no list {key!r}",
-            f"name a COCO instances JSON, with the lists {', '.join(f'`{name}`' for name in _LISTS)}",
-        )
+    def _object(self, key: str, value: Any) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            raise self._malformed(f"an entry of {key!r} is no object", _EXPORT)
+        return value
+
+    def _add_categories(self, values: Iterator[Mapping[str, Any]], categories: dict[CategoryKey, str]) -> None:
+        for value in values:
+            category_id, name = self._category(value)
+            if category_id in categories:
+                raise DataError(
+                    Check.DUPLICATE_ID, f"{self.annotations}: a category id is taken twice", "give each category an id of its own"
+                )
+            categories[category_id] = name
 
     def _category(self, value: Mapping[str, Any]) -> tuple[int, str]:
         category_id, name = self._field("category", value, "id"), self._field("category", value, "name")
