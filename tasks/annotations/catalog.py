@@ -23,10 +23,10 @@ from tasks.records.checks import BadImageError, Check
 from tasks.records.image_file import read_image_bytes
 from tasks.workspace import read_bytes
 
-# The file does not outlive the run: what a power cut would leave of it does not matter.
+# The file does not outlive the run: it need not survive a power cut, nor be rolled back.
 _SCHEMA = """
     PRAGMA synchronous = OFF;
-    PRAGMA journal_mode = MEMORY;
+    PRAGMA journal_mode = OFF;
     CREATE TABLE IF NOT EXISTS images (
         split TEXT, source TEXT, source_id TEXT, file_name TEXT, path TEXT, height INTEGER, width INTEGER, payload TEXT, files TEXT,
         sha256 TEXT, fault TEXT, place INTEGER
