@@ -19,7 +19,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EIGHT_BIT_GREY = (8, 0, 0, 0, 0)  # bit depth, colour type, compression, filter, interlace
 _ZLIB_HEADER, _LAST_BLOCK = b"\x78\x01", b"\x03\x00"
 _ADLER_MODULUS = 65521
-_EMPTY_STRETCHES = 4096  # kept compressed; 60 bytes each
+_EMPTY_STRETCHES = 4096  # kept compressed, in about a hundred bytes each
 
 
 def encode_png(rle: Rle) -> bytes:
