@@ -21,7 +21,6 @@ from tasks.records.checks import BadImageError, Check, DataError
 
 _LISTS = ("images", "annotations", "categories")
 _EXPORT = "export the annotations as COCO JSON again"
-_KEPT = ("id", "category_id", "segmentation", "bbox", "area", "iscrowd")
 _SCHEMA = """
     CREATE TABLE images (id TEXT PRIMARY KEY, file_name TEXT, height INTEGER, width INTEGER);
     CREATE TABLE annotations (image TEXT, id TEXT, content TEXT);
@@ -47,16 +46,16 @@ class CocoSource:
         spool.executescript(_SCHEMA)
         for key, values in self._lists():
             if key == "categories":
-                self._add_categories(values, categories)
+                self._add_categories((value for value, _ in values), categories)
             elif key == "images":
                 try:
-                    spool.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", map(self._image, values))
+                    spool.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", (self._image(value) for value, _ in values))
                 except sqlite3.IntegrityError:
                     raise DataError(
                         Check.DUPLICATE_ID, f"{self.annotations}: an image id is taken twice", "give each image an id of its own"
                     ) from None
             else:
-                spool.executemany("INSERT INTO annotations VALUES (?, ?, ?)", map(self._annotation, values))
+                spool.executemany("INSERT INTO annotations VALUES (?, ?, ?)", (self._annotation(*value) for value in values))
         spool.execute("CREATE INDEX annotations_by_image ON annotations (image)")
         for annotation, image in spool.execute("SELECT id, image FROM annotations WHERE image NOT IN (SELECT id FROM images)"):
             raise DataError(
@@ -89,15 +88,15 @@ class CocoSource:
             payload = "[" + ",".join(content for (content,) in own) + "]"
             yield ListedImage(str(json.loads(image)), file_name, self.images / file_name, (height, width), payload)
 
-    def _lists(self) -> Iterator[tuple[str, Iterator[Mapping[str, Any]]]]:
-        """The file's lists of objects, each by its key; DataError where one of the three is missing in the end."""
+    def _lists(self) -> Iterator[tuple[str, Iterator[tuple[Mapping[str, Any], str]]]]:
+        """The file's lists of objects with their texts, each list by its key; DataError where one of the three is missing in the end."""
         missing = set(_LISTS)
         try:
             with self.annotations.open("rb") as stream:
                 for key, values in top_level_lists(stream):
                     if key in _LISTS:
                         missing.discard(key)
-                        yield key, (self._object(key, value) for value in values)
+                        yield key, ((self._object(key, value), text) for value, text in values)
         except OSError as error:
             raise DataError(
                 Check.SOURCE_MISSING,
@@ -145,11 +144,10 @@ class CocoSource:
                 raise self._malformed(f"image {image_id} has {key} {size!r}", "write the image's size in whole pixels")
         return json.dumps(image_id), file_name, height, width
 
-    def _annotation(self, value: Mapping[str, Any]) -> tuple[str, str, str]:
+    def _annotation(self, value: Mapping[str, Any], text: str) -> tuple[str, str, str]:
         for key in ("id", "category_id", "image_id"):
             self._field("annotation", value, key)
-        kept = {key: value[key] for key in _KEPT if key in value}
-        return json.dumps(value["image_id"]), str(value["id"]), json.dumps(kept, separators=(",", ":"))
+        return json.dumps(value["image_id"]), str(value["id"]), text
 
     def _field(self, what: str, value: Mapping[str, Any], key: str) -> Any:
         if key not in value:

@@ -13,14 +13,15 @@ _CUT_OFF = "e-"  # the longest end of a number that is none without its digits
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def top_level_lists(stream: BinaryIO) -> Iterator[tuple[str, Iterator[Any]]]:
-    """Each list of the object in `stream` by its key, its elements to be taken before the next list; other values are passed over.
+def top_level_lists(stream: BinaryIO) -> Iterator[tuple[str, Iterator[tuple[Any, str]]]]:
+    """Each list of the object in `stream` by its key, its elements, with their texts, to be taken before the next list.
 
-    ValueError, saying where, for what is no JSON object, and for NaN and infinite numbers, which JSON does not have.
+    Other values are passed over. ValueError, saying where, for what is no JSON object, and for NaN and infinite numbers, which JSON does
+    not have.
     """
     text = _Text(stream)
     for _ in text.members("{", "}"):
-        key = text.value()
+        key, _ = text.value()
         if not isinstance(key, str):
             text.refuse("a key is no text")
         text.take(":")
@@ -68,8 +69,8 @@ class _Text:
         self._place += 1
         return found
 
-    def value(self) -> Any:
-        """The next value. What ends where the part does may be longer, and what is broken there may be whole."""
+    def value(self) -> tuple[Any, str]:
+        """The next value and its text. What ends where the part does may be longer, and what is broken there may be whole."""
         self.peek()
         while True:
             try:
@@ -82,8 +83,8 @@ class _Text:
                 self.refuse("too many brackets within one another")
             else:
                 if end + len(_CUT_OFF) < len(self._text) or not self._read_on():
-                    self._place = end
-                    return value
+                    own, self._place = self._text[self._place : end], end
+                    return value, own
 
     def refuse(self, reason: str) -> NoReturn:
         raise ValueError(f"{reason}, character {self._before + self._place}")

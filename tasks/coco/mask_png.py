@@ -1,6 +1,6 @@
 """The PNG that records hold of a mask: 8-bit grey of exactly 0 and 1. Why this format: docs/decisions/0003-mask-png.md
 
-Most of a frame is rows without the object. They are neither drawn nor compressed: the code of so many zeros is kept.
+Most of a frame is rows without the object. They are neither drawn nor compressed: the codes of 1, 2, 4, ... such rows are kept.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EIGHT_BIT_GREY = (8, 0, 0, 0, 0)  # bit depth, colour type, compression, filter, interlace
 _ZLIB_HEADER, _LAST_BLOCK = b"\x78\x01", b"\x03\x00"
 _ADLER_MODULUS = 65521
-_EMPTY_STRETCHES = 4096  # kept compressed, in about a hundred bytes each
+_RAW = -zlib.MAX_WBITS  # no header of its own
+_ROWS_KEPT = 1024  # stretches of empty rows, compressed: some ten for each width of image
 
 
 def encode_png(rle: Rle) -> bytes:
@@ -52,27 +54,34 @@ def _runs(counts: bytes) -> npt.NDArray[np.int64]:
 
 def _png(height: int, width: int, top: int, rows: npt.NDArray[np.uint8]) -> bytes:
     """The PNG whose `rows`, uint8 [n, width + 1] with their filters, begin at row `top`; all others are empty."""
-    above, below = top * (width + 1), (height - top - len(rows)) * (width + 1)
+    rows_below, stride = height - top - len(rows), width + 1
     # Adler-32 is two sums: the bytes', to which zeros add nothing, and that of the first after each byte.
-    checksum = zlib_ng.adler32(rows.data, above % _ADLER_MODULUS << 16 | 1)
+    checksum = zlib_ng.adler32(rows.data, top * stride % _ADLER_MODULUS << 16 | 1)
     first, second = checksum & 0xFFFF, checksum >> 16
-    checksum = (second + below * first) % _ADLER_MODULUS << 16 | first
-    blocks = _empty(above) + _deflated(rows.data) + _empty(below) + _LAST_BLOCK
-    pixels = _ZLIB_HEADER + blocks + struct.pack(">I", checksum)
+    checksum = (second + rows_below * stride * first) % _ADLER_MODULUS << 16 | first
+    blocks = (
+        _empty(top, stride) + _deflated(zlib_ng.compressobj(1, strategy=zlib.Z_RLE, wbits=_RAW), rows.data) + _empty(rows_below, stride)
+    )
+    pixels = _ZLIB_HEADER + blocks + _LAST_BLOCK + struct.pack(">I", checksum)
     header = struct.pack(">II5B", width, height, *_EIGHT_BIT_GREY)
     return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", pixels) + _png_chunk(b"IEND", b"")
 
 
-@lru_cache(_EMPTY_STRETCHES)
-def _empty(size: int) -> bytes:
-    """Zeros, as `_deflated`."""
-    return _deflated(bytes(size))
+def _empty(rows: int, stride: int) -> bytes:
+    """So many rows of `stride` zeros, as `_deflated`."""
+    return b"".join(_zeros(stride << power) for power in range(rows.bit_length()) if rows >> power & 1)
 
 
-def _deflated(content: bytes | memoryview) -> bytes:
+@lru_cache(_ROWS_KEPT)
+def _zeros(size: int) -> bytes:
+    # Not as runs: those would be smaller still, and take inflating half as long again, in every epoch.
+    return _deflated(zlib.compressobj(1, wbits=_RAW), bytes(size))
+
+
+def _deflated(deflate: Any, content: bytes | memoryview) -> bytes:
     """Deflate blocks that end with a byte and refer to none before them, so that others may follow."""
-    deflate = zlib_ng.compressobj(1, wbits=-zlib.MAX_WBITS, strategy=zlib.Z_RLE)
-    return deflate.compress(content) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    blocks: bytes = deflate.compress(content) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    return blocks
 
 
 def _png_chunk(kind: bytes, content: bytes) -> bytes:

@@ -16,14 +16,19 @@ CONTENT = {
     "images": [{"id": 1, "name": "Größe ☃ 🥨", "empty": {}}, {"id": 2.5e-3}],
     "empty": [],
     "mixed": [12, -3.25, "12", True, None, [[1, 2], []], {"a": [{"b": 1}]}],
-    "note": "a \\ \"quoted\" ] } text",
+    "note": 'a \\ "quoted" ] } text',
     "number": 1234,
 }
 
 
 def lists_of(content: str | bytes) -> dict[str, Any]:
     stream = io.BytesIO(content.encode() if isinstance(content, str) else content)
-    return {key: list(values) for key, values in top_level_lists(stream)}
+    found = {}
+    for key, elements in top_level_lists(stream):
+        both = list(elements)
+        found[key] = [value for value, _ in both]
+        assert [json.loads(text) for _, text in both] == found[key]
+    return found
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 1 << 20])
