@@ -17,8 +17,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from upath import UPath
-
 from tasks.annotations.record_faults import faults_of
 from tasks.errors import UserError
 from tasks.progress import Progress
@@ -104,7 +102,7 @@ def check(dataset: str, label_map: str | None = None, workers: int = 1) -> StepR
     return StepResult("check", "done", {}, {"records": records, "findings": findings, "places": places, "bad": total.bad})
 
 
-def _checked(files: list[Path | UPath], labels: LabelMap, workers: int, progress: Progress) -> Iterator[_Shard]:
+def _checked(files: list[Path], labels: LabelMap, workers: int, progress: Progress) -> Iterator[_Shard]:
     """The shards in their order, by `workers` processes where that is more than one."""
     if workers == 1 or len(files) == 1:
         yield from (_check_shard(file, labels, progress.advance) for file in files)
@@ -117,7 +115,7 @@ def _checked(files: list[Path | UPath], labels: LabelMap, workers: int, progress
             progress.reach(done)
 
 
-def _check_shard(file: Path | UPath, labels: LabelMap, advance: Callable[[], None] = lambda: None) -> _Shard:
+def _check_shard(file: Path, labels: LabelMap, advance: Callable[[], None] = lambda: None) -> _Shard:
     shard = _Shard()
     try:
         for serialized in read_shard(file):

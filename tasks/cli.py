@@ -19,6 +19,8 @@ from tasks.workspace import StepResult, write_json
 # Model Garden is written against Keras 2, which TensorFlow only hands out when told so before its import.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# NumPy multiplies no large matrices here; starting threads for that costs more than most commands do.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(
     name="maskline",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from upath import UPath
 
 from tasks.annotations.formats import FORMATS, fields_of, make_source
 from tasks.annotations.source import Source
@@ -130,6 +129,6 @@ def _source(path: Path, where: str, value: object) -> Source:
     fields = fields_of(kind)
     values = _mapping(path, where, value, ["format", *fields], required=[name for name, required in fields.items() if required])
     try:
-        return make_source(kind, {name: values[name] for name in fields if name in values}, UPath(path).absolute().parent)
+        return make_source(kind, {name: values[name] for name in fields if name in values}, path.absolute().parent)
     except ValueError as error:
         raise UserError(f"{path}: {where}.{error}", "correct the value") from error

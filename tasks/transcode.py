@@ -15,8 +15,6 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from upath import UPath
-
 from tasks.coco.masks import rle_from_mask
 from tasks.errors import UserError
 from tasks.progress import Progress
@@ -75,7 +73,7 @@ def _holds(target: DatasetDir, manifest: Manifest) -> bool:
     return found == manifest and all((target.root / shard).is_file() for split in manifest.splits.values() for shard in split.shards)
 
 
-def _write(given: Shards, files: dict[str, Path | UPath], mask_type: str, target: DatasetDir, manifest: Manifest | None) -> None:
+def _write(given: Shards, files: dict[str, Path], mask_type: str, target: DatasetDir, manifest: Manifest | None) -> None:
     staging = Staging(target, {"mask_type": mask_type, "shards": list(files)})
     progress = Progress("transcoding", sum(split.images for split in manifest.splits.values()) if manifest else None)
     try:
@@ -94,7 +92,7 @@ def _write(given: Shards, files: dict[str, Path | UPath], mask_type: str, target
     staging.remove()
 
 
-def _records(file: Path | UPath, mask_type: str, advance: Callable[[], None]) -> Iterator[bytes]:
+def _records(file: Path, mask_type: str, advance: Callable[[], None]) -> Iterator[bytes]:
     for index, serialized in enumerate(read_shard(file)):
         yield transcode_record(serialized, mask_type, f"{file}: record {index}")
         advance()

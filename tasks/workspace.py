@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from upath import UPath
-
 from tasks.errors import UserError
 
 WORKSPACE_VARIABLE = "MASKLINE_WORKSPACE"
@@ -155,13 +153,25 @@ def located(text: str) -> Path:
     if not separator:
         return Path(text)
     try:
-        path = UPath(text)
+        path = named(text)
         path.exists()
     except (ImportError, ValueError) as error:
         extra = f"maskline[{_EXTRAS[protocol]}]" if protocol in _EXTRAS else "fsspec's package for such URLs, or correct the URL"
         raise UserError(f"{text}: {error}", f"install {extra}") from error
     except Exception as error:  # each store's client has errors of its own
         raise UserError(f"{text} cannot be reached: {error}", "correct the address, and the credentials in the environment") from error
+    return path
+
+
+def named(text: str) -> Path:
+    """As `located`, without a look at the store."""
+    protocol, separator, _ = text.partition("://")
+    if not separator:
+        return Path(text)
+    # Not at the top: its import takes as long as numpy's, and most paths are on a disk.
+    from upath import UPath
+
+    path = UPath(text)
     return Path(path.path) if protocol == "file" else cast(Path, path)
 
 
@@ -173,9 +183,13 @@ def run_dir(name: str) -> RunDir:
     return RunDir(workspace_root() / "runs" / name)
 
 
-def read_bytes(path: Path | UPath) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """A file's content; under a URL by one request, where a stream takes two."""
-    return path.read_bytes() if isinstance(path, Path) else cast(bytes, path.fs.cat_file(path.path))
+    if isinstance(path, Path):
+        return path.read_bytes()
+    remote = cast(Any, path)
+    content: bytes = remote.fs.cat_file(remote.path)
+    return content
 
 
 def write_bytes(path: Path, content: bytes) -> None:

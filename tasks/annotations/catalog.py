@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from upath import UPath
-
 from tasks.annotations.source import EmbeddedImages, ListedImage, Source
 from tasks.records.checks import BadImageError, Check
 from tasks.records.image_file import read_image_bytes
-from tasks.workspace import read_bytes
+from tasks.workspace import named, read_bytes
 
 # The file does not outlive the run: it need not survive a power cut, nor be rolled back.
 _SCHEMA = """
@@ -116,7 +114,7 @@ class Catalog:
 
 def _listed(source_id: str, file_name: str, path: str, height: int | None, width: int | None, payload: str, files: str) -> ListedImage:
     size = None if height is None or width is None else (height, width)
-    return ListedImage(source_id, file_name, UPath(path), size, json.loads(payload), tuple(UPath(file) for file in json.loads(files)))
+    return ListedImage(source_id, file_name, named(path), size, json.loads(payload), tuple(map(named, json.loads(files))))
 
 
 def image_bytes(source: Source, image: ListedImage) -> bytes:
@@ -137,7 +135,7 @@ def read_ahead(entries: Iterator[Entry], sources: Mapping[str, Source]) -> Itera
 
 
 def _is_remote(image: ListedImage) -> bool:
-    return bool(image.path.protocol)
+    return not isinstance(image.path, Path)
 
 
 def _hashes(source: Source, image: ListedImage) -> tuple[str | None, list[str | None]]:

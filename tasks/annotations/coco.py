@@ -10,10 +10,10 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from upath import UPath
 
 from tasks.annotations.json_stream import top_level_lists
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
@@ -31,8 +31,8 @@ _SCHEMA = """
 class CocoSource:
     """A COCO instances JSON and the folder that its `file_name`s lie in."""
 
-    images: UPath
-    annotations: UPath
+    images: Path
+    annotations: Path
 
     def list(self) -> Listing:
         """The file's images in its order. DataError where it is no COCO JSON, an id is taken twice, or an annotation has no image."""
@@ -44,18 +44,19 @@ class CocoSource:
         # SQLite's own temporary file: gone with its connection, however that ends.
         spool = sqlite3.connect("")
         spool.executescript(_SCHEMA)
-        for key, values in self._lists():
-            if key == "categories":
-                self._add_categories((value for value, _ in values), categories)
-            elif key == "images":
-                try:
-                    spool.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", (self._image(value) for value, _ in values))
-                except sqlite3.IntegrityError:
-                    raise DataError(
-                        Check.DUPLICATE_ID, f"{self.annotations}: an image id is taken twice", "give each image an id of its own"
-                    ) from None
-            else:
-                spool.executemany("INSERT INTO annotations VALUES (?, ?, ?)", (self._annotation(*value) for value in values))
+        with self._readable():
+            for key, values in self._lists():
+                if key == "categories":
+                    self._add_categories((value for value, _ in values), categories)
+                elif key == "images":
+                    try:
+                        spool.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", (self._image(value) for value, _ in values))
+                    except sqlite3.IntegrityError:
+                        raise DataError(
+                            Check.DUPLICATE_ID, f"{self.annotations}: an image id is taken twice", "give each image an id of its own"
+                        ) from None
+                else:
+                    spool.executemany("INSERT INTO annotations VALUES (?, ?, ?)", (self._annotation(*value) for value in values))
         spool.execute("CREATE INDEX annotations_by_image ON annotations (image)")
         for annotation, image in spool.execute("SELECT id, image FROM annotations WHERE image NOT IN (SELECT id FROM images)"):
             raise DataError(
@@ -91,12 +92,23 @@ class CocoSource:
     def _lists(self) -> Iterator[tuple[str, Iterator[tuple[Mapping[str, Any], str]]]]:
         """The file's lists of objects with their texts, each list by its key; DataError where one of the three is missing in the end."""
         missing = set(_LISTS)
+        with self.annotations.open("rb") as stream:
+            for key, values in top_level_lists(stream):
+                if key in _LISTS:
+                    missing.discard(key)
+                    yield key, ((self._object(key, value), text) for value, text in values)
+        for key in _LISTS:
+            if key in missing:
+                raise self._malformed(
+                    f"there is no list {key!r}",
+                    f"name a COCO instances JSON, with the lists {', '.join(f'`{name}`' for name in _LISTS)}",
+                )
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """DataError for a file that cannot be opened or is no JSON, wherever in its lists that is found."""
         try:
-            with self.annotations.open("rb") as stream:
-                for key, values in top_level_lists(stream):
-                    if key in _LISTS:
-                        missing.discard(key)
-                        yield key, ((self._object(key, value), text) for value, text in values)
+            yield
         except OSError as error:
             raise DataError(
                 Check.SOURCE_MISSING,
@@ -105,12 +117,6 @@ class CocoSource:
             ) from error
         except ValueError as error:
             raise self._malformed(f"not JSON: {error}", f"{_EXPORT}; JSON has no NaN and no infinite number") from error
-        for key in _LISTS:
-            if key in missing:
-                raise self._malformed(
-                    f"there is no list {key!r}",
-                    f"name a COCO instances JSON, with the lists {', '.join(f'`{name}`' for name in _LISTS)}",
-                )
 
     def _object(self, key: str, value: Any) -> Mapping[str, Any]:
         if not isinstance(value, dict):

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
-
-from upath import UPath
+from pathlib import Path, PurePosixPath
 
 from tasks.records.checks import Check, DataError
 
 
-def names(folder: UPath) -> tuple[str, ...]:
+def names(folder: Path) -> tuple[str, ...]:
     """The names of a folder's entries, hidden ones left out, sorted. OSError where there is no such folder."""
     return tuple(sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")))
 
 
-def required_names(folder: UPath, key: str) -> tuple[str, ...]:
+def required_names(folder: Path, key: str) -> tuple[str, ...]:
     """The names in a folder that the YAML's `key` leads to; DataError where there is none."""
     try:
         return names(folder)
@@ -27,7 +25,7 @@ def required_names(folder: UPath, key: str) -> tuple[str, ...]:
         ) from error
 
 
-def files_by_stem(folder: UPath, key: str, ending: str = "") -> dict[str, str]:
+def files_by_stem(folder: Path, key: str, ending: str = "") -> dict[str, str]:
     """The files at any depth whose stems have this ending: paths relative to the folder, under themselves less ending and suffix.
 
     DataError where there is no such folder, or two files would go by one stem.
@@ -45,7 +43,7 @@ def files_by_stem(folder: UPath, key: str, ending: str = "") -> dict[str, str]:
     return found
 
 
-def listed_words(path: UPath, key: str) -> list[list[str]]:
+def listed_words(path: Path, key: str) -> list[list[str]]:
     """The words of each line of a text file that the YAML's `key` leads to, but for empty lines and those that start with `#`.
 
     DataError where it cannot be read.
@@ -59,7 +57,7 @@ def listed_words(path: UPath, key: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
-def _files(folder: UPath, entries: tuple[str, ...], above: str = "") -> Iterator[str]:
+def _files(folder: Path, entries: tuple[str, ...], above: str = "") -> Iterator[str]:
     for name in entries:
         # To ask whether an entry is a folder takes a request each on remote stores; what has a suffix is taken for a file.
         if not PurePosixPath(name).suffix and (folder / name).is_dir():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any
-
-from upath import UPath
 
 from tasks.annotations.coco import CocoSource
 from tasks.annotations.id_png import IdPngSource
@@ -38,18 +37,18 @@ def fields_of(name: str) -> dict[str, bool]:
     return {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(FORMATS[name])}  # type: ignore[arg-type]
 
 
-def make_source(name: str, values: Mapping[str, Any], folder: UPath) -> Source:
+def make_source(name: str, values: Mapping[str, Any], folder: Path) -> Source:
     """The source that YAML `values` describe, relative paths taken from `folder`; ValueError names the key of a value of a wrong type."""
     hints = typing.get_type_hints(FORMATS[name])
     return FORMATS[name](**{key: _value(key, value, hints[key], folder) for key, value in values.items()})
 
 
-def _value(key: str, value: Any, hint: Any, folder: UPath) -> Any:
+def _value(key: str, value: Any, hint: Any, folder: Path) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if value is None and NoneType in kinds:
         return None
     for kind in kinds:
-        if kind is UPath and isinstance(value, str):
+        if kind is Path and isinstance(value, str):
             return locate(value, folder)
         if typing.get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(one, str) for one in value):
             return tuple(value)
@@ -57,13 +56,13 @@ def _value(key: str, value: Any, hint: Any, folder: UPath) -> Any:
             return {number: str(name) for number, name in value.items()}
         if isinstance(kind, type) and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
             return value
-    expected = " or ".join("path" if kind is UPath else getattr(kind, "__name__", str(kind)) for kind in kinds if kind is not NoneType)
+    expected = " or ".join("path" if kind is Path else getattr(kind, "__name__", str(kind)) for kind in kinds if kind is not NoneType)
     raise ValueError(f"{key} is {value!r}, and a {expected} is expected")
 
 
-def locate(text: str, folder: UPath) -> UPath:
+def locate(text: str, folder: Path) -> Path:
     """A path or an fsspec URL such as `s3://bucket/images`; a relative path starts at `folder`."""
     if "://" in text:
-        return UPath(located(text))
-    path = folder / UPath(text).expanduser() if not folder.protocol else folder / text
+        return located(text)
+    path = folder / Path(text).expanduser() if isinstance(folder, Path) else folder / text
     return path.resolve()

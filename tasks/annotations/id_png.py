@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from upath import UPath
 
 from tasks.annotations.folder import files_by_stem
 from tasks.annotations.mask_file import read_ids
@@ -24,8 +24,8 @@ class IdPngSource:
     stems of paired files differ by.
     """
 
-    images: UPath
-    masks: UPath
+    images: Path
+    masks: Path
     category: str | None = None
     categories: Mapping[int, str] | None = None
     divisor: int | None = None

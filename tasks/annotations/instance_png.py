@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from upath import UPath
+from pathlib import Path
 
 from tasks.annotations.folder import files_by_stem, names, required_names
 from tasks.annotations.mask_file import read_mask
@@ -20,8 +19,8 @@ class InstancePngSource:
     The masks of an image lie in a folder for each category, or `category` names the only one. Masks may overlap.
     """
 
-    images: UPath
-    masks: UPath | None = None
+    images: Path
+    masks: Path | None = None
     category: str | None = None
 
     def list(self) -> Listing:
@@ -47,20 +46,20 @@ class InstancePngSource:
             payload = None if masks is None else [category for category, _ in masks]
             yield ListedImage(source_id, path.name, path, None, payload, tuple(file for _, file in masks or ()))
 
-    def _folders(self) -> Iterator[tuple[str, UPath, UPath]]:
+    def _folders(self) -> Iterator[tuple[str, Path, Path]]:
         """Of each image its id, its file and its folder of masks."""
         for name in required_names(self.images, "images"):
             folder = self.images / name
             yield name, _only_file(folder / "images", name), folder / "masks"
 
-    def _pairs(self, masks: UPath) -> Iterator[tuple[str, UPath, UPath]]:
+    def _pairs(self, masks: Path) -> Iterator[tuple[str, Path, Path]]:
         """The same, of images and masks in two folders; masks without an image are listed too, so that the image is missed."""
         files = files_by_stem(self.images, "images")
         for stem in sorted({*files, *required_names(masks, "masks")}):
             yield stem, self.images / files.get(stem, f"{stem}.png"), masks / stem
 
 
-def _only_file(folder: UPath, name: str) -> UPath:
+def _only_file(folder: Path, name: str) -> Path:
     try:
         files = names(folder)
     except OSError:
@@ -74,7 +73,7 @@ def _only_file(folder: UPath, name: str) -> UPath:
     return folder / (files[0] if files else f"{name}.png")
 
 
-def _masks(folder: UPath, category: str | None) -> list[tuple[str, UPath]] | None:
+def _masks(folder: Path, category: str | None) -> list[tuple[str, Path]] | None:
     """Category and file of each mask, or None where there is no such folder; DataError where the categories are not clear."""
     try:
         entries = names(folder)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
-
-from upath import UPath
 
 from tasks.records.checks import Check, DataError
 
 
-def read_json_object(path: UPath, tool: str) -> dict[str, Any]:
+def read_json_object(path: Path, tool: str) -> dict[str, Any]:
     """The object that is the file's content; DataError, naming the `tool` to write it with, where it is missing or something else."""
     try:
         content = json.loads(path.read_bytes())

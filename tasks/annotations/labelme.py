@@ -6,11 +6,10 @@ import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from upath import UPath
 
 from tasks.annotations.folder import required_names
 from tasks.annotations.json_file import read_json_object
@@ -28,8 +27,8 @@ class LabelMeSource:
     Shapes of one label and one `group_id` are parts of one object.
     """
 
-    annotations: UPath
-    images: UPath | None = None
+    annotations: Path
+    images: Path | None = None
 
     def list(self) -> Listing:
         labels = {str(shape["label"]) for _, content in self._files() for shape in content["shapes"] if _has_label(shape)}
@@ -71,7 +70,7 @@ class LabelMeSource:
             size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
             yield ListedImage(stem, path.name, path, size, content["shapes"])
 
-    def _image_path(self, stem: str, text: object) -> UPath:
+    def _image_path(self, stem: str, text: object) -> Path:
         if not isinstance(text, str) or not text:
             raise DataError(
                 Check.SOURCE_MALFORMED,

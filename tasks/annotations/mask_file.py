@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from upath import UPath
 
 from tasks.coco.masks import Mask
 from tasks.records.checks import BadImageError, Check
@@ -22,7 +22,7 @@ _OPAQUE = 255
 _SHOWN_VALUES = 5
 
 
-def read_mask(path: UPath, size: tuple[int, int]) -> Mask:
+def read_mask(path: Path, size: tuple[int, int]) -> Mask:
     """The one object of a PNG file, of an image of this (height, width): see `mask_from_png`."""
     return mask_from_png(_content(path), str(path), size)
 
@@ -41,7 +41,7 @@ def mask_from_png(content: bytes, where: str, size: tuple[int, int]) -> Mask:
     return covered.view(np.uint8)
 
 
-def read_ids(path: UPath, size: tuple[int, int]) -> Ids:
+def read_ids(path: Path, size: tuple[int, int]) -> Ids:
     """The pixels of a PNG in grey (8 or 16 bits) or by palette, whose colours do not count, for an image of this (height, width).
 
     BadImageError for colours without a palette, another size, and what is no whole PNG.
@@ -52,7 +52,7 @@ def read_ids(path: UPath, size: tuple[int, int]) -> Ids:
     return pixels
 
 
-def _content(path: UPath) -> bytes:
+def _content(path: Path) -> bytes:
     try:
         return read_bytes(path)
     except OSError as error:

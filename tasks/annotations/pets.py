@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from upath import UPath
 
 from tasks.annotations.folder import listed_words, required_names
 from tasks.annotations.mask_file import read_ids
@@ -29,7 +29,7 @@ class PetsSource:
     it, all images count. Images without XML are passed over, as they are there.
     """
 
-    folder: UPath
+    folder: Path
     image_list: str = "trainval.txt"
     split: str | None = None
 
@@ -64,7 +64,7 @@ class PetsSource:
         yield SourceObject(str(trimap), image.payload, (values != _BACKGROUND).view(np.uint8), is_difficult=is_difficult)
 
     @property
-    def _list_path(self) -> UPath:
+    def _list_path(self) -> Path:
         return self.folder / "annotations" / self.image_list
 
     def _images(self) -> Iterator[ListedImage]:
@@ -81,7 +81,7 @@ class PetsSource:
                 yield ListedImage(name, f"{name}.jpg", self.folder / "images" / f"{name}.jpg", None, number, files)
 
 
-def _listed(path: UPath) -> list[tuple[str, int]]:
+def _listed(path: Path) -> list[tuple[str, int]]:
     """Name and class of each image of a list."""
     found = []
     for words in listed_words(path, "image_list"):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
-
-from upath import UPath
 
 from tasks.coco.masks import Mask
 
@@ -29,10 +28,10 @@ class ListedImage:
 
     source_id: str
     file_name: str
-    path: UPath
+    path: Path
     size: tuple[int, int] | None
     payload: Any
-    files: tuple[UPath, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

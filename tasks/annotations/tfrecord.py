@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-
-from upath import UPath
+from pathlib import Path
 
 from tasks.annotations.source import ListedImage, Listing, SourceObject
 from tasks.records.checks import BadImageError
@@ -21,8 +20,8 @@ from tasks.records.tfrecord import located_records, record_at, record_files
 class TfRecordSource:
     """`records` is a path or pattern, such as `pets.record-?????-of-00010`; `label_map` is the one that they were written with."""
 
-    records: UPath
-    label_map: UPath
+    records: Path
+    label_map: Path
 
     def list(self) -> Listing:
         record_files(self.records)

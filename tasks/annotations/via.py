@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from upath import UPath
 
 from tasks.annotations.json_file import read_json_object
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
@@ -24,8 +23,8 @@ class ViaSource:
     `category_attribute` names the regions' attribute that says what they show; it need not be given where they have one attribute only.
     """
 
-    images: UPath
-    annotations: UPath
+    images: Path
+    annotations: Path
     category_attribute: str | None = None
 
     def list(self) -> Listing:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from upath import UPath
 
 from tasks.annotations.folder import files_by_stem, listed_words, names
 from tasks.annotations.mask_file import Ids, read_ids
@@ -29,7 +29,7 @@ class VocSource:
     names of classes 1, 2, 3, ..., by default VOC's twenty.
     """
 
-    folder: UPath
+    folder: Path
     image_set: str | None = None
     categories: tuple[str, ...] | None = None
 
@@ -53,7 +53,7 @@ class VocSource:
                 is_difficult=one is not None and one.is_difficult,
             )
 
-    def _described(self, files: Sequence[UPath], categories: Mapping[int, int]) -> dict[int, VocObject]:
+    def _described(self, files: Sequence[Path], categories: Mapping[int, int]) -> dict[int, VocObject]:
         """The XML's objects under the numbers that their places in it give; empty where there are others than the masks'."""
         described = dict(enumerate((one for path in files for one in read_voc_xml(path)), start=1))
         known = self._names()

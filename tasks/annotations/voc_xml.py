@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
-from upath import UPath
 
 from tasks.annotations.source import Box
 from tasks.records.checks import BadImageError, Check
@@ -23,7 +23,7 @@ class VocObject:
     is_difficult: bool
 
 
-def read_voc_xml(path: UPath) -> tuple[VocObject, ...]:
+def read_voc_xml(path: Path) -> tuple[VocObject, ...]:
     """The objects in the file's order; BadImageError where it cannot be read."""
     try:
         root = fromstring(path.read_bytes())
@@ -34,14 +34,14 @@ def read_voc_xml(path: UPath) -> tuple[VocObject, ...]:
     return tuple(_object(path, element) for element in root.iter("object"))
 
 
-def _object(path: UPath, element: Element) -> VocObject:
+def _object(path: Path, element: Element) -> VocObject:
     ymin, xmin, ymax, xmax = (_pixel(path, element, key) for key in ("ymin", "xmin", "ymax", "xmax"))
     return VocObject(
         element.findtext("name", "").strip(), (ymin - 1, xmin - 1, ymax, xmax), element.findtext("difficult", "").strip() == "1"
     )
 
 
-def _pixel(path: UPath, element: Element, key: str) -> float:
+def _pixel(path: Path, element: Element, key: str) -> float:
     text = element.findtext(f"bndbox/{key}")
     try:
         value = float(text or "")
@@ -52,5 +52,5 @@ def _pixel(path: UPath, element: Element, key: str) -> float:
     return value
 
 
-def _malformed(path: UPath, what: str) -> BadImageError:
+def _malformed(path: Path, what: str) -> BadImageError:
     return BadImageError(Check.ANNOTATION_MALFORMED, f"{path}: {what}", "correct the file, or remove the image")

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from upath import UPath
 
 from tasks.records.checks import BadImageError, Check
 from tasks.records.jpeg import decoding_sample
@@ -67,7 +66,7 @@ def encode_image(where: str, content: bytes, size: tuple[int, int] | None) -> En
         raise BadImageError(Check.IMAGE_UNREADABLE, f"{where}: the image cannot be read: {reason}", _REPLACE) from error
 
 
-def read_image_bytes(path: Path | UPath) -> bytes:
+def read_image_bytes(path: Path) -> bytes:
     """The bytes of a file or URL; BadImageError where it cannot be opened."""
     try:
         return read_bytes(path)

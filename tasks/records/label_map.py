@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import text_format
-from upath import UPath
 
 from tasks.records.annotated_image import Category
 from tasks.records.checks import Check, DataError
@@ -79,7 +78,7 @@ def parse_label_map(text: str, where: str) -> LabelMap:
     return label_map(categories, where)
 
 
-def read_label_map(path: Path | UPath) -> LabelMap:
+def read_label_map(path: Path) -> LabelMap:
     """The label map in a file; DataError where it is missing or not one."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from upath import UPath
-
 from tasks.records.label_map import LabelMap, read_label_map
 from tasks.records.manifest import Manifest, read_manifest
 from tasks.records.tfrecord import record_files, shard_family
@@ -18,7 +16,7 @@ from tasks.workspace import DatasetDir, located
 class Shards:
     """The files by split; without a manifest, those whose names differ in their numbers alone are one split."""
 
-    splits: Mapping[str, tuple[Path | UPath, ...]]
+    splits: Mapping[str, tuple[Path, ...]]
     labels: LabelMap | None
     manifest: Manifest | None
     dataset: DatasetDir
@@ -34,14 +32,14 @@ def find_shards(name: str, label_map: str | None = None) -> Shards:
     if folder.is_dir():
         dataset = DatasetDir(folder)
         manifest = read_manifest(dataset.manifest)
-        files: dict[str, tuple[Path | UPath, ...]] = {
+        files: dict[str, tuple[Path, ...]] = {
             split: tuple(folder / shard for shard in held.shards) for split, held in manifest.splits.items()
         }
         return Shards(files, labels or manifest.label_map, manifest, dataset)
-    found = record_files(UPath(name))
+    found = record_files(located(name))
     files = {family: tuple(file for file in found if shard_family(file.name) == family) for family in map(_family, found)}
     return Shards(files, labels, None, DatasetDir(located(str(found[0])).parent))
 
 
-def _family(file: UPath) -> str:
+def _family(file: Path) -> str:
     return shard_family(file.name)

@@ -10,9 +10,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-from upath import UPath
+from typing import Any, cast
 
 from tasks.errors import UserError
 from tasks.workspace import DatasetDir, read_json, write_json
@@ -78,5 +76,6 @@ def _remove(folder: Path) -> None:
             if any(above.iterdir()):
                 break
             above.rmdir()
-    elif isinstance(folder, UPath):
-        folder.fs.rm(folder.path, recursive=True)
+    else:
+        remote = cast(Any, folder)
+        remote.fs.rm(remote.path, recursive=True)

@@ -14,13 +14,13 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self, cast
 
 import google_crc32c
-from upath import UPath
 
 from tasks.errors import UserError
 from tasks.records.checks import Check, DataError
+from tasks.workspace import named
 
 _MASK_DELTA = 0xA282EAD8
 _HEADER = struct.Struct("<QI")
@@ -79,17 +79,24 @@ def matching_files(pattern: str) -> tuple[Path, ...]:
     return tuple(Path(name) for name in sorted(glob.glob(pattern)) if Path(name).is_file())  # noqa: PTH207
 
 
-def record_files(pattern: UPath) -> tuple[UPath, ...]:
+def record_files(pattern: Path) -> tuple[Path, ...]:
     """The files that a path or pattern means, as `matching_files`, under URLs too; UserError where there is none.
 
     Of the two ways to number shards, `name-00000-of-00010` and `name-00000-00010`, a pattern of one finds files of the other.
     """
-    found: list[str] = []
-    for path in (pattern.path, _SHARD_NUMBERS.sub(lambda match: f"-{match[1]}-{'' if match[2] else 'of-'}{match[3]}", pattern.path)):
-        found = found or sorted(name for name, entry in pattern.fs.glob(path, detail=True).items() if entry["type"] == "file")
+    renumbered = _SHARD_NUMBERS.sub(lambda match: f"-{match[1]}-{'' if match[2] else 'of-'}{match[3]}", pattern.name)
+    found = _matching(pattern) or _matching(pattern.with_name(renumbered))
     if not found:
         raise DataError(Check.SOURCE_MISSING, f"{pattern}: no file of records matches", "correct the path or pattern of the records")
-    return tuple(UPath(name, protocol=pattern.protocol, **pattern.storage_options) for name in found)
+    return found
+
+
+def _matching(pattern: Path) -> tuple[Path, ...]:
+    if isinstance(pattern, Path):
+        return matching_files(str(pattern))
+    remote = cast(Any, pattern)
+    found = remote.fs.glob(remote.path, detail=True)
+    return tuple(named(f"{remote.protocol}://{name.lstrip('/')}") for name in sorted(found) if found[name]["type"] == "file")
 
 
 def shard_family(name: str) -> str:
@@ -97,12 +104,12 @@ def shard_family(name: str) -> str:
     return re.sub(r"\.(tf)?records?$", "", _SHARD_NUMBERS.sub("", name))
 
 
-def read_shard(path: Path | UPath) -> Iterator[bytes]:
+def read_shard(path: Path) -> Iterator[bytes]:
     """The serialized records of a file, one by one; UserError where the file is missing, cut off or damaged."""
     return (record for _, record in located_records(path))
 
 
-def located_records(path: Path | UPath) -> Iterator[tuple[int, bytes]]:
+def located_records(path: Path) -> Iterator[tuple[int, bytes]]:
     """The records of a file as `read_shard` gives them, each after its offset, at which `record_at` finds it."""
     with _opened(path) as stream:
         index = offset = 0
@@ -113,7 +120,7 @@ def located_records(path: Path | UPath) -> Iterator[tuple[int, bytes]]:
             offset += _HEADER.size + len(record) + _FOOTER.size
 
 
-def record_offsets(path: Path | UPath) -> list[int]:
+def record_offsets(path: Path) -> list[int]:
     """Where each record of a file begins, in bytes; the contents are passed over, unread and unchecked."""
     offsets: list[int] = []
     with _opened(path) as stream:
@@ -123,14 +130,14 @@ def record_offsets(path: Path | UPath) -> list[int]:
     return offsets
 
 
-def record_at(path: Path | UPath, offset: int) -> bytes:
+def record_at(path: Path, offset: int) -> bytes:
     """The record that begins at a byte of a file."""
     with _opened(path) as stream:
         stream.seek(offset)
         return _record(f"{path}: the record at byte {offset}", stream.read(_HEADER.size), stream)
 
 
-def _opened(path: Path | UPath) -> BinaryIO:
+def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
