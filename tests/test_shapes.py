@@ -10,7 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from tasks.annotations.coco import annotate, read_coco_file
+from tasks.annotations.coco import CocoSource
+from tasks.annotations.instances import instances_of
 from tasks.coco.masks import rle_area, rle_extent_yxyx
 from tasks.errors import UserError
 from tasks.shapes.dataset import ShapesConfig, shapes, write_shapes
@@ -68,11 +69,12 @@ def test_it_is_coco_json_with_ordinary_jpegs(folder):
 
 
 def test_boxes_and_areas_are_the_masks_own(folder):
-    file = read_coco_file(folder / "train.json", folder / "images" / "train")
-    for image in file.images:
-        annotated, findings = annotate(file.path, image, {index: index for index in range(1, 5)})
+    source = CocoSource(folder / "images" / "train", folder / "train.json")
+    for image in source.list().images:
+        assert image.size is not None
+        instances, findings = instances_of(source.objects(image, image.size), image.size, {index: index for index in range(1, 5)})
         assert not findings
-        for instance in annotated.instances:
+        for instance in instances:
             assert instance.box_yxyx == rle_extent_yxyx(instance.mask)
             assert instance.area == rle_area(instance.mask)
 
