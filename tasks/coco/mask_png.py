@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng import zlib_ng
 
-from tasks.coco.masks import Rle, rle_extent_yxyx
+from tasks.coco.masks import Rle, rle_extent_yxyx, runs_of_compressed
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EIGHT_BIT_GREY = (8, 0, 0, 0, 0)  # bit depth, colour type, compression, filter, interlace
@@ -33,23 +33,13 @@ def encode_png(rle: Rle) -> bytes:
     top, left, bottom, right = map(int, rle_extent_yxyx(rle))
     rows = np.zeros((bottom - top, width + 1), np.uint8)  # each row is led by its filter, 0 for none
     if rows.size:
-        starts = np.concatenate([[0], _runs(rle["counts"]).cumsum()]).clip(left * height, right * height)
+        runs = runs_of_compressed(rle["counts"])
+        if runs is None:
+            raise ValueError(f"a broken run-length code: {rle['counts']!r}")
+        starts = np.concatenate([[0], runs.cumsum()]).clip(left * height, right * height)
         columns = np.repeat(np.arange(len(starts) - 1) % 2 == 1, starts[1:] - starts[:-1]).reshape(right - left, height)
         rows[:, 1 + left : 1 + right] = columns[:, top:bottom].T
     return _png(height, width, top, rows)
-
-
-def _runs(counts: bytes) -> npt.NDArray[np.int64]:
-    """The runs int64 [n] in COCO's compressed string, as pycocotools writes it, which `masks.py` explains."""
-    characters = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    starts = np.concatenate([[0], np.flatnonzero(characters < 0x20) + 1])
-    lengths = starts[1:] - starts[:-1]
-    places = np.arange(len(characters)) - np.repeat(starts[:-1], lengths)
-    runs = np.add.reduceat((characters & 0x1F) << 5 * places, starts[:-1])
-    runs -= (characters[starts[1:] - 1] & 0x10) >> 4 << 5 * lengths
-    runs[1::2] = runs[1::2].cumsum()
-    runs[2::2] = runs[2::2].cumsum()
-    return runs
 
 
 def _png(height: int, width: int, top: int, rows: npt.NDArray[np.uint8]) -> bytes:

@@ -17,6 +17,7 @@ from pycocotools import mask as pycoco
 Mask = npt.NDArray[np.uint8]
 
 _FEWEST_POLYGON_NUMBERS = 6
+_LONGEST_RUN = 7  # characters: 34 bits and a sign, so that no sum of runs passes 64 bits
 _FARTHEST_COORDINATE = 100_000  # pixels; beyond any image's side
 
 
@@ -81,8 +82,8 @@ def _rle_from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> 
         counts = counts.encode()
     if isinstance(counts, bytes):
         # The C decoder writes wherever broken runs lead; the same runs are summed here before it may see them.
-        runs = _runs_of_compressed(counts)
-        if runs is None or sum(runs) != height * width:
+        runs = runs_of_compressed(counts)
+        if runs is None or runs.sum() != height * width:
             raise MalformedSegmentationError("has runs that do not add up to its image's pixels")
         return _without_empty_runs(Rle(size=[height, width], counts=counts), runs)
     if not isinstance(counts, list) or not all(isinstance(run, int) and run >= 0 for run in counts):
@@ -93,35 +94,33 @@ def _rle_from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> 
     return _without_empty_runs(compressed, counts)
 
 
-def _without_empty_runs(rle: Rle, runs: list[int]) -> Rle:
+def _without_empty_runs(rle: Rle, runs: Sequence[int] | npt.NDArray[np.int64]) -> Rle:
     """The code of the same mask that pycocotools itself would write; of others it finds wrong boxes."""
     return rle_from_mask(mask_from_rle(rle)) if 0 in runs[1:] else rle
 
 
-def _runs_of_compressed(counts: bytes) -> list[int] | None:
-    """The runs in COCO's compressed string, or None where it breaks off or a run is negative.
+def runs_of_compressed(counts: bytes) -> npt.NDArray[np.int64] | None:
+    """The runs int64 [n] in COCO's compressed string, or None where it breaks off or a run is negative or longer than any image.
 
     Five bits a character, little end first, from '0' on; the sixth bit says that more follows, and the last character's fifth bit is
     the sign. From the fourth run on, a run is stored as its difference from the run two before.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = character - 48
-        if not 0 <= bits < 64:
-            return None
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:
-            continue
-        if bits & 0x10:
-            value -= 1 << shift
-        run = value + (runs[-2] if len(runs) > 2 else 0)
-        if run < 0:
-            return None
-        runs.append(run)
-        value = shift = 0
-    return None if shift else runs
+    characters = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if not characters.size:
+        return characters
+    ends = characters < 0x20
+    if not ends[-1] or characters.min() < 0 or characters.max() >= 0x40:
+        return None
+    starts = np.concatenate([[0], np.flatnonzero(ends) + 1])
+    lengths = starts[1:] - starts[:-1]
+    if lengths.max() > _LONGEST_RUN:
+        return None
+    places = np.arange(len(characters)) - np.repeat(starts[:-1], lengths)
+    runs = np.add.reduceat((characters & 0x1F) << 5 * places, starts[:-1])
+    runs -= (characters[ends] & 0x10) >> 4 << 5 * lengths
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return runs if runs.min() >= 0 else None
 
 
 def rle_from_mask(mask: Mask) -> Rle:

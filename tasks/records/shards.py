@@ -28,18 +28,16 @@ def find_shards(name: str, label_map: str | None = None) -> Shards:
     UserError where there is none, a folder has no manifest, or the label map cannot be read.
     """
     labels = read_label_map(located(label_map)) if label_map else None
-    folder = located(name)
-    if folder.is_dir():
-        dataset = DatasetDir(folder)
+    place = located(name)
+    if place.is_dir():
+        dataset = DatasetDir(place)
         manifest = read_manifest(dataset.manifest)
         files: dict[str, tuple[Path, ...]] = {
-            split: tuple(folder / shard for shard in held.shards) for split, held in manifest.splits.items()
+            split: tuple(place / shard for shard in held.shards) for split, held in manifest.splits.items()
         }
         return Shards(files, labels or manifest.label_map, manifest, dataset)
-    found = record_files(located(name))
-    files = {family: tuple(file for file in found if shard_family(file.name) == family) for family in map(_family, found)}
-    return Shards(files, labels, None, DatasetDir(located(str(found[0])).parent))
-
-
-def _family(file: Path) -> str:
-    return shard_family(file.name)
+    found = record_files(place)
+    files = {
+        family: tuple(file for file in found if shard_family(file.name) == family) for family in (shard_family(file.name) for file in found)
+    }
+    return Shards(files, labels, None, DatasetDir(found[0].parent))

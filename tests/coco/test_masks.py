@@ -82,6 +82,9 @@ def test_a_line_beside_a_polygon_is_not_taken_for_a_box():
         ({"size": [4, 5], "counts": {}}, "neither"),
         ({"size": [4, 5], "counts": "04"}, "do not add up"),
         ({"size": [4, 5], "counts": "0P"}, "do not add up"),
+        ({"size": [4, 5], "counts": "0" + "P" * 20 + "0d0"}, "do not add up"),
+        ({"size": [4, 5], "counts": "O" + "d0"}, "do not add up"),
+        ({"size": [4, 5], "counts": "/d0"}, "do not add up"),
     ],
 )
 def test_what_is_no_mask_is_refused_with_the_reason(segmentation, reason):
