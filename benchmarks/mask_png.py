@@ -26,7 +26,7 @@ import tensorflow as tf
 from PIL import Image
 from zlib_ng import zlib_ng
 
-from tasks.coco.mask_png import encode_png
+from tasks.coco.mask_png import encode_pngs
 from tasks.coco.masks import Mask, Rle, decode_png, mask_from_rle, rle_from_mask
 from tasks.shapes.scene import render_scene
 
@@ -85,7 +85,7 @@ def zlib_fast(rows: bytes) -> bytes:
 
 
 WAYS: dict[str, Callable[[Rle], bytes]] = {
-    "8-bit grey, the object's rows, zlib-ng (ours)": encode_png,
+    "8-bit grey, the object's rows, zlib-ng (ours)": lambda mask: encode_pngs([mask])[0],
     "8-bit grey, zlib-ng level 1": drawn(grey, zlib_ng_fast),
     "8-bit grey, zlib level 1": drawn(grey, zlib_fast),
     "8-bit grey, Pillow": drawn(pillow),

@@ -1,11 +1,11 @@
 """What `maskline materialize` costs beside Model Garden's `create_coco_tf_record --include_masks`, in one run.
 
-    python -m benchmarks.materialize [--images 400] [--repeats 3] [--workers 1] [--coco FOLDER] [--memory]
+    python -m benchmarks.materialize [--images 400] [--repeats 3] [--workers 1] [--coco FOLDER] [--memory | --scaling]
 
 Both run as commands, in turn, on generated photographs of 640 x 480 with 7 objects each, or on each `annotations/instances_*.json` of a
 COCO folder, and on the first quarter of its images: the difference between the two is free of imports. Their masks must be the same,
-pixel for pixel. `--memory` runs ours alone, on 400 and on 100,000 photographs. Prints a Markdown table. Usual runtime: five minutes on
-two cores; with `--memory` half an hour, and 8 GB of disk.
+pixel for pixel. `--memory` runs ours alone, on 400 and on 100,000 photographs; `--scaling`, on 10,000 in 8 shards, with one worker and two.
+Prints a Markdown table. Usual runtime on two cores: two minutes; with `--scaling` three, and 4 GB of disk; with `--memory` ten, and 8 GB.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from tasks.records.example_pb2 import Example
 from tasks.records.tfrecord import read_shard
 
 MEMORY_IMAGES = (400, 100_000)
+SCALING_IMAGES, SCALING_SHARDS = 10_000, 8
 _PART = 4  # of all images, a quarter
 
 
@@ -51,11 +53,11 @@ class Data:
         return Data(self.folder, annotations, len(images))
 
 
-def maskline(data: Data, output: Path, workers: int) -> list[str]:
+def maskline(data: Data, output: Path, workers: int, shards: int | None = None) -> list[str]:
     description = output.with_suffix(".yaml")
     splits = {"train": {"images": str(data.folder), "annotations": str(data.annotations)}}
     description.write_text(json.dumps({"name": "benchmark", "splits": splits}))
-    options = [f"--output={output}", f"--shards={workers}", f"--workers={workers}"]
+    options = [f"--output={output}", f"--shards={shards or workers}", f"--workers={workers}"]
     return [sys.executable, "-m", "tasks", "materialize", str(description), *options]
 
 
@@ -139,20 +141,41 @@ def memory(workers: int) -> Iterator[str]:
             yield f"| {count} generated photographs | maskline | {cost.cpu:.2f} | | {cost.wall:.2f} | {cost.peak:.0f} |"
 
 
+def scaling(repeats: int) -> Iterator[str]:
+    """The rows of ours alone by one worker and by two, in turn."""
+    costs: dict[int, list[Cost]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory(prefix="maskline-") as folder:
+        photographs = Path(folder) / "photographs"
+        data = Data(photographs, write_photographs(photographs, SCALING_IMAGES), SCALING_IMAGES)
+        for repeat in range(repeats):
+            for workers, measured in costs.items():
+                output = Path(folder) / f"{workers}-{repeat}"
+                measured.append(cost_of(maskline(data, output, workers, SCALING_SHARDS)))
+                shutil.rmtree(output)
+    for workers, measured in costs.items():
+        cost = _median(measured)
+        name = f"{SCALING_IMAGES} generated photographs, --workers {workers}"
+        yield f"| {name} | maskline | {cost.cpu:.2f} | | {cost.wall:.2f} | {cost.peak:.0f} |"
+    one, two = (_median(measured).wall for measured in costs.values())
+    yield f"| | ratio | | | {one / two:.2f} | |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare materialization with Model Garden's.")
     parser.add_argument("--images", type=int, default=400, help="generated photographs")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, of which medians are told")
     parser.add_argument("--workers", type=int, default=1, help="processes and shards of either")
     parser.add_argument("--coco", type=Path, metavar="FOLDER", help="a COCO folder, instead of generated photographs")
-    parser.add_argument("--memory", action="store_true", help="ours alone on 400 and 100,000 photographs")
+    alone = parser.add_mutually_exclusive_group()
+    alone.add_argument("--memory", action="store_true", help="ours alone on 400 and 100,000 photographs")
+    alone.add_argument("--scaling", action="store_true", help="ours alone on 10,000 photographs, by one worker and by two")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     print(f"workers: {arguments.workers}\n\n| data | | CPU s | images/s without imports | wall s | peak MB |", flush=True)
     print("|---|---|---|---|---|---|", flush=True)
-    if arguments.memory:
-        for row in memory(arguments.workers):
+    if arguments.memory or arguments.scaling:
+        for row in memory(arguments.workers) if arguments.memory else scaling(arguments.repeats):
             print(row, flush=True)
         return
     with tempfile.TemporaryDirectory(prefix="maskline-") as scratch:

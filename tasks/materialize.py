@@ -13,14 +13,11 @@ import hashlib
 import itertools
 import json
 import math
-import multiprocessing
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +34,11 @@ from tasks.records.label_map import LabelMap, print_label_map
 from tasks.records.manifest import FORMAT_VERSION, Manifest, Split, read_manifest, write_manifest
 from tasks.records.staging import Staging
 from tasks.shapes.dataset import ShapesConfig, write_shapes
+from tasks.workers import Workers
 from tasks.workspace import DatasetDir, StepResult, dataset_dir, write_text
 
 _IMAGES_PER_SHARD = 500
 _HASH_CHARACTERS = 13  # 52 bits: as many as a float holds exactly
-_SECONDS_BETWEEN_LOOKS = 0.5
-
-_images_done: Synchronized[int]
 
 
 @dataclass(frozen=True)
@@ -72,17 +67,19 @@ def materialize(dataset_yaml: Path, output: Path | None = None, choice: Choice |
         raise UserError(f"--max-bad is {effort.max_bad}", "give at least 0")
     config = read_dataset_config(dataset_yaml)
     dataset = DatasetDir(output.absolute()) if output is not None else dataset_dir(config.name)
-    with tempfile.TemporaryDirectory(prefix="maskline-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="maskline-") as scratch, Workers(effort.workers, write_shard.__module__) as workers:
         if isinstance(config.images, ShapesConfig):
             # Parts may run at the same time, each with its own drawings, and they are drawn on a disk.
             is_shared = effort.shard_range is not None or not isinstance(dataset.root, Path)
             drawings = Path(scratch) / "source" if is_shared else dataset.source
             write_shapes(config.images, drawings)
             config = DatasetConfig(config.name, read_dataset_config(drawings / "dataset.yaml").images)
-        return _materialize(config, dataset, choice, effort, Catalog(Path(scratch) / "catalog.sqlite"))
+        return _materialize(config, dataset, choice, effort, Catalog(Path(scratch) / "catalog.sqlite"), workers)
 
 
-def _materialize(config: DatasetConfig, dataset: DatasetDir, choice: Choice, effort: Effort, catalog: Catalog) -> StepResult:
+def _materialize(
+    config: DatasetConfig, dataset: DatasetDir, choice: Choice, effort: Effort, catalog: Catalog, workers: Workers
+) -> StepResult:
     sources, split_of, split_names = _sources(config, choice)
     listings = {name: source.list() for name, source in sources.items()}
     labels, label_ids = share_categories({name: listing.categories for name, listing in listings.items()}, choice.categories)
@@ -91,7 +88,7 @@ def _materialize(config: DatasetConfig, dataset: DatasetDir, choice: Choice, eff
     digest = hashlib.sha256(json.dumps(_recipe(config.name, choice, labels)).encode())
     progress = Progress(f"{config.name}: reading")
     for name, listing in listings.items():
-        for line in catalog.fill(name, sources[name], listing.images, partial(split_of, name), effort.workers):
+        for line in catalog.fill(name, sources[name], listing.images, partial(split_of, name), workers):
             digest.update(line.encode())
             progress.advance()
     found = catalog.arrange(choice.limit)
@@ -123,7 +120,7 @@ def _materialize(config: DatasetConfig, dataset: DatasetDir, choice: Choice, eff
         for index, shard in enumerate(names)
     ]
     try:
-        reports = _write(jobs[first:end], staging, effort.workers)
+        reports = _write(jobs[first:end], staging, workers)
         if effort.shard_range is not None:
             return StepResult("materialize", "part", {"dataset": str(dataset.root)}, {"name": config.name, "shards": list(reports)})
         splits = {name: _split(dataset, names, [reports[shard] for shard in names], labels) for name, names in shards.items()}
@@ -206,52 +203,17 @@ def _existing(dataset: DatasetDir, digest: str, shards: Mapping[str, tuple[str, 
     return manifest if complete else None
 
 
-def _write(jobs: Sequence[ShardJob], staging: Staging, workers: int) -> dict[str, ShardReport]:
+def _write(jobs: Sequence[ShardJob], staging: Staging, workers: Workers) -> dict[str, ShardReport]:
     """The reports of the shards, in their order, by name; those that an earlier run has left are not written again."""
     names = [job.path.name for job in jobs]
     found = {name: ShardReport.from_json(report) for name in names if (report := staging.report(name)) is not None}
     if found:
         print(f"{len(found)} of {len(jobs)} shards are there already", flush=True)
-    for name, report in _run([job for job in jobs if job.path.name not in found], workers):
-        staging.finish(name, report.to_json())
-        found[name] = report
+    missing = [job for job in jobs if job.path.name not in found]
+    for job, report in workers.run(write_shard, missing, Progress("writing", sum(job.images for job in missing))):
+        staging.finish(job.path.name, report.to_json())
+        found[job.path.name] = report
     return {name: found[name] for name in names}
-
-
-def _run(jobs: Sequence[ShardJob], workers: int) -> Iterator[tuple[str, ShardReport]]:
-    """Writes shards, by `workers` processes where that is more than one; yields each one's name and report when it is done."""
-    workers = min(workers, len(jobs))
-    progress = Progress("writing", sum(job.images for job in jobs))
-    if workers <= 1:
-        for job in jobs:
-            yield job.path.name, write_shard(job, progress.advance)
-        return
-    context = multiprocessing.get_context("spawn")
-    done = context.Value("Q")
-    with ProcessPoolExecutor(workers, context, _count_in, (done,)) as pool:
-        waiting = {pool.submit(_write_counted, job): job.path.name for job in jobs}
-        try:
-            while waiting:
-                for future in wait(waiting, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
-                    yield waiting.pop(future), future.result()
-                progress.reach(done.value)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _count_in(done: Synchronized[int]) -> None:
-    """Where a worker process counts its images for the one that prints."""
-    global _images_done
-    _images_done = done
-
-
-def _write_counted(job: ShardJob) -> ShardReport:
-    def advance() -> None:
-        with _images_done.get_lock():
-            _images_done.value += 1
-
-    return write_shard(job, advance)
 
 
 def _split(dataset: DatasetDir, shards: tuple[str, ...], reports: Sequence[ShardReport], labels: LabelMap) -> Split:

@@ -10,7 +10,7 @@ import itertools
 import json
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from pathlib import Path
 from tasks.annotations.source import EmbeddedImages, ListedImage, Source
 from tasks.records.checks import BadImageError, Check
 from tasks.records.image_file import read_image_bytes
+from tasks.workers import Workers
 from tasks.workspace import named, read_bytes
 
 # The file does not outlive the run: it need not survive a power cut, nor be rolled back.
@@ -33,6 +34,8 @@ _SCHEMA = """
 _IMAGE = "source_id, file_name, path, height, width, payload, files"
 _BATCH = 256  # images whose files are read before they are entered
 _READERS = 16  # of a store, which answers many as soon as one
+
+Hashes = tuple[str | None, list[str | None]]
 
 
 @dataclass(frozen=True)
@@ -56,21 +59,25 @@ class Catalog:
         self._connection = sqlite3.connect(path)
         self._connection.executescript(_SCHEMA)
 
-    def fill(self, name: str, source: Source, images: Iterator[ListedImage], split_of: Callable[[str], str], workers: int) -> Iterator[str]:
+    def fill(
+        self, name: str, source: Source, images: Iterator[ListedImage], split_of: Callable[[str], str], workers: Workers
+    ) -> Iterator[str]:
         """Enters the images of the source called `name`; yields, image by image, a line that stands for all that its record is made of.
 
         `split_of` tells the split by the SHA-256 of the image's file. A file that cannot be read is entered all the same: the worker
         that comes to it says why.
         """
-        while batch := list(itertools.islice(images, _BATCH)):
+        batches = iter(lambda: list(itertools.islice(images, _BATCH)), [])
+        begun = ((batch, _hashes_of(source, batch, workers)) for batch in batches)
+        # While one batch is entered, the next one is read.
+        for (batch, hashes), _ in itertools.pairwise(itertools.chain(begun, [([], [])])):
             rows = []
-            with ThreadPoolExecutor(max(workers, _READERS) if _is_remote(batch[0]) else workers) as pool:
-                for image, (sha256, files) in zip(batch, pool.map(lambda image: _hashes(source, image), batch), strict=True):
-                    payload, split = json.dumps(image.payload), split_of(sha256 or hashlib.sha256(image.source_id.encode()).hexdigest())
-                    height, width = image.size or (None, None)
-                    paths = str(image.path), json.dumps([str(file) for file in image.files])
-                    rows.append((split, name, image.source_id, image.file_name, height, width, payload, sha256, *paths))
-                    yield json.dumps([split, image.source_id, image.file_name, height, width, payload, sha256, files])
+            for image, (sha256, files) in zip(batch, hashes, strict=True):
+                payload, split = json.dumps(image.payload), split_of(sha256 or hashlib.sha256(image.source_id.encode()).hexdigest())
+                height, width = image.size or (None, None)
+                paths = str(image.path), json.dumps([str(file) for file in image.files])
+                rows.append((split, name, image.source_id, image.file_name, height, width, payload, sha256, *paths))
+                yield json.dumps([split, image.source_id, image.file_name, height, width, payload, sha256, files])
             with self._connection:
                 self._connection.executemany(
                     "INSERT INTO images (split, source, source_id, file_name, height, width, payload, sha256, path, files)"
@@ -134,11 +141,20 @@ def read_ahead(entries: Iterator[Entry], sources: Mapping[str, Source]) -> Itera
         yield from waiting
 
 
+def _hashes_of(source: Source, images: Sequence[ListedImage], workers: Workers) -> Iterable[Hashes]:
+    """`_hashes` of each."""
+    hashes = partial(_hashes, source)
+    if not _is_remote(images[0]):
+        return workers.map(hashes, images)
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(hashes, images))
+
+
 def _is_remote(image: ListedImage) -> bool:
     return not isinstance(image.path, Path)
 
 
-def _hashes(source: Source, image: ListedImage) -> tuple[str | None, list[str | None]]:
+def _hashes(source: Source, image: ListedImage) -> Hashes:
     """SHA-256 of the image and of its further files; None for one that cannot be opened or is empty."""
     return _hash(lambda: image_bytes(source, image)), [_hash(partial(read_bytes, file)) for file in image.files]
 

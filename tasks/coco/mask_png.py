@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,20 +25,23 @@ _RAW = -zlib.MAX_WBITS  # no header of its own
 _ROWS_KEPT = 1024  # stretches of empty rows, compressed: some ten for each width of image
 
 
-def encode_png(rle: Rle) -> bytes:
-    """A single-channel PNG whose pixels decode to exactly the mask's 0 and 1 in TensorFlow, Pillow and OpenCV.
+def encode_pngs(masks: Sequence[Rle]) -> list[bytes]:
+    """For each mask a single-channel PNG whose pixels decode to exactly its 0 and 1 in TensorFlow, Pillow and OpenCV.
 
     One-bit grey would be smaller, but TensorFlow decodes it to 0 and 255.
     """
-    height, width = rle["size"]
-    top, left, bottom, right = map(int, rle_extent_yxyx(rle))
+    return list(map(_encode_png, masks, runs_of_compressed([mask["counts"] for mask in masks])))
+
+
+def _encode_png(mask: Rle, runs: npt.NDArray[np.int64]) -> bytes:
+    height, width = mask["size"]
+    top, left, bottom, right = map(int, rle_extent_yxyx(mask))
     rows = np.zeros((bottom - top, width + 1), np.uint8)  # each row is led by its filter, 0 for none
     if rows.size:
-        runs = runs_of_compressed(rle["counts"])
-        if runs is None:
-            raise ValueError(f"a broken run-length code: {rle['counts']!r}")
-        starts = np.concatenate([[0], runs.cumsum()]).clip(left * height, right * height)
-        columns = np.repeat(np.arange(len(starts) - 1) % 2 == 1, starts[1:] - starts[:-1]).reshape(right - left, height)
+        # Of the columns without the object, all pixels are in the first run and in the last.
+        runs[0] -= left * height
+        runs[-1] -= (width - right) * height
+        columns = np.repeat((np.arange(runs.size) & 1).astype(np.uint8), runs).reshape(right - left, height)
         rows[:, 1 + left : 1 + right] = columns[:, top:bottom].T
     return _png(height, width, top, rows)
 

@@ -54,8 +54,9 @@ def rle_from_segmentation(segmentation: object, height: int, width: int) -> Rle 
             polygons.append(polygon)
     if not polygons:
         return None
-    merged: Rle = pycoco.merge(pycoco.frPyObjects(polygons, height, width))
-    return merged
+    parts: list[Rle] = pycoco.frPyObjects(polygons, height, width)
+    whole: Rle = parts[0] if len(parts) == 1 else pycoco.merge(parts)
+    return whole
 
 
 def _polygon(part: object) -> list[float]:
@@ -65,11 +66,10 @@ def _polygon(part: object) -> list[float]:
         raise MalformedSegmentationError("has a polygon that is not a flat list of numbers") from None
     if array.ndim != 1 or array.size % 2:
         raise MalformedSegmentationError("has a polygon that is not a flat list of x, y pairs")
-    if not np.isfinite(array).all():
-        raise MalformedSegmentationError("has a polygon with a coordinate that is not a finite number")
     # pycocotools walks every edge in fifths of a pixel, in C integers: a far point takes memory, then crashes the process.
-    if (np.abs(array) > _FARTHEST_COORDINATE).any():
-        raise MalformedSegmentationError(f"has a polygon with a coordinate more than {_FARTHEST_COORDINATE} pixels away")
+    if not np.abs(array).max(initial=0) <= _FARTHEST_COORDINATE:
+        reason = f"more than {_FARTHEST_COORDINATE} pixels away" if np.isfinite(array).all() else "that is not a finite number"
+        raise MalformedSegmentationError(f"has a polygon with a coordinate {reason}")
     numbers: list[float] = array.tolist()
     return numbers
 
@@ -82,8 +82,11 @@ def _rle_from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> 
         counts = counts.encode()
     if isinstance(counts, bytes):
         # The C decoder writes wherever broken runs lead; the same runs are summed here before it may see them.
-        runs = runs_of_compressed(counts)
-        if runs is None or runs.sum() != height * width:
+        try:
+            (runs,) = runs_of_compressed([counts])
+        except ValueError as error:
+            raise MalformedSegmentationError(f"has a broken run-length code: {error}") from error
+        if runs.sum() != height * width:
             raise MalformedSegmentationError("has runs that do not add up to its image's pixels")
         return _without_empty_runs(Rle(size=[height, width], counts=counts), runs)
     if not isinstance(counts, list) or not all(isinstance(run, int) and run >= 0 for run in counts):
@@ -99,28 +102,36 @@ def _without_empty_runs(rle: Rle, runs: Sequence[int] | npt.NDArray[np.int64]) -
     return rle_from_mask(mask_from_rle(rle)) if 0 in runs[1:] else rle
 
 
-def runs_of_compressed(counts: bytes) -> npt.NDArray[np.int64] | None:
-    """The runs int64 [n] in COCO's compressed string, or None where it breaks off or a run is negative or longer than any image.
+def runs_of_compressed(codes: Sequence[bytes]) -> list[npt.NDArray[np.int64]]:
+    """The runs int64 [n] in each of COCO's compressed strings. ValueError where one breaks off, or a run is negative or too long.
 
     Five bits a character, little end first, from '0' on; the sixth bit says that more follows, and the last character's fifth bit is
-    the sign. From the fourth run on, a run is stored as its difference from the run two before.
+    the sign. From the fourth run on, a run is stored as its difference from the run two before. All codes are read at once: of each
+    alone, NumPy's calls would take longer than its numbers.
     """
-    characters = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    characters = np.frombuffer(b"".join(codes), np.uint8) - np.uint8(48)  # those before '0' come out above all that are valid
     if not characters.size:
-        return characters
-    ends = characters < 0x20
-    if not ends[-1] or characters.min() < 0 or characters.max() >= 0x40:
-        return None
-    starts = np.concatenate([[0], np.flatnonzero(ends) + 1])
-    lengths = starts[1:] - starts[:-1]
+        return [np.zeros(0, np.int64) for _ in codes]
+    is_end = characters < 0x20
+    code_ends = np.cumsum([len(code) for code in codes])
+    if characters.max() >= 0x40 or not is_end[code_ends - 1].all():
+        raise ValueError("a character is none of a run-length code, or one breaks off")
+    ends = np.flatnonzero(is_end)
+    starts = np.zeros_like(ends)
+    starts[1:] = ends[:-1] + 1
+    lengths = ends + 1 - starts
     if lengths.max() > _LONGEST_RUN:
-        return None
-    places = np.arange(len(characters)) - np.repeat(starts[:-1], lengths)
-    runs = np.add.reduceat((characters & 0x1F) << 5 * places, starts[:-1])
-    runs -= (characters[ends] & 0x10) >> 4 << 5 * lengths
-    runs[1::2] = runs[1::2].cumsum()
-    runs[2::2] = runs[2::2].cumsum()
-    return runs if runs.min() >= 0 else None
+        raise ValueError("a run is longer than any image")
+    places = np.arange(characters.size) - np.repeat(starts, lengths)
+    stored = np.add.reduceat((characters & 0x1F).astype(np.int64) << 5 * places, starts)
+    stored -= (characters[ends] >> 4).astype(np.int64) << 5 * lengths
+    runs = np.split(stored, np.searchsorted(starts, code_ends[:-1]))
+    for own in runs:
+        for alternate in (own[1::2], own[2::2]):
+            alternate.cumsum(out=alternate)
+    if stored.min() < 0:
+        raise ValueError("a run is negative")
+    return runs
 
 
 def rle_from_mask(mask: Mask) -> Rle:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 _START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _SEQUENTIAL = {0xC0, 0xC1}  # frames of one scan: baseline and extended
+_MARKER = re.compile(rb"\xff[^\0]")  # in the bits of a scan a byte 255 is followed by 0
 _OTHER_SEGMENTS = {0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE}  # tables, restart interval, applications' own, comment
 _HEIGHT = slice(5, 7)  # of a frame's segment: marker, length, bits a channel, then the height
 _ENOUGH_BYTES, _ENOUGH_ROWS = 2048, 16  # for the decoder to build its tables and use them
@@ -16,11 +19,10 @@ def decoding_sample(content: bytes) -> bytes | None:
     of impossible ones and goes on. What it does refuse is in the headers, which the sample has, and an end too early, which is excluded.
     """
     frame, scan = _frame_and_scan(content)
-    end = content.find(_END, scan) if frame and scan else -1
-    # Between them no other marker: a byte 255 of the bits is followed by 0.
-    if end < 0 or content.count(b"\xff", scan, end) != content.count(b"\xff\x00", scan, end):
+    marker = _MARKER.search(content, scan) if frame and scan else None
+    if marker is None or marker[0] != _END:
         return None
-    sample = bytearray(content[: min(end, scan + _ENOUGH_BYTES)] + _END)
+    sample = bytearray(content[: min(marker.start(), scan + _ENOUGH_BYTES)] + _END)
     height = slice(frame + _HEIGHT.start, frame + _HEIGHT.stop)
     sample[height] = min(int.from_bytes(sample[height]), _ENOUGH_ROWS).to_bytes(2)
     return bytes(sample)

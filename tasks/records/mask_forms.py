@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tasks.coco.mask_png import encode_png
+from tasks.coco.mask_png import encode_pngs
 from tasks.coco.masks import Mask, MaskValuesError, Rle, decode_png, mask_from_pixels, mask_from_rle
 from tasks.records.checks import BadImageError, Check
 from tasks.records.example_pb2 import Feature, FloatList
@@ -20,7 +20,7 @@ _AGAIN = "write the record's masks again"
 
 def put_png_masks(feature: Feature, masks: Iterable[Rle]) -> None:
     """Adds a whole-image PNG of zeros and ones for each mask."""
-    feature.bytes_list.value.extend(encode_png(mask) for mask in masks)
+    feature.bytes_list.value.extend(encode_pngs(list(masks)))
 
 
 def put_dense_masks(feature: Feature, masks: Iterable[Rle]) -> None:

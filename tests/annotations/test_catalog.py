@@ -14,6 +14,7 @@ from upath import UPath
 from tasks.annotations.catalog import Catalog, read_ahead
 from tasks.annotations.coco import CocoSource
 from tasks.annotations.source import ListedImage
+from tasks.workers import Workers
 from tests.annotations.files import write
 
 
@@ -41,7 +42,7 @@ def test_a_store_is_asked_for_many_images_at_once(tmp_path: Path, wait_for_the_l
     images = [ListedImage(str(index), f"{index}.png", folder / f"{index}.png", None, None) for index in range(3)]
     catalog = Catalog(tmp_path / "catalog.sqlite")
     wait_for_the_last()
-    assert len(list(catalog.fill("all", source, iter(images), lambda _: "train", workers=1))) == 3
+    assert len(list(catalog.fill("all", source, iter(images), lambda _: "train", Workers(1, "tasks.annotations.shard")))) == 3
     assert catalog.arrange(None) == {"train": 3}
     wait_for_the_last()
     read = [(entry.image.source_id, content()) for entry, content in read_ahead(catalog.part("train", 0, 1), {"all": source})]

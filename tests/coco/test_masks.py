@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as pycoco
 from pycocotools.coco import COCO
 
-from tasks.coco.mask_png import encode_png
+from tasks.coco.mask_png import encode_pngs
 from tasks.coco.masks import (
     MalformedSegmentationError,
     MaskValuesError,
@@ -23,6 +23,7 @@ from tasks.coco.masks import (
     rle_extent_yxyx,
     rle_from_mask,
     rle_from_segmentation,
+    runs_of_compressed,
 )
 
 SQUARE = [1, 1, 3, 1, 3, 3, 1, 3]
@@ -81,10 +82,11 @@ def test_a_line_beside_a_polygon_is_not_taken_for_a_box():
         ({"size": [4, 5], "counts": [-3, 23]}, "whole numbers"),
         ({"size": [4, 5], "counts": {}}, "neither"),
         ({"size": [4, 5], "counts": "04"}, "do not add up"),
-        ({"size": [4, 5], "counts": "0P"}, "do not add up"),
-        ({"size": [4, 5], "counts": "0" + "P" * 20 + "0d0"}, "do not add up"),
-        ({"size": [4, 5], "counts": "O" + "d0"}, "do not add up"),
-        ({"size": [4, 5], "counts": "/d0"}, "do not add up"),
+        ({"size": [4, 5], "counts": "0P"}, "breaks off"),
+        ({"size": [4, 5], "counts": "0" + "P" * 20 + "0d0"}, "longer than any image"),
+        ({"size": [4, 5], "counts": "O" + "d0"}, "negative"),
+        ({"size": [4, 5], "counts": "/d0"}, "none of a run-length code"),
+        ({"size": [4, 5], "counts": ""}, "do not add up"),
     ],
 )
 def test_what_is_no_mask_is_refused_with_the_reason(segmentation, reason):
@@ -105,6 +107,14 @@ def test_long_and_many_runs_survive_the_check_of_compressed_codes():
         np.testing.assert_array_equal(mask_from_rle(again), mask)
 
 
+def test_codes_that_are_read_together_are_each_their_own():
+    runs = [[2, 1, 1, 3, 5], [], [300, 10, 20, 4000, 7, 1], [0, 12], [33]]
+    codes = [pycoco.frPyObjects({"size": [sum(own), 1], "counts": own}, sum(own), 1)["counts"] for own in runs]
+    assert [found.tolist() for found in runs_of_compressed(codes)] == runs
+    with pytest.raises(ValueError, match="breaks off"):
+        runs_of_compressed([codes[0] + b"P", codes[2]])
+
+
 @pytest.mark.parametrize("counts", [[0, 0, 5, 3, 4], [5, 0, 0, 3, 4], [2, 0, 3, 3, 4], [5, 3, 4, 0]])
 @pytest.mark.parametrize("compress", [False, True])
 def test_runs_of_no_pixel_change_nothing(counts, compress):
@@ -114,7 +124,7 @@ def test_runs_of_no_pixel_change_nothing(counts, compress):
     rle = rle_from_segmentation(segmentation, 3, 4)
     np.testing.assert_array_equal(mask_from_rle(rle), drawn("..#.", "..#.", ".#.."))
     assert rle_extent_yxyx(rle) == (0, 1, 3, 3)
-    np.testing.assert_array_equal(decode_png(encode_png(rle)), mask_from_rle(rle))
+    np.testing.assert_array_equal(decode_png(encode_pngs([rle])[0]), mask_from_rle(rle))
 
 
 MASKS = {
@@ -136,7 +146,7 @@ def mask(request):
 
 
 def test_png_is_zero_and_one_to_pillow_opencv_and_us(mask):
-    png = encode_png(rle_from_mask(mask))
+    (png,) = encode_pngs([rle_from_mask(mask)])
     with Image.open(io.BytesIO(png)) as image:
         assert image.mode == "L"
         np.testing.assert_array_equal(np.asarray(image), mask)
@@ -148,7 +158,7 @@ def test_png_is_zero_and_one_to_pillow_opencv_and_us(mask):
 def test_png_is_zero_and_one_to_tensorflow(mask, channels):
     import tensorflow as tf
 
-    np.testing.assert_array_equal(tf.io.decode_png(encode_png(rle_from_mask(mask)), channels=channels).numpy()[..., 0], mask)
+    np.testing.assert_array_equal(tf.io.decode_png(encode_pngs([rle_from_mask(mask)])[0], channels=channels).numpy()[..., 0], mask)
 
 
 @pytest.mark.parametrize("value", [1, 7, 255])

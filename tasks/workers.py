@@ -1,0 +1,74 @@
+"""Processes that share a step's work. They are started before there is any, since each takes a while to import what it needs."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from functools import partial
+from multiprocessing.sharedctypes import Synchronized
+from types import TracebackType
+from typing import Self, TypeVar
+
+from tasks.progress import Progress
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+_SHARES = 4  # of what is mapped, for each process: one by one, handing over would take longer than the work
+
+_Value = TypeVar("_Value")
+_Result = TypeVar("_Result")
+
+_images_done: Synchronized[int]
+
+
+class Workers:
+    """`count` processes that have imported `module`; a count of 1 is the calling process alone."""
+
+    def __init__(self, count: int, module: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.count = count
+        self._done = context.Value("Q")
+        self._pool = ProcessPoolExecutor(count, context, _begin, (self._done, module)) if count > 1 else None
+
+    def __enter__(self) -> Self:
+        if self._pool is not None:
+            for _ in range(self.count):
+                self._pool.submit(int)  # it starts a process for work that none is free for
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(self, work: Callable[[_Value], _Result], values: Sequence[_Value]) -> Iterator[_Result]:
+        """The results in the values' order."""
+        if self._pool is None:
+            return map(work, values)
+        return self._pool.map(work, values, chunksize=max(1, len(values) // (self.count * _SHARES)))
+
+    def run(
+        self, work: Callable[[_Value, Callable[[], None]], _Result], jobs: Sequence[_Value], progress: Progress
+    ) -> Iterator[tuple[_Value, _Result]]:
+        """Each job with its result, as they are done. `work` calls what it is given after each image."""
+        if self._pool is None:
+            for job in jobs:
+                yield job, work(job, progress.advance)
+            return
+        waiting = {self._pool.submit(partial(work, job, _count)): job for job in jobs}
+        while waiting:
+            for future in wait(waiting, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
+                yield waiting.pop(future), future.result()
+            progress.reach(self._done.value)
+
+
+def _begin(done: Synchronized[int], module: str) -> None:
+    """In a worker process: where it counts its images for the one that prints."""
+    global _images_done
+    _images_done = done
+    importlib.import_module(module)
+
+
+def _count() -> None:
+    with _images_done.get_lock():
+        _images_done.value += 1
