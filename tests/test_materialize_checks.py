@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from upath import UPath
 
+from tasks.annotations.catalog import Catalog
 from tasks.errors import UserError
 from tasks.materialize import Effort, materialize
 from tasks.record_choice import Choice
@@ -169,7 +170,10 @@ QUARANTINED = {
         r"b\.gif: the file holds 2 images",
     ),
     Check.IMAGE_MODE: (saved("b.tiff", Image.new("F", PICTURE.size)), r"b\.tiff: pixels of mode F"),
-    Check.DUPLICATE_DIFFERS: (twice(segmentation=[CORNER]), r"4\.png: image 40 is the same as image 4, and has other objects"),
+    Check.DUPLICATE_DIFFERS: (
+        twice(segmentation=[CORNER]),
+        r"4\.png: image 40 is the same as image 4, with another size or objects",
+    ),
     Check.UNKNOWN_CATEGORY: (annotation(category_id=9), r"annotation 104 of image 4\.png has the category 9"),
     Check.MASK_MISSING: (annotation(segmentation=None), r"annotation 104 of image 4\.png has no mask"),
     Check.MASK_MALFORMED: (
@@ -309,9 +313,23 @@ def test_what_is_wrong_with_a_whole_source_ends_the_run_and_leaves_what_was_ther
     assert files_of(tmp_path / "out") == before
 
 
+def test_an_image_that_is_written_during_the_run_ends_it(source, tmp_path, monkeypatch):
+    arrange = Catalog.arrange
+
+    def write_and_arrange(catalog: Catalog, limit: int | None) -> dict[str, int]:
+        write(source / "images" / "4.png", png(255 - PIXELS))
+        return arrange(catalog, limit)
+
+    monkeypatch.setattr(Catalog, "arrange", write_and_arrange)
+    with pytest.raises(DataError, match=r"4\.png: the file is not what it was") as caught:
+        run(source, tmp_path / "out", max_bad=9)
+    assert caught.value.check == Check.IMAGE_CHANGED
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_code_is_met_here():
     """But for IMAGE_HASH, which only `maskline check` looks for."""
-    met = {Outcome.QUARANTINED: {*QUARANTINED, Check.SPLIT_LEAKAGE}, Outcome.FATAL: set(FATAL)}
+    met = {Outcome.QUARANTINED: {*QUARANTINED, Check.SPLIT_LEAKAGE}, Outcome.FATAL: {*FATAL, Check.IMAGE_CHANGED}}
     for outcome in met:
         assert met[outcome] == {check for check in Check if check.outcome == outcome}
     assert {*COUNTED, Check.IMAGE_HASH} == {check for check in Check if check.outcome in (Outcome.FIXED, Outcome.LEFT_OUT)}

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import google_crc32c
+
 from tasks.annotations.source import EmbeddedImages, ListedImage, Source
 from tasks.records.checks import BadImageError, Check
 from tasks.records.image_file import read_image_bytes
@@ -28,25 +30,26 @@ _SCHEMA = """
     PRAGMA journal_mode = OFF;
     CREATE TABLE IF NOT EXISTS images (
         split TEXT, source TEXT, source_id TEXT, file_name TEXT, path TEXT, height INTEGER, width INTEGER, payload TEXT, files TEXT,
-        sha256 TEXT, fault TEXT, place INTEGER
+        sha256 TEXT, crc32c INTEGER, fault TEXT, place INTEGER
     );
 """
 _IMAGE = "source_id, file_name, path, height, width, payload, files"
 _BATCH = 256  # images whose files are read before they are entered
 _READERS = 16  # of a store, which answers many as soon as one
 
-Hashes = tuple[str | None, list[str | None]]
-
 
 @dataclass(frozen=True)
 class Entry:
     """An image of the catalog; `fault` is the code of what was found across images, a copy in its own split or an earlier one.
 
-    `original` is the first image of the split that has the same content, None for that one itself.
+    `original` is the first image of the split that has the same content, None for that one itself. `sha256` is that of the image's file,
+    None where it cannot be read or is empty, and `crc32c` its CRC-32C.
     """
 
     source: str
     image: ListedImage
+    sha256: str | None
+    crc32c: int
     fault: Check | None
     original: ListedImage | None
 
@@ -72,16 +75,17 @@ class Catalog:
         # While one batch is entered, the next one is read.
         for (batch, hashes), _ in itertools.pairwise(itertools.chain(begun, [([], [])])):
             rows = []
-            for image, (sha256, files) in zip(batch, hashes, strict=True):
-                payload, split = json.dumps(image.payload), split_of(sha256 or hashlib.sha256(image.source_id.encode()).hexdigest())
+            for image, read in zip(batch, hashes, strict=True):
+                split = split_of(read.sha256 or hashlib.sha256(image.source_id.encode()).hexdigest())
                 height, width = image.size or (None, None)
-                paths = str(image.path), json.dumps([str(file) for file in image.files])
-                rows.append((split, name, image.source_id, image.file_name, height, width, payload, sha256, *paths))
-                yield json.dumps([split, image.source_id, image.file_name, height, width, payload, sha256, files])
+                what = (split, image.source_id, image.file_name, height, width, json.dumps(image.payload), read.sha256)
+                where = (str(image.path), json.dumps([str(file) for file in image.files]))
+                rows.append((name, *what, read.crc32c, *where))
+                yield json.dumps([*what, read.files])
             with self._connection:
                 self._connection.executemany(
-                    "INSERT INTO images (split, source, source_id, file_name, height, width, payload, sha256, path, files)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO images (source, split, source_id, file_name, height, width, payload, sha256, crc32c, path, files)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     rows,
                 )
 
@@ -108,15 +112,15 @@ class Catalog:
     def part(self, split: str, index: int, count: int) -> Iterator[Entry]:
         """Every `count`-th image of a split, from the `index`-th on: one shard's."""
         rows = self._connection.execute(
-            f"SELECT source, sha256, fault, {_IMAGE} FROM images WHERE split = ? AND place % ? = ? ORDER BY place",
+            f"SELECT source, sha256, crc32c, fault, {_IMAGE} FROM images WHERE split = ? AND place % ? = ? ORDER BY place",
             (split, count, index),
         )
-        for source, sha256, fault, *image in rows:
+        for source, sha256, crc32c, fault, *image in rows:
             original = None
             if fault == Check.DUPLICATE_IMAGE:
                 same = f"SELECT {_IMAGE} FROM images WHERE split = ? AND sha256 = ? ORDER BY place LIMIT 1"
                 original = _listed(*self._connection.execute(same, (split, sha256)).fetchone())
-            yield Entry(source, _listed(*image), fault and Check.of(fault), original)
+            yield Entry(source, _listed(*image), sha256, crc32c, fault and Check.of(fault), original)
 
 
 def _listed(source_id: str, file_name: str, path: str, height: int | None, width: int | None, payload: str, files: str) -> ListedImage:
@@ -141,7 +145,7 @@ def read_ahead(entries: Iterator[Entry], sources: Mapping[str, Source]) -> Itera
         yield from waiting
 
 
-def _hashes_of(source: Source, images: Sequence[ListedImage], workers: Workers) -> Iterable[Hashes]:
+def _hashes_of(source: Source, images: Sequence[ListedImage], workers: Workers) -> Iterable[_Hashes]:
     """`_hashes` of each."""
     hashes = partial(_hashes, source)
     if not _is_remote(images[0]):
@@ -154,14 +158,28 @@ def _is_remote(image: ListedImage) -> bool:
     return not isinstance(image.path, Path)
 
 
-def _hashes(source: Source, image: ListedImage) -> Hashes:
-    """SHA-256 of the image and of its further files; None for one that cannot be opened or is empty."""
-    return _hash(lambda: image_bytes(source, image)), [_hash(partial(read_bytes, file)) for file in image.files]
+@dataclass(frozen=True)
+class _Hashes:
+    """Of an image, and SHA-256 of its further files; no SHA-256 of what cannot be opened or is empty."""
+
+    sha256: str | None
+    crc32c: int
+    files: list[str | None]
 
 
-def _hash(read: Callable[[], bytes]) -> str | None:
+def _hashes(source: Source, image: ListedImage) -> _Hashes:
+    content = _content(partial(image_bytes, source, image))
+    files = (_content(partial(read_bytes, file)) for file in image.files)
+    return _Hashes(_sha256(content), google_crc32c.value(content), [_sha256(file) for file in files])
+
+
+def _content(read: Callable[[], bytes]) -> bytes:
+    """What is read, empty where that fails."""
     try:
-        content = read()
+        return read()
     except (OSError, BadImageError):
-        return None
+        return b""
+
+
+def _sha256(content: bytes) -> str | None:
     return hashlib.sha256(content).hexdigest() if content else None

@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+
 from tasks.annotations.catalog import Catalog, Entry, read_ahead
 from tasks.annotations.categories import LabelIds
 from tasks.annotations.instances import instances_of
@@ -17,7 +19,7 @@ from tasks.annotations.source import ListedImage, Source, SourceObject
 from tasks.records.annotated_image import AnnotatedImage, Instance
 from tasks.records.checks import BadImageError, Check, DataError
 from tasks.records.example import build_example
-from tasks.records.image_file import EncodedImage, encode_image
+from tasks.records.image_file import encode_image
 from tasks.records.statistics import Statistics
 from tasks.records.tfrecord import ShardWriter
 
@@ -137,12 +139,15 @@ def _record(entry: Entry, content: Callable[[], bytes], contents: Contents, repo
         raise BadImageError(
             entry.fault, f"{image.path}: {entry.fault.meaning}", "take the image out of one of the splits, or split by content"
         )
-    encoded, instances, findings = _read(entry.source, image, content(), contents)
+    encoded = encode_image(str(image.path), _unchanged(entry, content()), image.size, entry.sha256)
+    size = (encoded.height, encoded.width)
+    instances, findings = _instances(entry.source, image, size, contents)
     if entry.original is not None:
-        if _drawn(instances) != _drawn(_read(entry.source, entry.original, content(), contents)[1]):
+        objects_there, _ = _instances(entry.source, entry.original, size, contents)
+        if entry.original.size != image.size or _drawn(objects_there) != _drawn(instances):
             raise BadImageError(
                 Check.DUPLICATE_DIFFERS,
-                f"{image.path}: image {image.source_id} is the same as image {entry.original.source_id}, and has other objects",
+                f"{image.path}: image {image.source_id} is the same as image {entry.original.source_id}, with another size or objects",
                 "give all objects to one of the two, and remove the other",
             )
         report.count(Check.DUPLICATE_IMAGE)
@@ -158,12 +163,21 @@ def _record(entry: Entry, content: Callable[[], bytes], contents: Contents, repo
     yield build_example(annotated, encoded, contents.names, contents.mask_type)
 
 
-def _read(name: str, image: ListedImage, content: bytes, contents: Contents) -> tuple[EncodedImage, tuple[Instance, ...], Counter[Check]]:
-    """An image of the source called `name`, its objects, and what was found in these."""
-    encoded = encode_image(str(image.path), content, image.size)
-    size = (encoded.height, encoded.width)
+def _unchanged(entry: Entry, content: bytes) -> bytes:
+    """The content, if it is still what the catalog has of it: by that the dataset's digest was made."""
+    if google_crc32c.value(content) != entry.crc32c:
+        raise DataError(
+            Check.IMAGE_CHANGED,
+            f"{entry.image.path}: the file is not what it was when the images were listed",
+            "run again when nothing else writes there",
+        )
+    return content
+
+
+def _instances(name: str, image: ListedImage, size: tuple[int, int], contents: Contents) -> tuple[tuple[Instance, ...], Counter[Check]]:
+    """The objects of an image, of `size` (height, width), of the source called `name`, and what was found in them."""
     objects = _objects(contents.sources[name].objects(image, size), contents.crowds)
-    return encoded, *instances_of(objects, size, contents.label_ids[name])
+    return instances_of(objects, size, contents.label_ids[name])
 
 
 def _drawn(instances: Iterable[Instance]) -> list[tuple[int, bytes, bool]]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng import zlib_ng
 
-from tasks.coco.masks import Rle, rle_extent_yxyx, runs_of_compressed
+from tasks.coco.masks import Rle, rle_extents_yxyx, runs_of_compressed
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EIGHT_BIT_GREY = (8, 0, 0, 0, 0)  # bit depth, colour type, compression, filter, interlace
@@ -30,12 +30,12 @@ def encode_pngs(masks: Sequence[Rle]) -> list[bytes]:
 
     One-bit grey would be smaller, but TensorFlow decodes it to 0 and 255.
     """
-    return list(map(_encode_png, masks, runs_of_compressed([mask["counts"] for mask in masks])))
+    return list(map(_encode_png, masks, rle_extents_yxyx(masks), runs_of_compressed([mask["counts"] for mask in masks])))
 
 
-def _encode_png(mask: Rle, runs: npt.NDArray[np.int64]) -> bytes:
+def _encode_png(mask: Rle, extent_yxyx: tuple[float, float, float, float], runs: npt.NDArray[np.int64]) -> bytes:
     height, width = mask["size"]
-    top, left, bottom, right = map(int, rle_extent_yxyx(mask))
+    top, left, bottom, right = map(int, extent_yxyx)
     rows = np.zeros((bottom - top, width + 1), np.uint8)  # each row is led by its filter, 0 for none
     if rows.size:
         # Of the columns without the object, all pixels are in the first run and in the last.

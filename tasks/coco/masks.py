@@ -50,7 +50,7 @@ def rle_from_segmentation(segmentation: object, height: int, width: int) -> Rle 
     polygons = []
     for part in segmentation:
         polygon = _polygon(part)
-        if len(polygon) >= _FEWEST_POLYGON_NUMBERS:
+        if polygon.size >= _FEWEST_POLYGON_NUMBERS:
             polygons.append(polygon)
     if not polygons:
         return None
@@ -59,7 +59,7 @@ def rle_from_segmentation(segmentation: object, height: int, width: int) -> Rle 
     return whole
 
 
-def _polygon(part: object) -> list[float]:
+def _polygon(part: object) -> npt.NDArray[np.float64]:
     try:
         array = np.asarray(part, dtype=np.float64)
     except (TypeError, ValueError):
@@ -70,8 +70,7 @@ def _polygon(part: object) -> list[float]:
     if not np.abs(array).max(initial=0) <= _FARTHEST_COORDINATE:
         reason = f"more than {_FARTHEST_COORDINATE} pixels away" if np.isfinite(array).all() else "that is not a finite number"
         raise MalformedSegmentationError(f"has a polygon with a coordinate {reason}")
-    numbers: list[float] = array.tolist()
-    return numbers
+    return array
 
 
 def _rle_from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> Rle:
@@ -151,10 +150,14 @@ def rle_area(rle: Rle) -> int:
     return int(pycoco.area(rle))
 
 
+def rle_extents_yxyx(rles: Sequence[Rle]) -> list[tuple[float, float, float, float]]:
+    """The tight box (ymin, xmin, ymax, xmax) around each code's pixels; pixel edges, so a single pixel is one wide."""
+    return [(y, x, y + height, x + width) for x, y, width, height in pycoco.toBbox(list(rles)).tolist()]
+
+
 def rle_extent_yxyx(rle: Rle) -> tuple[float, float, float, float]:
-    """The tight box (ymin, xmin, ymax, xmax) around a code's pixels; pixel edges, so a single pixel is one wide."""
-    x, y, width, height = (float(value) for value in pycoco.toBbox(rle))
-    return y, x, y + height, x + width
+    """That of one."""
+    return rle_extents_yxyx([rle])[0]
 
 
 def decode_png(png: bytes) -> Mask:

@@ -47,19 +47,19 @@ class EncodedImage:
     findings: tuple[Check, ...]
 
 
-def encode_image(where: str, content: bytes, size: tuple[int, int] | None) -> EncodedImage:
+def encode_image(where: str, content: bytes, size: tuple[int, int] | None, sha256: str | None = None) -> EncodedImage:
     """The image in a file's bytes as a record holds it, decoded once to prove that it is whole.
 
     `where` names the file, and its suffix is held against the content. `size` is (height, width) as annotated, or None where the
-    annotations do not say. JPEG and PNG in 8-bit grey or RGB are kept byte for byte; all else is written anew as RGB PNG. BadImageError
-    where the file is empty, unreadable, animated, of another size than its annotations say, or asks to be turned in a way the size
-    cannot confirm.
+    annotations do not say; `sha256` is the content's where it is known already. JPEG and PNG in 8-bit grey or RGB are kept byte for byte;
+    all else is written anew as RGB PNG. BadImageError where the file is empty, unreadable, animated, of another size than its annotations
+    say, or asks to be turned in a way the size cannot confirm.
     """
     if not content:
         raise BadImageError(Check.IMAGE_EMPTY, f"{where}: the image file is empty", _REPLACE)
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return _encoded(where, content, image, size)
+            return _encoded(where, content, image, size, sha256)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow's own words for an unknown format hold an address in memory.
         reason = "it is of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
@@ -78,7 +78,7 @@ def read_image_bytes(path: Path) -> bytes:
         ) from error
 
 
-def _encoded(where: str, content: bytes, image: Image.Image, size: tuple[int, int] | None) -> EncodedImage:
+def _encoded(where: str, content: bytes, image: Image.Image, size: tuple[int, int] | None, sha256: str | None) -> EncodedImage:
     stored = (image.height, image.width)
     orientation = image.getexif().get(_ORIENTATION_TAG, _UPRIGHT)
     turned = orientation in range(_UPRIGHT + 1, 9)
@@ -101,7 +101,7 @@ def _encoded(where: str, content: bytes, image: Image.Image, size: tuple[int, in
         else:
             _decode_jpeg(decoding_sample(content) or content)
         kept_format = "png" if image.format == "PNG" else "jpeg"
-        return EncodedImage(content, kept_format, height, width, hashlib.sha256(content).hexdigest(), tuple(findings))
+        return EncodedImage(content, kept_format, height, width, sha256 or hashlib.sha256(content).hexdigest(), tuple(findings))
 
     reasons = [Check.IMAGE_TURNED] * turned + [Check.IMAGE_SIXTEEN_BIT] * sixteen_bit
     reasons += [_REASONS[image.mode]] if image.mode in _REASONS else []

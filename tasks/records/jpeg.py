@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import numpy as np
 
 _START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _SEQUENTIAL = {0xC0, 0xC1}  # frames of one scan: baseline and extended
-_MARKER = re.compile(rb"\xff[^\0]")  # in the bits of a scan a byte 255 is followed by 0
 _OTHER_SEGMENTS = {0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE}  # tables, restart interval, applications' own, comment
 _HEIGHT = slice(5, 7)  # of a frame's segment: marker, length, bits a channel, then the height
 _ENOUGH_BYTES, _ENOUGH_ROWS = 2048, 16  # for the decoder to build its tables and use them
@@ -19,13 +18,21 @@ def decoding_sample(content: bytes) -> bytes | None:
     of impossible ones and goes on. What it does refuse is in the headers, which the sample has, and an end too early, which is excluded.
     """
     frame, scan = _frame_and_scan(content)
-    marker = _MARKER.search(content, scan) if frame and scan else None
-    if marker is None or marker[0] != _END:
+    end = _first_marker(content, scan) if frame and scan else len(content)
+    if content[end : end + 2] != _END:
         return None
-    sample = bytearray(content[: min(marker.start(), scan + _ENOUGH_BYTES)] + _END)
+    sample = bytearray(content[: min(end, scan + _ENOUGH_BYTES)] + _END)
     height = slice(frame + _HEIGHT.start, frame + _HEIGHT.stop)
     sample[height] = min(int.from_bytes(sample[height]), _ENOUGH_ROWS).to_bytes(2)
     return bytes(sample)
+
+
+def _first_marker(content: bytes, start: int) -> int:
+    """Where the first marker from `start` on is: a byte 255 that is not followed by 0, as those of a scan's bits are."""
+    values = np.frombuffer(content, np.uint8)[start:]
+    places = np.flatnonzero(values[:-1] == 0xFF)
+    markers = places[values[places + 1] != 0]
+    return start + int(markers[0]) if markers.size else len(content)
 
 
 def _frame_and_scan(content: bytes) -> tuple[int, int]:
