@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from tasks.errors import UserError
-from tasks.workspace import StepResult, write_json
+from tasks.workspace import DatasetDir, StepResult, write_json
 
 # Model Garden is written against Keras 2, which TensorFlow only hands out when told so before its import.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -42,6 +42,14 @@ ResultOption = Annotated[
 ]
 
 
+def local_dataset(text: str) -> DatasetDir:
+    """The dataset in a folder; UserError for a URL, under which only the steps before training look."""
+    if "://" in text:
+        copy = f"copy it first, say by `aws s3 cp --recursive {text}`" if text.startswith("s3://") else "copy it first"
+        raise UserError(f"{text} is a URL, and this step reads datasets from folders", f"{copy} to a folder, and name that")
+    return DatasetDir(Path(text))
+
+
 def answer(result: StepResult, result_file: Path | None) -> None:
     """Prints one closing line and writes the result file where the caller asked for one."""
     print(f"{result.step}: {result.status}")
@@ -55,7 +63,12 @@ def answer(result: StepResult, result_file: Path | None) -> None:
 def convert_command(
     config: Annotated[str, typer.Argument(help="Name of a zoo config, or path of a pipeline.config.")],
     dataset: Annotated[
-        Path | None, typer.Option(help="Folder of a materialized dataset; by default the config keeps its own records and classes.")
+        DatasetDir | None,
+        typer.Option(
+            parser=local_dataset,
+            metavar="FOLDER",
+            help="Folder of a materialized dataset; by default the config keeps its own records and classes.",
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the model: receives pipeline.config and experiment.yaml.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be different, and write nothing.")] = False,
@@ -91,14 +104,14 @@ def convert_command(
     from tasks.convert import convert
     from tasks.pipeline_config.edits import MaskBranch
     from tasks.pipeline_config.fine_tuning import StartingPoint
-    from tasks.workspace import DatasetDir, ModelDir
+    from tasks.workspace import ModelDir
 
     branch = MaskBranch(mask_height, mask_width, mask_conv_depth, mask_conv_layers)
     start = StartingPoint(checkpoint, checkpoint_type, all_checkpoint_variables, checkpoint_label_map)
     answer(
         convert(
             config,
-            DatasetDir(dataset) if dataset else None,
+            dataset,
             ModelDir(output) if output and not dry_run else None,
             assignments=assignments or (),
             branch=branch,
@@ -114,16 +127,20 @@ def convert_command(
 def lint_command(
     config: Annotated[str, typer.Argument(help="Name of a zoo config, or path of a pipeline.config.")],
     dataset: Annotated[
-        Path | None, typer.Option(help="Folder of a materialized dataset, whose records and label map stand for the config's own.")
+        DatasetDir | None,
+        typer.Option(
+            parser=local_dataset,
+            metavar="FOLDER",
+            help="Folder of a materialized dataset, whose records and label map stand for the config's own.",
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End with code 1 on warnings too.")] = False,
     result: ResultOption = None,
 ) -> None:
     """Look for mistakes in a pipeline.config and its data; ends with code 1 when there is an error."""
     from tasks.lint import lint_config
-    from tasks.workspace import DatasetDir
 
-    found = lint_config(config, DatasetDir(dataset) if dataset else None)
+    found = lint_config(config, dataset)
     answer(found, result)
     if found.summary["errors"] or (strict and found.summary["warnings"]):
         raise typer.Exit(1)
@@ -185,7 +202,7 @@ def inspect_command(
 ) -> None:
     """Show what a dataset holds, what was found in it and how it has changed, with pictures."""
     from tasks.inspect import inspect
-    from tasks.workspace import DatasetDir, located
+    from tasks.workspace import located
 
     answer(inspect(DatasetDir(located(dataset)), located(against) if against else None, located(output) if output else None), result)
 
@@ -273,14 +290,14 @@ def export_command(
 @app.command("open-run")
 def open_run_command(
     run: Annotated[Path, typer.Argument(help="Folder of the pipeline run.")],
-    dataset: Annotated[Path, typer.Option(help="Folder of a materialized dataset.")],
+    dataset: Annotated[DatasetDir, typer.Option(parser=local_dataset, metavar="FOLDER", help="Folder of a materialized dataset.")],
     result: ResultOption = None,
 ) -> None:
     """Open a pipeline run: the parent of its models in MLflow."""
     from tasks.open_run import open_run
-    from tasks.workspace import DatasetDir, RunDir
+    from tasks.workspace import RunDir
 
-    answer(open_run(RunDir(run.absolute()), DatasetDir(dataset.absolute())), result)
+    answer(open_run(RunDir(run.absolute()), DatasetDir(dataset.root.absolute())), result)
 
 
 @app.command("compare")

@@ -49,6 +49,15 @@ def test_what_a_person_can_mend_ends_with_code_2_and_the_fix(tmp_path):
     assert errors.startswith(f"error: {tmp_path / 'nowhere'} is not a folder\n  fix: ")
 
 
+@pytest.mark.parametrize("step", ["convert", "lint"])
+def test_a_dataset_under_a_url_is_refused_with_the_way_to_bring_it_here(step):
+    code, _, _, errors = run(step, "mask_rcnn_inception_v2_coco", "--dataset", "s3://bucket/records")
+    assert code == 2
+    assert errors.startswith(
+        "error: s3://bucket/records is a URL, and this step reads datasets from folders\n  fix: copy it first, say by `aws s3 cp"
+    )
+
+
 def test_a_failing_doctor_ends_with_code_1_and_still_answers(tmp_path):
     answer = tmp_path / "answer.json"
     code = (
