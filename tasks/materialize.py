@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from tasks.records.checks import Check, DataError
 from tasks.records.label_map import LabelMap, print_label_map
 from tasks.records.manifest import FORMAT_VERSION, Manifest, Split, read_manifest, write_manifest
 from tasks.records.staging import Staging
+from tasks.scratch import scratch_folder
 from tasks.shapes.dataset import ShapesConfig, write_shapes
 from tasks.workers import Workers
 from tasks.workspace import DatasetDir, StepResult, dataset_dir, write_text
@@ -67,14 +67,14 @@ def materialize(dataset_yaml: Path, output: Path | None = None, choice: Choice |
         raise UserError(f"--max-bad is {effort.max_bad}", "give at least 0")
     config = read_dataset_config(dataset_yaml)
     dataset = DatasetDir(output.absolute()) if output is not None else dataset_dir(config.name)
-    with tempfile.TemporaryDirectory(prefix="maskline-") as scratch, Workers(effort.workers, write_shard.__module__) as workers:
+    with scratch_folder() as scratch, Workers(effort.workers, write_shard.__module__) as workers:
         if isinstance(config.images, ShapesConfig):
             # Parts may run at the same time, each with its own drawings, and they are drawn on a disk.
             is_shared = effort.shard_range is not None or not isinstance(dataset.root, Path)
-            drawings = Path(scratch) / "source" if is_shared else dataset.source
+            drawings = scratch / "source" if is_shared else dataset.source
             write_shapes(config.images, drawings)
             config = DatasetConfig(config.name, read_dataset_config(drawings / "dataset.yaml").images)
-        return _materialize(config, dataset, choice, effort, Catalog(Path(scratch) / "catalog.sqlite"), workers)
+        return _materialize(config, dataset, choice, effort, Catalog(scratch / "catalog.sqlite"), workers)
 
 
 def _materialize(
@@ -128,6 +128,7 @@ def _materialize(
         confirm_few(quarantined, effort.max_bad)
         _confirm_filled(config.name, {name: split.images for name, split in splits.items()})
     except UserError:
+        workers.stop()  # before what they write is removed
         # Other parts may be at work beside this one.
         if effort.shard_range is None:
             staging.give_up()

@@ -40,6 +40,10 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Waits for the jobs that are begun, and drops the others; after that nothing can be done here."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
