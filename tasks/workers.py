@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import importlib
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from functools import partial
@@ -69,11 +71,20 @@ class Workers:
 
 
 def _begin(done: Synchronized[int], module: str) -> None:
-    """In a worker process: where it counts its images for the one that prints."""
+    """In a worker process: where it counts its images for the one that prints, and its end where that one is killed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     global _images_done
     _images_done = done
     importlib.import_module(module)
     _keep_imports()
+
+
+def _end_with_parent() -> None:
+    # A worker that waits for work would wait for ever, since the others hold the queue open.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _keep_imports() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,19 @@ from tasks.workers import Workers
 
 def square(number: int) -> int:
     return number * number
+
+
+def process_id(_: int) -> int:
+    time.sleep(0.01)  # so that no process takes all
+    return os.getpid()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def fail_or_write(file: Path | None, advance: Callable[[], None]) -> None:
@@ -42,3 +58,21 @@ def test_after_an_error_no_process_goes_on_writing(tmp_path):
         file.unlink(missing_ok=True)
         time.sleep(1)
         assert not file.exists()
+
+
+def test_the_processes_end_with_the_one_that_started_them():
+    with subprocess.Popen([sys.executable, "-m", __name__], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = {int(pid) for pid in parent.stdout.readline().split()}
+        parent.kill()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 10
+    while (alive := set(filter(is_alive, workers))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive
+
+
+if __name__ == "__main__":
+    with Workers(2, "time") as pool:
+        print(*pool.map(process_id, range(20)), flush=True)
+        time.sleep(60)
