@@ -9,10 +9,8 @@ photographs with PNG masks, seven with dense ones, on one core.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from tasks.records.checks import Check, DataError, Outcome
 from tasks.records.label_map import LabelMap
 from tasks.records.shards import find_shards
 from tasks.records.tfrecord import read_shard
+from tasks.workers import Workers
 from tasks.workspace import StepResult
 
 _PLACES_TOLD = 3
@@ -87,7 +86,10 @@ def check(dataset: str, label_map: str | None = None, workers: int = 1) -> StepR
     progress = Progress("checking", sum(split.images for split in given.manifest.splits.values()) if given.manifest else None)
     total, records = Found(), 0
     splits: dict[bytes, str] = {}  # of each image's hash, where it was first
-    for (split, _), shard in zip(files, _checked([file for _, file in files], given.labels, workers, progress), strict=True):
+    with Workers(min(workers, len(files)), __name__) as pool:
+        checked = dict(pool.run(partial(_check_shard, given.labels), [file for _, file in files], progress))
+    for split, file in files:
+        shard = checked[file]
         records += shard.records
         total.merge(shard.found)
         for image_hash, place in shard.images:
@@ -102,20 +104,7 @@ def check(dataset: str, label_map: str | None = None, workers: int = 1) -> StepR
     return StepResult("check", "done", {}, {"records": records, "findings": findings, "places": places, "bad": total.bad})
 
 
-def _checked(files: list[Path], labels: LabelMap, workers: int, progress: Progress) -> Iterator[_Shard]:
-    """The shards in their order, by `workers` processes where that is more than one."""
-    if workers == 1 or len(files) == 1:
-        yield from (_check_shard(file, labels, progress.advance) for file in files)
-        return
-    done = 0
-    with ProcessPoolExecutor(min(workers, len(files)), multiprocessing.get_context("spawn")) as pool:
-        for shard in pool.map(partial(_check_shard, labels=labels), files):
-            yield shard
-            done += shard.records
-            progress.reach(done)
-
-
-def _check_shard(file: Path, labels: LabelMap, advance: Callable[[], None] = lambda: None) -> _Shard:
+def _check_shard(labels: LabelMap, file: Path, advance: Callable[[], None]) -> _Shard:
     shard = _Shard()
     try:
         for serialized in read_shard(file):
