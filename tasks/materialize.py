@@ -88,6 +88,8 @@ def _materialize(
     digest = hashlib.sha256(json.dumps(_recipe(config.name, choice, labels)).encode())
     progress = Progress(f"{config.name}: reading")
     for name, listing in listings.items():
+        if listing.passed_over:
+            print(f"{name}: {listing.passed_over} images without annotations are passed over", flush=True)
         for line in catalog.fill(name, sources[name], listing.images, partial(split_of, name), workers):
             digest.update(line.encode())
             progress.advance()

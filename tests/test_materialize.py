@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from PIL import Image
 from pycocotools import mask as pycoco
 from pycocotools.coco import COCO
 
+from tasks.annotations.coco import CocoSource
 from tasks.errors import UserError
 from tasks.materialize import Effort, materialize
 from tasks.records.example import parse_example
@@ -302,3 +304,10 @@ def test_a_killed_run_leaves_no_dataset_and_a_rerun_gives_the_undisturbed_bytes(
 def test_impossible_options_are_refused(source, tmp_path, option):
     with pytest.raises(UserError, match=f"--{option} is 0"):
         materialize(source / "dataset.yaml", tmp_path / "out", effort=Effort(**{option: 0}))
+
+
+def test_images_that_a_source_passes_over_are_told(source, tmp_path, monkeypatch, capsys):
+    listed = CocoSource.list
+    monkeypatch.setattr(CocoSource, "list", lambda source: dataclasses.replace(listed(source), passed_over=3))
+    materialize(source / "dataset.yaml", tmp_path / "out")
+    assert "tiny: 3 images without annotations are passed over\n" in capsys.readouterr().out

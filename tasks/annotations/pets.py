@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,8 @@ class PetsSource:
     def list(self) -> Listing:
         """Breeds by their numbers in the list, which are those of the original's label map."""
         numbers: dict[CategoryKey, str] = {}
-        for name, number in _listed(self._list_path):
+        listed = _listed(self._list_path)
+        for name, number in listed:
             breed = numbers.setdefault(number, _breed(name))
             if breed != _breed(name):
                 raise DataError(
@@ -48,7 +49,10 @@ class PetsSource:
                     f"{self._list_path}: class {number} is {breed} and {_breed(name)}",
                     "bring back the original list",
                 )
-        return Listing(numbers, self._images())
+        own = self._of_split(listed)
+        described = set(required_names(self.folder / "annotations" / "xmls", "folder"))
+        found = [(name, number) for name, number in own if f"{name}.xml" in described]
+        return Listing(numbers, map(self._image, found), len(own) - len(found))
 
     def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
         """One pet, its border included; the XML's boxes are of heads, so that the mask's extent is the box."""
@@ -67,18 +71,19 @@ class PetsSource:
     def _list_path(self) -> Path:
         return self.folder / "annotations" / self.image_list
 
-    def _images(self) -> Iterator[ListedImage]:
-        listed = _listed(self._list_path)
-        if self.split is not None:
-            random.Random(_SEED).shuffle(listed)
-            count = int(_TRAIN_SHARE * len(listed))
-            listed = listed[:count] if self.split == "train" else listed[count:]
+    def _of_split(self, listed: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
+        if self.split is None:
+            return listed
+        shuffled = list(listed)
+        random.Random(_SEED).shuffle(shuffled)
+        count = int(_TRAIN_SHARE * len(shuffled))
+        return shuffled[:count] if self.split == "train" else shuffled[count:]
+
+    def _image(self, named: tuple[str, int]) -> ListedImage:
+        name, number = named
         annotations = self.folder / "annotations"
-        described = set(required_names(annotations / "xmls", "folder"))
-        for name, number in listed:
-            if f"{name}.xml" in described:
-                files = (annotations / "trimaps" / f"{name}.png", annotations / "xmls" / f"{name}.xml")
-                yield ListedImage(name, f"{name}.jpg", self.folder / "images" / f"{name}.jpg", None, number, files)
+        files = (annotations / "trimaps" / f"{name}.png", annotations / "xmls" / f"{name}.xml")
+        return ListedImage(name, f"{name}.jpg", self.folder / "images" / f"{name}.jpg", None, number, files)
 
 
 def _listed(path: Path) -> list[tuple[str, int]]:

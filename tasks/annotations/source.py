@@ -54,10 +54,14 @@ class SourceObject:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source holds: names by category key, and the images in an order that is the same on every machine."""
+    """What a source holds: names by category key, and the images in an order that is the same on every machine.
+
+    `passed_over` is how many images it names beside these which have no annotations.
+    """
 
     categories: Mapping[CategoryKey, str]
     images: Iterator[ListedImage]
+    passed_over: int = 0
 
 
 class Source(Protocol):

@@ -51,7 +51,10 @@ def test_the_division_is_the_originals(pets):
 
 def test_images_without_xml_are_passed_over_after_the_division(pets):
     (pets / "annotations" / "xmls" / f"{NAMES[7]}.xml").unlink()
-    assert [image.source_id for image in PetsSource(pets, split="train").list().images] == [NAMES[index] for index in ORDER[1:7]]
+    listing = PetsSource(pets, split="train").list()
+    assert [image.source_id for image in listing.images] == [NAMES[index] for index in ORDER[1:7]]
+    assert listing.passed_over == 1
+    assert PetsSource(pets, split="val").list().passed_over == 0
 
 
 def test_other_values_in_a_trimap_are_a_fault(pets):
