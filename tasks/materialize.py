@@ -129,7 +129,7 @@ def _materialize(
         quarantined = [one for report in reports.values() for one in report.quarantined]
         confirm_few(quarantined, effort.max_bad)
         _confirm_filled(config.name, {name: split.images for name, split in splits.items()})
-    except UserError:
+    except DataError:
         workers.stop()  # before what they write is removed
         # Other parts may be at work beside this one.
         if effort.shard_range is None:

@@ -8,12 +8,14 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from types import TracebackType
 from typing import Self, TypeVar
 
+from tasks.errors import UserError
 from tasks.progress import Progress
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -50,24 +52,35 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
     def map(self, work: Callable[[_Value], _Result], values: Sequence[_Value]) -> Iterator[_Result]:
-        """The results in the values' order."""
+        """The results in the values' order. UserError where a process is killed."""
         if self._pool is None:
             return map(work, values)
-        return self._pool.map(work, values, chunksize=max(1, len(values) // (self.count * _SHARES)))
+        return _or_killed(self._pool.map(work, values, chunksize=max(1, len(values) // (self.count * _SHARES))))
 
     def run(
         self, work: Callable[[_Value, Callable[[], None]], _Result], jobs: Sequence[_Value], progress: Progress
     ) -> Iterator[tuple[_Value, _Result]]:
-        """Each job with its result, as they are done. `work` calls what it is given after each image."""
+        """Each job with its result, as they are done. `work` calls what it is given after each image. UserError as `map`."""
         if self._pool is None:
-            for job in jobs:
-                yield job, work(job, progress.advance)
-            return
-        waiting = {self._pool.submit(partial(work, job, _count)): job for job in jobs}
+            return ((job, work(job, progress.advance)) for job in jobs)
+        futures = {self._pool.submit(partial(work, job, _count)): job for job in jobs}
+        return _or_killed(self._as_done(futures, progress))
+
+    def _as_done(self, waiting: dict[Future[_Result], _Value], progress: Progress) -> Iterator[tuple[_Value, _Result]]:
         while waiting:
             for future in wait(waiting, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
                 yield waiting.pop(future), future.result()
             progress.reach(self._done.value)
+
+
+def _or_killed(results: Iterator[_Result]) -> Iterator[_Result]:
+    """The results; UserError where a process that owes them is gone."""
+    try:
+        yield from results
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, as the system does for want of memory", "give fewer --workers, and run again"
+        ) from error
 
 
 def _begin(done: Synchronized[int], module: str) -> None:

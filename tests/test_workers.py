@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.errors import UserError
 from tasks.progress import Progress
 from tasks.workers import Workers
 
@@ -58,6 +60,17 @@ def test_after_an_error_no_process_goes_on_writing(tmp_path):
         file.unlink(missing_ok=True)
         time.sleep(1)
         assert not file.exists()
+
+
+def kill_own_process(_: object, __: object = None) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_told():
+    with Workers(2, __name__) as workers, pytest.raises(UserError, match="a worker process was killed"):
+        list(workers.run(kill_own_process, [1, 2], Progress("writing")))
+    with Workers(2, __name__) as workers, pytest.raises(UserError, match="a worker process was killed"):
+        list(workers.map(kill_own_process, [1, 2]))
 
 
 def test_the_processes_end_with_the_one_that_started_them():
