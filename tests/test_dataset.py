@@ -30,7 +30,7 @@ def read(tmp_path):
 
 def test_paths_start_at_the_files_folder(read, tmp_path):
     config = read({"name": "a", "source": SOURCE, "split": {"train": 0.75, "val": 0.25}})
-    source = CocoSource(UPath(tmp_path / "set" / "photos"), UPath(tmp_path / "all.json"))
+    source = CocoSource(tmp_path / "set" / "photos", tmp_path / "all.json")
     assert config.images == HashedSplits(source, {"train": 0.75, "val": 0.25})
 
 
@@ -41,7 +41,7 @@ def test_a_source_may_lie_under_a_url_and_be_split_later(read):
 
 def test_given_splits_have_a_source_each(read, tmp_path):
     config = read({"name": "a", "splits": {"train": SOURCE, "val": SOURCE}})
-    source = CocoSource(UPath(tmp_path / "set" / "photos"), UPath(tmp_path / "all.json"))
+    source = CocoSource(tmp_path / "set" / "photos", tmp_path / "all.json")
     assert config.images == GivenSplits({"train": source, "val": source})
 
 

@@ -44,7 +44,7 @@ def write(tmp_path: Path):
     """Writes COCO content to a file; the source that it is."""
 
     def write_content(content) -> CocoSource:
-        path = UPath(tmp_path / "instances.json")
+        path = tmp_path / "instances.json"
         path.write_text(json.dumps(content))
         return CocoSource(UPath(tmp_path), path)
 
@@ -79,7 +79,7 @@ def test_an_image_keeps_what_the_file_says(write, tmp_path):
     categories, (image,) = read(write(GOOD))
     assert categories == {3: "cat", 90: "dog"}
     assert (image.source_id, image.file_name, image.size) == ("7", "a.jpg", (HEIGHT, WIDTH))
-    assert image.path == UPath(tmp_path / "a.jpg")
+    assert image.path == tmp_path / "a.jpg"
 
 
 def test_an_instance_keeps_what_the_file_says(annotated):
@@ -230,7 +230,7 @@ def test_a_broken_annotation_is_refused_by_id_image_and_code(annotated, changes,
 
 @pytest.mark.parametrize("content", ["", "[1, 2", "[]", "7"])
 def test_what_is_no_coco_json_is_refused(tmp_path, content):
-    path = UPath(tmp_path / "instances.json")
+    path = tmp_path / "instances.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"instances\.json: (not JSON|there is no list)"):
         CocoSource(UPath(tmp_path), path).list()
@@ -245,7 +245,7 @@ def test_wrong_paths_are_named(tmp_path):
 
 
 def test_real_faults_are_found_where_their_source_says(shared_data: Path):
-    folder = UPath(shared_data / "dali_coco" / "db" / "coco")
+    folder = shared_data / "dali_coco" / "db" / "coco"
     source = CocoSource(folder / "images", folder / "instances.json")
     categories, images = read(source)
     findings: Counter[Check] = Counter()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from upath import UPath
 
 from tasks.annotations.instance_png import InstancePngSource
 from tasks.errors import UserError
@@ -109,7 +108,7 @@ def has_hole(mask: np.ndarray) -> bool:
 
 
 def test_the_nuclei_of_2018_are_read_as_they_are(shared_data: Path):
-    source = InstancePngSource(UPath(shared_data / "dsb2018_subset" / "stage1_train"), category="nucleus")
+    source = InstancePngSource(shared_data / "dsb2018_subset" / "stage1_train", category="nucleus")
     images = objects = with_hole = 0
     overlapping = set()
     for image in source.list().images:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from upath import UPath
 
 from tasks.annotations.mask_file import mask_from_png, read_ids
 from tasks.records.checks import BadImageError, Check
@@ -65,19 +64,19 @@ def test_a_fault_is_told_with_its_code(content, check, reason):
 
 @pytest.mark.parametrize("content", [png(MASK * 200), png(MASK * 200, "P"), png(MASK.astype(np.uint16) * 200)])
 def test_ids_are_grey_levels_or_indices(tmp_path, content):
-    path = UPath(tmp_path / "a.png")
+    path = tmp_path / "a.png"
     path.write_bytes(content)
     assert read_ids(path, (2, 3)).tolist() == [[0, 200, 200], [0, 0, 200]]
 
 
 def test_sixteen_bits_hold_large_ids(tmp_path):
-    path = UPath(tmp_path / "a.png")
+    path = tmp_path / "a.png"
     path.write_bytes(png(MASK.astype(np.uint16) * 26_003))
     assert read_ids(path, (2, 3)).tolist() == [[0, 26_003, 26_003], [0, 0, 26_003]]
 
 
 def test_colours_are_no_ids(tmp_path):
-    path = UPath(tmp_path / "a.png")
+    path = tmp_path / "a.png"
     path.write_bytes(png(GREY))
     with pytest.raises(BadImageError, match=r"a\.png: its pixels are colours"):
         read_ids(path, (2, 3))

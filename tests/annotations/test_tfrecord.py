@@ -38,8 +38,8 @@ def features(index: int, dense: bool = False) -> dict:
 
 
 @pytest.fixture
-def labels(tmp_path: Path) -> UPath:
-    path = UPath(tmp_path / "labels.pbtxt")
+def labels(tmp_path: Path) -> Path:
+    path = tmp_path / "labels.pbtxt"
     path.write_text(LABELS)
     return path
 
@@ -49,7 +49,7 @@ def test_images_and_objects_are_those_that_were_written(tmp_path, labels, dense)
     for shard in range(2):
         records = [serialized(features(10 * shard + index, dense)) for index in range(3)]
         write_records(tmp_path / f"pets.record-0000{shard}-of-00002", records)
-    source = pickle.loads(pickle.dumps(TfRecordSource(UPath(tmp_path / "pets.record-?????-of-00002"), labels)))
+    source = pickle.loads(pickle.dumps(TfRecordSource(tmp_path / "pets.record-?????-of-00002", labels)))
     assert isinstance(source, EmbeddedImages)
     listing = source.list()
     assert listing.categories == {3: "cat", 90: "dog"}
@@ -101,7 +101,7 @@ def test_other_masks_make_another_dataset(tmp_path, labels):
 @pytest.mark.parametrize("name", ["x.record-00000-of-00001", "x.record-00000-00001"])
 def test_both_ways_to_number_shards_are_found(tmp_path, labels, pattern, name):
     write_records(tmp_path / name, [serialized(features(5))])
-    assert [image.source_id for image in TfRecordSource(UPath(tmp_path / pattern), labels).list().images] == ["5"]
+    assert [image.source_id for image in TfRecordSource(tmp_path / pattern, labels).list().images] == ["5"]
 
 
 def test_records_may_lie_anywhere(labels):
@@ -115,7 +115,7 @@ def test_an_area_that_is_not_stored_is_not_made_up(tmp_path, labels):
     values = features(5)
     del values["image/object/area"]
     write_records(tmp_path / "x", [serialized(values)])
-    source = TfRecordSource(UPath(tmp_path / "x"), labels)
+    source = TfRecordSource(tmp_path / "x", labels)
     (image,) = source.list().images
     assert [one.area for one in source.objects(image, (HEIGHT, WIDTH))] == [None, None]
 
@@ -126,13 +126,13 @@ def test_a_record_without_names_goes_by_its_place(tmp_path, labels):
     named = serialized(values)
     del values["image/filename"]
     write_records(tmp_path / "x", [named, serialized(values)])
-    images = TfRecordSource(UPath(tmp_path / "x"), labels).list().images
+    images = TfRecordSource(tmp_path / "x", labels).list().images
     assert [(image.source_id, image.file_name) for image in images] == [("5.jpg", "5.jpg"), ("x:1", "x:1")]
 
 
 def test_a_broken_record_is_listed_and_refused_where_it_is_read(tmp_path, labels):
     write_records(tmp_path / "x", [b"\xff\xff", serialized(features(5))])
-    source = TfRecordSource(UPath(tmp_path / "x"), labels)
+    source = TfRecordSource(tmp_path / "x", labels)
     broken, whole = source.list().images
     assert (broken.source_id, broken.size, whole.source_id) == ("x:0", None, "5")
     for read in (lambda: source.image_bytes(broken), lambda: source.objects(broken, (HEIGHT, WIDTH))):
@@ -143,7 +143,7 @@ def test_a_broken_record_is_listed_and_refused_where_it_is_read(tmp_path, labels
 
 def test_wrong_paths_are_named(tmp_path, labels):
     with pytest.raises(UserError, match=r"absent-\*: no file of records matches"):
-        TfRecordSource(UPath(tmp_path / "absent-*"), labels).list()
+        TfRecordSource(tmp_path / "absent-*", labels).list()
     write_records(tmp_path / "x", [])
     with pytest.raises(UserError, match=r"absent\.pbtxt: the label map cannot be opened"):
-        TfRecordSource(UPath(tmp_path / "x"), UPath(tmp_path / "absent.pbtxt")).list()
+        TfRecordSource(tmp_path / "x", tmp_path / "absent.pbtxt").list()
