@@ -44,7 +44,7 @@ parity: setup  ## Compare the models with the original, and write docs/parity.md
 bench: setup  ## Compare the cost of the models with and without our shortcuts (ARGS: zoo configs, --help)
 	.venv/bin/python -m benchmarks.model $(ARGS)
 
-bench-data: setup  ## Compare the cost of materialization with Model Garden's (ARGS: --memory, --help)
+bench-data: setup  ## Compare the cost of materialization with Model Garden's (ARGS: --memory, --scaling, --help)
 	.venv/bin/python -m benchmarks.materialize $(ARGS)
 
 lint: setup  ## Check style, types and the direction of imports

@@ -171,8 +171,9 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    print(f"workers: {arguments.workers}\n\n| data | | CPU s | images/s without imports | wall s | peak MB |", flush=True)
-    print("|---|---|---|---|---|---|", flush=True)
+    if not arguments.scaling:
+        print(f"workers: {arguments.workers}\n")
+    print("| data | | CPU s | images/s without imports | wall s | peak MB |\n|---|---|---|---|---|---|", flush=True)
     if arguments.memory or arguments.scaling:
         for row in memory(arguments.workers) if arguments.memory else scaling(arguments.repeats):
             print(row, flush=True)

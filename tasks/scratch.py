@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,17 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NEW, _IN_USE = "maskline-new-", "maskline-run-"
-_LOCK = "lock"
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder on the machine's own disk for as long as the block runs, empty but for its lock."""
+    """An empty folder on the machine's own disk for as long as the block runs."""
     _remove_left()
     folder = Path(tempfile.mkdtemp(prefix=_NEW))
-    with (folder / _LOCK).open("w") as lock:
-        # The lock ends with the process, however that ends. Without it, no folder has the name by which those left are found.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(folder):
+        # Without its lock, no folder has the name by which those left are found.
         folder = folder.rename(folder.with_name(folder.name.replace(_NEW, _IN_USE)))
         try:
             yield folder
@@ -31,6 +30,16 @@ def scratch_folder() -> Iterator[Path]:
 def _remove_left() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_IN_USE}*"):
         # One that is locked, or another person's, stays.
-        with suppress(OSError), (folder / _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), _locked(folder):
             shutil.rmtree(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """OSError where another process has the lock, which ends with its process, however that ends."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

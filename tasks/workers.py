@@ -6,10 +6,12 @@ import gc
 import importlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from types import TracebackType
@@ -33,18 +35,22 @@ class Workers:
     def __init__(self, count: int, module: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.count = count
-        self._done = context.Value("Q")
-        self._pool = ProcessPoolExecutor(count, context, _begin, (self._done, module)) if count > 1 else None
+        self._pool = None
+        if count > 1:
+            self._done = context.Value("Q")
+            self._pool = ProcessPoolExecutor(count, context, _begin, (self._done, module))
 
     def __enter__(self) -> Self:
         _keep_imports()
         if self._pool is not None:
-            for _ in range(self.count):
-                self._pool.submit(int)  # it starts a process for work that none is free for
+            with _told():
+                for _ in range(self.count):
+                    self._pool.submit(int)  # it starts a process for work that none is free for
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+        gc.unfreeze()
 
     def stop(self) -> None:
         """Waits for the jobs that are begun, and drops the others; after that nothing can be done here."""
@@ -52,10 +58,12 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
     def map(self, work: Callable[[_Value], _Result], values: Sequence[_Value]) -> Iterator[_Result]:
-        """The results in the values' order. UserError where a process is killed."""
+        """The results in the values' order. UserError where a process ends before."""
         if self._pool is None:
             return map(work, values)
-        return _or_killed(self._pool.map(work, values, chunksize=max(1, len(values) // (self.count * _SHARES))))
+        with _told():
+            results = self._pool.map(work, values, chunksize=max(1, len(values) // (self.count * _SHARES)))
+        return _each_told(results)
 
     def run(
         self, work: Callable[[_Value, Callable[[], None]], _Result], jobs: Sequence[_Value], progress: Progress
@@ -63,8 +71,9 @@ class Workers:
         """Each job with its result, as they are done. `work` calls what it is given after each image. UserError as `map`."""
         if self._pool is None:
             return ((job, work(job, progress.advance)) for job in jobs)
-        futures = {self._pool.submit(partial(work, job, _count)): job for job in jobs}
-        return _or_killed(self._as_done(futures, progress))
+        with _told():
+            futures = {self._pool.submit(partial(work, job, _count)): job for job in jobs}
+        return _each_told(self._as_done(futures, progress))
 
     def _as_done(self, waiting: dict[Future[_Result], _Value], progress: Progress) -> Iterator[tuple[_Value, _Result]]:
         while waiting:
@@ -73,18 +82,26 @@ class Workers:
             progress.reach(self._done.value)
 
 
-def _or_killed(results: Iterator[_Result]) -> Iterator[_Result]:
-    """The results; UserError where a process that owes them is gone."""
+@contextmanager
+def _told() -> Iterator[None]:
+    """UserError where a process that owes results is gone."""
     try:
-        yield from results
+        yield
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed, as the system does for want of memory", "give fewer --workers, and run again"
+            "a worker process ended before its work was done; mostly the system has killed it for want of memory",
+            "give fewer --workers, and run again; --workers 1 shows any other reason",
         ) from error
 
 
+def _each_told(results: Iterator[_Result]) -> Iterator[_Result]:
+    with _told():
+        yield from results
+
+
 def _begin(done: Synchronized[int], module: str) -> None:
-    """In a worker process: where it counts its images for the one that prints, and its end where that one is killed."""
+    """In a worker process: where it counts its images for the one that prints, and its end with that one, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     global _images_done
     _images_done = done

@@ -172,7 +172,7 @@ QUARANTINED = {
     Check.IMAGE_MODE: (saved("b.tiff", Image.new("F", PICTURE.size)), r"b\.tiff: pixels of mode F"),
     Check.DUPLICATE_DIFFERS: (
         twice(segmentation=[CORNER]),
-        r"4\.png: image 40 is the same as image 4, with another size or objects",
+        r"4\.png: image 40 is the same as image 4, and has other objects",
     ),
     Check.UNKNOWN_CATEGORY: (annotation(category_id=9), r"annotation 104 of image 4\.png has the category 9"),
     Check.MASK_MISSING: (annotation(segmentation=None), r"annotation 104 of image 4\.png has no mask"),
@@ -313,18 +313,35 @@ def test_what_is_wrong_with_a_whole_source_ends_the_run_and_leaves_what_was_ther
     assert files_of(tmp_path / "out") == before
 
 
-def test_an_image_that_is_written_during_the_run_ends_it(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("change", [lambda path: path.write_bytes(png(255 - PIXELS)), Path.unlink], ids=["written", "removed"])
+def test_an_image_that_changes_during_the_run_ends_it(source, tmp_path, monkeypatch, change):
     arrange = Catalog.arrange
 
-    def write_and_arrange(catalog: Catalog, limit: int | None) -> dict[str, int]:
-        write(source / "images" / "4.png", png(255 - PIXELS))
+    def change_and_arrange(catalog: Catalog, limit: int | None) -> dict[str, int]:
+        change(source / "images" / "4.png")
         return arrange(catalog, limit)
 
-    monkeypatch.setattr(Catalog, "arrange", write_and_arrange)
+    monkeypatch.setattr(Catalog, "arrange", change_and_arrange)
     with pytest.raises(DataError, match=r"4\.png: the file is not what it was") as caught:
         run(source, tmp_path / "out", max_bad=9)
     assert caught.value.check == Check.IMAGE_CHANGED
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("sizes", "outcome"), [((None, SIZE), "left out"), ((SIZE[::-1], SIZE), "quarantined")])
+def test_a_copy_whose_size_is_said_otherwise_is_one_where_the_first_is_good(source, tmp_path, sizes, outcome):
+    for name, size in zip("ab", sizes, strict=True):
+        said = {} if size is None else {"imageHeight": size[0], "imageWidth": size[1]}
+        shape = {"label": "cat", "shape_type": "polygon", "points": np.reshape(CORNER, (-1, 2)).tolist()}
+        write(source / "labels" / f"{name}.json", json.dumps({"imagePath": f"{name}.png", "shapes": [shape], **said}).encode())
+        write(source / "labels" / f"{name}.png", png(PIXELS))
+    write(source / "labels" / "c.json", json.dumps({"imagePath": "c.png", "shapes": []}).encode())
+    write(source / "labels" / "c.png", png(255 - PIXELS))
+    describe(source, {"format": "labelme", "annotations": "labels"})
+    run(source, tmp_path / "out", max_bad=2)
+    (split,) = read_manifest(tmp_path / "out" / "manifest.json").splits.values()
+    assert split.findings.get("duplicate-image", 0) == (outcome == "left out")
+    assert split.quarantined == ({"image-size-swapped": 2} if outcome == "quarantined" else {})
 
 
 def test_every_code_is_met_here():

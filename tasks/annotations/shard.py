@@ -132,22 +132,26 @@ def confirm_few(quarantined: list[Quarantined], max_bad: int) -> None:
         )
 
 
-def _record(entry: Entry, content: Callable[[], bytes], contents: Contents, report: ShardReport) -> Iterator[bytes]:
+def _record(entry: Entry, read: Callable[[], bytes], contents: Contents, report: ShardReport) -> Iterator[bytes]:
     """The image's record; none where it is a copy, or has no objects and such images are not wanted."""
     image = entry.image
     if entry.fault == Check.SPLIT_LEAKAGE:
         raise BadImageError(
             entry.fault, f"{image.path}: {entry.fault.meaning}", "take the image out of one of the splits, or split by content"
         )
-    encoded = encode_image(str(image.path), _unchanged(entry, content()), image.size, entry.sha256)
+    content = _unchanged(entry, read)
+    encoded = encode_image(str(image.path), content, image.size, entry.sha256)
     size = (encoded.height, encoded.width)
     instances, findings = _instances(entry.source, image, size, contents)
     if entry.original is not None:
+        if entry.original.size != image.size:
+            # Where the first one cannot become a record, this one is no copy of it.
+            encode_image(str(entry.original.path), content, entry.original.size, entry.sha256)
         objects_there, _ = _instances(entry.source, entry.original, size, contents)
-        if entry.original.size != image.size or _drawn(objects_there) != _drawn(instances):
+        if _drawn(objects_there) != _drawn(instances):
             raise BadImageError(
                 Check.DUPLICATE_DIFFERS,
-                f"{image.path}: image {image.source_id} is the same as image {entry.original.source_id}, with another size or objects",
+                f"{image.path}: image {image.source_id} is the same as image {entry.original.source_id}, and has other objects",
                 "give all objects to one of the two, and remove the other",
             )
         report.count(Check.DUPLICATE_IMAGE)
@@ -163,15 +167,25 @@ def _record(entry: Entry, content: Callable[[], bytes], contents: Contents, repo
     yield build_example(annotated, encoded, contents.names, contents.mask_type)
 
 
-def _unchanged(entry: Entry, content: bytes) -> bytes:
-    """The content, if it is still what the catalog has of it: by that the dataset's digest was made."""
+def _unchanged(entry: Entry, read: Callable[[], bytes]) -> bytes:
+    """What is read, if it is still what the catalog has of it: by that the dataset's digest was made."""
+    try:
+        content = read()
+    except BadImageError as error:
+        if entry.sha256 is None:
+            raise
+        raise _changed(entry) from error
     if google_crc32c.value(content) != entry.crc32c:
-        raise DataError(
-            Check.IMAGE_CHANGED,
-            f"{entry.image.path}: the file is not what it was when the images were listed",
-            "run again when nothing else writes there",
-        )
+        raise _changed(entry)
     return content
+
+
+def _changed(entry: Entry) -> DataError:
+    return DataError(
+        Check.IMAGE_CHANGED,
+        f"{entry.image.path}: the file is not what it was when the images were listed",
+        "run again when nothing else writes there",
+    )
 
 
 def _instances(name: str, image: ListedImage, size: tuple[int, int], contents: Contents) -> tuple[tuple[Instance, ...], Counter[Check]]:
