@@ -101,7 +101,8 @@ def _each_told(results: Iterator[_Result]) -> Iterator[_Result]:
 
 def _begin(done: Synchronized[int], module: str) -> None:
     """In a worker process: where it counts its images for the one that prints, and its end with that one, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is for the one that prints to tell
     threading.Thread(target=_end_with_parent, daemon=True).start()
     global _images_done
     _images_done = done
