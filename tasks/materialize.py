@@ -22,7 +22,7 @@ from typing import Any
 
 from tasks.annotations.catalog import Catalog
 from tasks.annotations.categories import LabelIds, share_categories
-from tasks.annotations.shard import Contents, ShardJob, ShardReport, confirm_few, write_shard
+from tasks.annotations.shard import Contents, Quarantined, ShardJob, ShardReport, confirm_few, write_shard
 from tasks.annotations.source import Source
 from tasks.dataset import DatasetConfig, GivenSplits, HashedSplits, read_dataset_config
 from tasks.errors import UserError
@@ -128,7 +128,7 @@ def _materialize(
         splits = {name: _split(dataset, names, [reports[shard] for shard in names], labels) for name, names in shards.items()}
         quarantined = [one for report in reports.values() for one in report.quarantined]
         confirm_few(quarantined, effort.max_bad)
-        _confirm_filled(config.name, {name: split.images for name, split in splits.items()})
+        _confirm_filled(config.name, {name: split.images for name, split in splits.items()}, quarantined)
     except DataError:
         workers.stop()  # before what they write is removed
         # Other parts may be at work beside this one.
@@ -144,14 +144,16 @@ def _materialize(
     return _answer("done", dataset, manifest)
 
 
-def _confirm_filled(name: str, images: Mapping[str, int]) -> None:
+def _confirm_filled(name: str, images: Mapping[str, int], quarantined: Iterable[Quarantined] = ()) -> None:
     """DataError where a split has no image: training and evaluation would end on it."""
     for split, number in images.items():
         if not number:
+            bad = next((one for one in quarantined if one.split == split), None)
             raise DataError(
                 Check.SPLIT_EMPTY,
-                f"{name}: split {split!r} gets no image",
-                "add images or mend what is wrong with them, change the shares, or give the splits yourself",
+                f"{name}: split {split!r} gets no image"
+                + (f"; the first of those that cannot become records: {bad.message}" if bad else ""),
+                bad.fix if bad else "add images, change the shares, or give the splits yourself",
             )
 
 

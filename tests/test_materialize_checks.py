@@ -355,8 +355,9 @@ def test_every_code_is_met_here():
 def test_a_split_whose_images_are_all_bad_ends_the_run(source, tmp_path):
     given_splits(source, {"train": [0, 1], "val": [2]})
     (source / "images" / "2.png").unlink()
-    with pytest.raises(DataError, match="split 'val' gets no image"):
+    with pytest.raises(DataError, match=r"split 'val' gets no image; the first .*2\.png: the image file cannot be opened") as caught:
         run(source, tmp_path / "out", max_bad=1)
+    assert "bring the file there" in caught.value.fix
     assert not (tmp_path / "out").exists()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from tasks.annotations.json_file import read_json_object
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
 from tasks.annotations.source import ListedImage, Listing, SourceObject
+from tasks.errors import UserError
 from tasks.records.checks import Check, DataError
 
 _Region = tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -21,16 +22,22 @@ class ViaSource:
     """A JSON file and the folder that its `filename`s lie in.
 
     `category_attribute` names the regions' attribute that says what they show; it need not be given where they have one attribute only.
+    `category` says it of all regions instead, whatever attributes they have.
     """
 
     images: Path
     annotations: Path
     category_attribute: str | None = None
+    category: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.category is not None and self.category_attribute is not None:
+            raise UserError("via: both category and category_attribute are given", "leave one of the two out")
 
     def list(self) -> Listing:
         regions = self._regions()
         attribute = self.category_attribute or self._only_attribute(regions.values())
-        shown = {name: [(attributes.get(attribute), shape) for attributes, shape in one] for name, one in regions.items()}
+        shown = {name: [(self.category or attributes.get(attribute), shape) for attributes, shape in one] for name, one in regions.items()}
         categories = {category for one in shown.values() for category, _ in one if isinstance(category, str) and category}
         images = (ListedImage(name, name, self.images / name, None, payload) for name, payload in shown.items())
         return Listing({category: category for category in sorted(categories)}, images)
@@ -67,13 +74,14 @@ class ViaSource:
             found[name] = [(_object(one.get("region_attributes")), _object(one.get("shape_attributes"))) for one in map(_object, listed)]
         return found
 
-    def _only_attribute(self, regions: Iterable[Sequence[_Region]]) -> str:
+    def _only_attribute(self, regions: Collection[Sequence[_Region]]) -> str:
         names = {name for of_image in regions for attributes, _ in of_image for name in attributes}
-        if len(names) > 1:
+        if self.category is None and len(names) != 1 and any(regions):
+            said = f"the attributes {', '.join(sorted(names))}" if names else "no attributes"
             raise DataError(
                 Check.SOURCE_MALFORMED,
-                f"{self.annotations}: the regions have the attributes {', '.join(sorted(names))}",
-                "name the one that says what they show as `category_attribute`",
+                f"{self.annotations}: the regions have {said}",
+                "name the one that says what they show as `category_attribute`, or what they all show as `category`",
             )
         return "".join(names)
 

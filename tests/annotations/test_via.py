@@ -84,6 +84,25 @@ def test_the_attribute_is_named_where_there_are_several(source):
     assert source(content, category_attribute="colour").list().categories == {"black": "black"}
 
 
+@pytest.mark.parametrize("attributes", [{}, {"kind": "cat"}, {"kind": "cat", "colour": ""}])
+def test_one_category_can_be_said_of_all_regions(source, attributes):
+    made = source({"a": entry("a.jpg", [region(SQUARE, **attributes), region(BAR)])}, category="balloon")
+    assert made.list().categories == {"balloon": "balloon"}
+    assert read(made) == {"a.jpg": [("balloon", 4, (1, 1, 3, 3)), ("balloon", 10, (1, 2, 3, 7))]}
+
+
+def test_regions_without_attributes_need_a_category(source):
+    with pytest.raises(UserError, match=r"via\.json: the regions have no attributes") as caught:
+        source({"a": entry("a.jpg", [region(SQUARE)])}).list()
+    assert "`category`" in caught.value.fix
+    assert source({"a": entry("a.jpg", [])}).list().categories == {}
+
+
+def test_a_category_and_an_attribute_are_one_too_many(source):
+    with pytest.raises(UserError, match="both category and category_attribute"):
+        source({}, category="cat", category_attribute="kind")
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
