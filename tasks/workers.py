@@ -33,10 +33,10 @@ class Workers:
     """`count` processes that have imported `module`; a count of 1 is the calling process alone."""
 
     def __init__(self, count: int, module: str) -> None:
-        context = multiprocessing.get_context("spawn")
         self.count = count
         self._pool = None
         if count > 1:
+            context = multiprocessing.get_context("spawn")
             self._done = context.Value("Q")
             self._pool = ProcessPoolExecutor(count, context, _begin, (self._done, module))
 
@@ -119,7 +119,7 @@ def _end_with_parent() -> None:
 
 
 def _keep_imports() -> None:
-    """Spares the garbage collector what is there by now; looking through it again and again would take a sixteenth of the time."""
+    """Spares the garbage collector what is there by now: to look through it again and again takes time, and frees nothing."""
     gc.freeze()
 
 

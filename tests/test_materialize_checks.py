@@ -170,10 +170,7 @@ QUARANTINED = {
         r"b\.gif: the file holds 2 images",
     ),
     Check.IMAGE_MODE: (saved("b.tiff", Image.new("F", PICTURE.size)), r"b\.tiff: pixels of mode F"),
-    Check.DUPLICATE_DIFFERS: (
-        twice(segmentation=[CORNER]),
-        r"4\.png: image 40 is the same as image 4, and has other objects",
-    ),
+    Check.DUPLICATE_DIFFERS: (twice(segmentation=[CORNER]), r"4\.png: image 40 is the same as image 4, and has other objects"),
     Check.UNKNOWN_CATEGORY: (annotation(category_id=9), r"annotation 104 of image 4\.png has the category 9"),
     Check.MASK_MISSING: (annotation(segmentation=None), r"annotation 104 of image 4\.png has no mask"),
     Check.MASK_MALFORMED: (

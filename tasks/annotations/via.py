@@ -36,7 +36,8 @@ class ViaSource:
 
     def list(self) -> Listing:
         regions = self._regions()
-        attribute = self.category_attribute or self._only_attribute(regions.values())
+        # With a category for all, no attribute is looked at.
+        attribute = self.category_attribute or (self._only_attribute(regions.values()) if self.category is None else "")
         shown = {name: [(self.category or attributes.get(attribute), shape) for attributes, shape in one] for name, one in regions.items()}
         categories = {category for one in shown.values() for category, _ in one if isinstance(category, str) and category}
         images = (ListedImage(name, name, self.images / name, None, payload) for name, payload in shown.items())
@@ -76,7 +77,7 @@ class ViaSource:
 
     def _only_attribute(self, regions: Collection[Sequence[_Region]]) -> str:
         names = {name for of_image in regions for attributes, _ in of_image for name in attributes}
-        if self.category is None and len(names) != 1 and any(regions):
+        if len(names) != 1 and any(regions):
             said = f"the attributes {', '.join(sorted(names))}" if names else "no attributes"
             raise DataError(
                 Check.SOURCE_MALFORMED,

@@ -99,7 +99,7 @@ class Check(StrEnum):
         Outcome.FATAL,
         "a file is not of its format, or lacks what must be said of an image or category",
     )
-    IMAGE_CHANGED = "image-changed", Outcome.FATAL, "an image's file was written between its listing and its reading"
+    IMAGE_CHANGED = "image-changed", Outcome.FATAL, "an image's file was written or removed between its listing and its reading"
     RECORD_DAMAGED = (
         "record-damaged",
         Outcome.FATAL,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from upath import UPath
 
 from tasks.annotations.coco import CocoSource
 from tasks.annotations.instances import instances_of
@@ -46,7 +45,7 @@ def write(tmp_path: Path):
     def write_content(content) -> CocoSource:
         path = tmp_path / "instances.json"
         path.write_text(json.dumps(content))
-        return CocoSource(UPath(tmp_path), path)
+        return CocoSource(tmp_path, path)
 
     return write_content
 
@@ -233,11 +232,11 @@ def test_what_is_no_coco_json_is_refused(tmp_path, content):
     path = tmp_path / "instances.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"instances\.json: (not JSON|there is no list)"):
-        CocoSource(UPath(tmp_path), path).list()
+        CocoSource(tmp_path, path).list()
 
 
 def test_wrong_paths_are_named(tmp_path):
-    folder = UPath(tmp_path)
+    folder = tmp_path
     with pytest.raises(UserError, match=r"absent\.json: the annotations cannot be opened"):
         CocoSource(folder, folder / "absent.json").list()
     with pytest.raises(UserError, match="absent: there is no such folder"):
