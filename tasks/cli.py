@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tasks.errors import UserError
-from tasks.workspace import DatasetDir, StepResult, write_json
+from tasks.running.tensorflow_log import tensorflow_log
+from tasks.workspace import DatasetDir, ModelDir, StepResult, write_json
 
 # Model Garden is written against Keras 2, which TensorFlow only hands out when told so before its import.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -42,12 +45,25 @@ ResultOption = Annotated[
 ]
 
 
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", help="Show TensorFlow's own log too, instead of keeping it in the model folder's tensorflow.log.")
+]
+
+
 def local_dataset(text: str) -> DatasetDir:
     """The dataset in a folder; UserError for a URL, under which only the steps before training look."""
     if "://" in text:
         copy = f"copy it first, say by `aws s3 cp --recursive {text}`" if text.startswith("s3://") else "copy it first"
         raise UserError(f"{text} is a URL, and this step reads datasets from folders", f"{copy} to a folder, and name that")
     return DatasetDir(Path(text))
+
+
+@contextmanager
+def _trained_in(folder: Path, verbose: bool) -> Iterator[ModelDir]:
+    """The folder of a model for a step that runs its network; within the block TensorFlow's log goes there too."""
+    model = ModelDir(folder.absolute())
+    with tensorflow_log(None if verbose else model.tensorflow_log):
+        yield model
 
 
 def answer(result: StepResult, result_file: Path | None) -> None:
@@ -104,7 +120,6 @@ def convert_command(
     from tasks.convert import convert
     from tasks.pipeline_config.edits import MaskBranch
     from tasks.pipeline_config.fine_tuning import StartingPoint
-    from tasks.workspace import ModelDir
 
     branch = MaskBranch(mask_height, mask_width, mask_conv_depth, mask_conv_layers)
     start = StartingPoint(checkpoint, checkpoint_type, all_checkpoint_variables, checkpoint_label_map)
@@ -248,26 +263,28 @@ def train_command(
     precision: Annotated[str | None, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = None,
     proposals: Annotated[int | None, typer.Option(help="Proposals per image at inference, and at most sampled in training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of initial weights, order and sampling.")] = None,
+    verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
     """Train a converted model, or go on with it."""
-    from tasks.train import Overrides, train
-    from tasks.workspace import ModelDir
+    with _trained_in(model, verbose) as folder:
+        from tasks.train import Overrides, train
 
-    overrides = Overrides(image_size, steps, batch_size, learning_rate, precision, proposals, seed)
-    answer(train(ModelDir(model.absolute()), overrides), result)
+        overrides = Overrides(image_size, steps, batch_size, learning_rate, precision, proposals, seed)
+        answer(train(folder, overrides), result)
 
 
 @app.command("evaluate")
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
     """Measure COCO box and mask AP of a trained model on the validation records."""
-    from tasks.evaluate import evaluate
-    from tasks.workspace import ModelDir
+    with _trained_in(model, verbose) as folder:
+        from tasks.evaluate import evaluate
 
-    answer(evaluate(ModelDir(model.absolute())), result)
+        answer(evaluate(folder), result)
 
 
 @app.command("export")
@@ -278,13 +295,14 @@ def export_command(
         str, typer.Option("--format", help="saved_model; tflite and onnx are refused, with the reason.")
     ] = "saved_model",
     checkpoint: Annotated[Path | None, typer.Option(help="Prefix of a checkpoint; by default the last one.")] = None,
+    verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
     """Write a trained model as a SavedModel with the original's inputs and outputs."""
-    from tasks.export import export
-    from tasks.workspace import ModelDir
+    with _trained_in(model, verbose) as folder:
+        from tasks.export import export
 
-    answer(export(ModelDir(model.absolute()), input_type, file_format, checkpoint and checkpoint.absolute()), result)
+        answer(export(folder, input_type, file_format, checkpoint and checkpoint.absolute()), result)
 
 
 @app.command("open-run")

@@ -112,6 +112,11 @@ class ModelDir:
         return self.root / "export"
 
     @property
+    def tensorflow_log(self) -> Path:
+        """What TensorFlow itself had to say, in the order of the steps that ran."""
+        return self.root / "tensorflow.log"
+
+    @property
     def tracking(self) -> Path:
         """Identity of this model's tracking run, so that evaluate adds to the run that train opened."""
         return self.root / "tracking.json"

@@ -25,6 +25,9 @@ _CALIBRATION_BATCHES = 4
 class MaskRCNNTask(base_task.Task):
     """Trains one zoo model; evaluation is a step of its own (`tasks.evaluate`)."""
 
+    beginning = ""
+    """What the weights started from, for people; empty where `initialize` was not called or had nothing to do."""
+
     def build_model(self) -> MaskRCNN:
         return MaskRCNN(self.task_config.model)
 
@@ -35,13 +38,12 @@ class MaskRCNNTask(base_task.Task):
         elif not self.task_config.model.feature_extractor.batch_norm_trainable:
             silence_residual_branches(model)
             layers = calibrate_batch_norm(model, self.build_inputs(self.task_config.train_data).take(_CALIBRATION_BATCHES))
-            print(
-                f"no fine_tune_checkpoint: {layers} frozen batch norms take their statistics from {_CALIBRATION_BATCHES} batches",
-                flush=True,
+            self.beginning = (
+                f"no fine_tune_checkpoint: {layers} frozen batch norms take their statistics from {_CALIBRATION_BATCHES} batches"
             )
 
     def _import_checkpoint(self, model: MaskRCNN) -> None:
-        """Restores the configured checkpoint; what became of it is printed, and kept beside the training's own checkpoints."""
+        """Restores the configured checkpoint; what became of it is told, and kept beside the training's own checkpoints."""
         task, classes = self.task_config, None
         if task.checkpoint_label_map_path:
             ours, theirs = (read_label_map(Path(path)) for path in (task.train_data.label_map_path, task.checkpoint_label_map_path))
@@ -49,7 +51,7 @@ class MaskRCNNTask(base_task.Task):
         report = import_checkpoint(
             model, Path(task.init_checkpoint), task.fine_tune_checkpoint_type, task.load_all_detection_checkpoint_vars, classes
         )
-        print(report.text(), flush=True)
+        self.beginning = report.text()
         write_json(Path(self.logging_dir) / CHECKPOINT_IMPORT, report.to_json())
 
     def build_inputs(self, params: config.DataConfig, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:

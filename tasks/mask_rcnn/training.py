@@ -72,14 +72,17 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
             init_fn=trainer.initialize,
         )
         progress = Progress(experiment, folder / "metrics.jsonl", log, save=lambda step: manager.save(checkpoint_number=step))
-        controller = orbit.Controller(
-            strategy=strategy,
-            trainer=trainer,
-            global_step=trainer.global_step,
-            steps_per_loop=progress.steps_per_loop,
-            checkpoint_manager=manager,
-            train_actions=[progress],
-        )
+        with _silent_stdout():
+            controller = orbit.Controller(
+                strategy=strategy,
+                trainer=trainer,
+                global_step=trainer.global_step,
+                steps_per_loop=progress.steps_per_loop,
+                checkpoint_manager=manager,
+                train_actions=[progress],
+            )
+        if task.beginning:
+            print(task.beginning, flush=True)
         progress.start(trainer.global_step)
         with progress.told_to_stop_by_sigterm(), _silent_stdout(), strategy.scope():
             controller.train(steps=experiment.trainer.train_steps)
@@ -232,6 +235,6 @@ def _precision(dtype: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
-    """Within the block, what Orbit prints after every loop, a dump of the same numbers, goes nowhere."""
+    """Within the block, what Orbit prints, a dump of the same numbers after every loop, goes nowhere."""
     with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
         yield

@@ -1,0 +1,1 @@
+"""What steps need while they run."""
