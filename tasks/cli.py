@@ -11,19 +11,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from tasks.errors import UserError
+from tasks.running.failure import as_user_error, keep_traceback
+from tasks.running.named_paths import dataset_folder, local_dataset, new_file, new_folder
 from tasks.running.tensorflow_log import tensorflow_log
-from tasks.workspace import DatasetDir, ModelDir, StepResult, write_json
+from tasks.workspace import DatasetDir, ModelDir, StepResult, workspace_root, write_json
 
 # Model Garden is written against Keras 2, which TensorFlow only hands out when told so before its import.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # NumPy multiplies no large matrices here; starting threads for that costs more than most commands do.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+_LONGEST_MESSAGE = 500
 
 app = typer.Typer(
     name="maskline",
@@ -41,7 +45,9 @@ def steps() -> None:
 
 ResultOption = Annotated[
     Path | None,
-    typer.Option("--result", help="Write the step's result (names, paths, small numbers) to this JSON file."),
+    typer.Option(
+        "--result", parser=new_file, metavar="FILE", help="Write the step's result (names, paths, small numbers) to this JSON file."
+    ),
 ]
 
 
@@ -50,18 +56,12 @@ VerboseOption = Annotated[
 ]
 
 
-def local_dataset(text: str) -> DatasetDir:
-    """The dataset in a folder; UserError for a URL, under which only the steps before training look."""
-    if "://" in text:
-        copy = f"copy it first, say by `aws s3 cp --recursive {text}`" if text.startswith("s3://") else "copy it first"
-        raise UserError(f"{text} is a URL, and this step reads datasets from folders", f"{copy} to a folder, and name that")
-    return DatasetDir(Path(text))
-
-
 @contextmanager
 def _trained_in(folder: Path, verbose: bool) -> Iterator[ModelDir]:
-    """The folder of a model for a step that runs its network; within the block TensorFlow's log goes there too."""
+    """The folder of a model, for a step that runs its network; within the block TensorFlow's log goes there too."""
     model = ModelDir(folder.absolute())
+    if not model.root.is_dir():
+        raise UserError(f"{folder} is not a folder", "name the folder of a model, as `maskline convert` made it")
     with tensorflow_log(None if verbose else model.tensorflow_log):
         yield model
 
@@ -86,7 +86,10 @@ def convert_command(
             help="Folder of a materialized dataset; by default the config keeps its own records and classes.",
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the model: receives pipeline.config and experiment.yaml.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(parser=new_folder, metavar="FOLDER", help="Folder of the model: receives pipeline.config and experiment.yaml."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be different, and write nothing.")] = False,
     reverse: Annotated[bool, typer.Option("--reverse", help="Take the masks away: back to Faster R-CNN.")] = False,
     assignments: Annotated[
@@ -163,7 +166,9 @@ def lint_command(
 
 @app.command("shapes")
 def shapes_command(
-    folder: Annotated[Path, typer.Argument(help="Folder that receives images, COCO JSON and dataset.yaml.")],
+    folder: Annotated[
+        Path, typer.Argument(parser=new_folder, metavar="FOLDER", help="Folder that receives images, COCO JSON and dataset.yaml.")
+    ],
     train: Annotated[int, typer.Option(help="Training images.")] = 48,
     val: Annotated[int, typer.Option(help="Validation images.")] = 16,
     height: Annotated[int, typer.Option(help="Rows of an image.")] = 480,
@@ -180,7 +185,10 @@ def shapes_command(
 @app.command("materialize")
 def materialize_command(
     dataset: Annotated[str, typer.Argument(help="YAML file that names images and annotations: path or URL.")],
-    output: Annotated[str | None, typer.Option(help="Folder or URL of the records; by default the workspace's, by the name.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(parser=new_folder, metavar="FOLDER", help="Folder or URL of the records; by default the workspace's, by the name."),
+    ] = None,
     split: Annotated[
         str | None, typer.Option(metavar="0.8/0.1/0.1", help="Shares of train, val and test, by a hash of the image's content.")
     ] = None,
@@ -205,21 +213,26 @@ def materialize_command(
 
     choice = parse_choice(split, limit, only_categories, remap_categories, empty, crowds, mask_type)
     effort = Effort(shards, workers, max_bad, parse_range(shard_range) if shard_range else None)
-    answer(materialize(located(dataset), located(output) if output else None, choice, effort), result)
+    answer(materialize(located(dataset), output, choice, effort), result)
 
 
 @app.command("inspect")
 def inspect_command(
-    dataset: Annotated[str, typer.Argument(help="Folder or URL of a materialized dataset.")],
+    dataset: Annotated[
+        DatasetDir, typer.Argument(parser=dataset_folder, metavar="FOLDER", help="Folder or URL of a materialized dataset.")
+    ],
     against: Annotated[str | None, typer.Option(help="An earlier dataset, or its manifest: tells what has changed since.")] = None,
-    output: Annotated[str | None, typer.Option(help="Folder or URL that receives index.html; by default the dataset's.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(parser=new_folder, metavar="FOLDER", help="Folder or URL that receives index.html; by default the dataset's."),
+    ] = None,
     result: ResultOption = None,
 ) -> None:
     """Show what a dataset holds, what was found in it and how it has changed, with pictures."""
     from tasks.inspect import inspect
     from tasks.workspace import located
 
-    answer(inspect(DatasetDir(located(dataset)), located(against) if against else None, located(output) if output else None), result)
+    answer(inspect(dataset, located(against) if against else None, output), result)
 
 
 @app.command("check")
@@ -242,15 +255,14 @@ def check_command(
 def transcode_command(
     dataset: Annotated[str, typer.Argument(help="Folder or URL of a materialized dataset, or a path or pattern of records.")],
     mask_type: Annotated[str, typer.Option(help="How masks are to be stored: png or numerical.")],
-    output: Annotated[str, typer.Option(help="Folder or URL of the new records.")],
+    output: Annotated[Path, typer.Option(parser=new_folder, metavar="FOLDER", help="Folder or URL of the new records.")],
     label_map: Annotated[str | None, typer.Option(help="Label map to put beside records that have none.")] = None,
     result: ResultOption = None,
 ) -> None:
     """Store the masks of records in the other form, and leave all else as it is."""
     from tasks.transcode import transcode
-    from tasks.workspace import located
 
-    answer(transcode(dataset, mask_type, located(output), label_map), result)
+    answer(transcode(dataset, mask_type, output, label_map), result)
 
 
 @app.command("train")
@@ -307,7 +319,7 @@ def export_command(
 
 @app.command("open-run")
 def open_run_command(
-    run: Annotated[Path, typer.Argument(help="Folder of the pipeline run.")],
+    run: Annotated[Path, typer.Argument(parser=new_folder, metavar="FOLDER", help="Folder of the pipeline run.")],
     dataset: Annotated[DatasetDir, typer.Option(parser=local_dataset, metavar="FOLDER", help="Folder of a materialized dataset.")],
     result: ResultOption = None,
 ) -> None:
@@ -342,9 +354,23 @@ def doctor_command(result: ResultOption = None) -> None:
 
 
 def main() -> None:
-    """Runs the command line; an error that a person can mend ends with code 2, its message and its fix."""
+    """Runs the command line: an error that a person can mend ends with code 2, its message and its fix; any other with code 1.
+
+    A traceback is for those who mend the program: it goes to a file, and the file is named.
+    """
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, str(error))
+    except Exception as error:
+        if mendable := as_user_error(error):
+            _end(2, str(mendable))
+        said = " ".join(str(error).split())
+        said = said if len(said) <= _LONGEST_MESSAGE else f"{said[:_LONGEST_MESSAGE]} ..."
+        file = keep_traceback(error, workspace_root() / "tracebacks")
+        _end(1, f"{type(error).__name__}: {said}\n  traceback: {file or 'it could not be written anywhere'}")
+
+
+def _end(code: int, message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

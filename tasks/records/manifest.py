@@ -93,7 +93,9 @@ def read_manifest(path: Path) -> Manifest:
             splits={name: _split(split) for name, split in values["splits"].items()},
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a dataset's manifest: {error!r}", "materialize the dataset again") from error
+        raise UserError(
+            f"{path}: not a dataset's manifest: {error!r}", "name a dataset's folder, or materialize the dataset again"
+        ) from error
 
 
 def _split(values: Mapping[str, Any]) -> Split:

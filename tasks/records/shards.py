@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.errors import UserError
 from tasks.records.label_map import LabelMap, read_label_map
 from tasks.records.manifest import Manifest, read_manifest
 from tasks.records.tfrecord import record_files, shard_family
@@ -37,6 +38,8 @@ def find_shards(name: str, label_map: str | None = None) -> Shards:
         }
         return Shards(files, labels or manifest.label_map, manifest, dataset)
     found = record_files(place)
+    if not any(file.stat().st_size for file in found):
+        raise UserError(f"{name}: there is no record", "name files that hold records, or write them again")
     files = {
         family: tuple(file for file in found if shard_family(file.name) == family) for family in (shard_family(file.name) for file in found)
     }

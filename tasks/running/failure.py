@@ -1,0 +1,50 @@
+"""What a person is told of an error that no step has told in its own words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from tasks.errors import UserError
+
+# Of files and folders that were named, each with the way out. Other errors of the system may pass, and are worth another try.
+_WAYS_OUT = {
+    errno.ENOENT: "correct the path, or run the step that writes it first",
+    errno.ENOTDIR: "name a folder where this is a file",
+    errno.EISDIR: "name a file where this is a folder",
+    errno.EEXIST: "name another path, or move what is there",
+    errno.ENOTEMPTY: "name another path, or move what is there",
+    errno.EACCES: "get the right to read or write it, or name another path",
+    errno.EPERM: "get the right to read or write it, or name another path",
+    errno.EROFS: "name a path that can be written",
+    errno.ENOSPC: "make room on the disk, or name a path on another one",
+    errno.EDQUOT: "make room under your quota, or name a path on another disk",
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.ELOOP: "name a path whose links lead somewhere",
+}
+
+
+def as_user_error(error: Exception) -> UserError | None:
+    """What the system says of a file that was named, with the way out; None for all else, which may be a fault of the program."""
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in _WAYS_OUT:
+        return None
+    return UserError(f"{error.filename}: {error.strerror}", _WAYS_OUT[error.errno])
+
+
+def keep_traceback(error: BaseException, folder: Path) -> Path | None:
+    """The file, new in `folder` or else in the system's temporary folder, that has the error's traceback; None where none can be made."""
+    text = "".join(traceback.format_exception(error))
+    for place in (folder, Path(tempfile.gettempdir())):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=place, prefix=time.strftime("%Y-%m-%d-%H%M%S-"), suffix=".txt")
+            with os.fdopen(descriptor, "w", errors="backslashreplace") as stream:
+                stream.write(text)
+        except OSError:
+            continue
+        return Path(name)
+    return None

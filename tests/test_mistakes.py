@@ -1,0 +1,274 @@
+"""Every command with every kind of wrong path: code 2, a message that names the thing, and the way out."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from tasks import cli
+from tasks.running.failure import as_user_error, keep_traceback
+from tasks.workspace import ModelDir, write_json
+from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
+from tests.small_dataset import write_source
+
+FILES = ("empty file", "binary file", "text file", "JSON file", "manifest", "dataset.yaml", "below a file")
+FOLDERS = ("empty folder", "dataset", "model", "run")
+"""Things that a person may name by mistake."""
+
+# By command the words of a good call: text as it is, (parameter, thing) with the path of a thing.
+CALLS: dict[str, list[str | tuple[str, str]]] = {
+    "convert": [
+        ("config", "config"),
+        ("--dataset", "dataset"),
+        ("--output", "new"),
+        ("--checkpoint", "checkpoint"),
+        ("--checkpoint-label-map", "label map"),
+    ],
+    "lint": [("config", "config"), ("--dataset", "dataset")],
+    "shapes": [("folder", "new"), "--train", "1", "--val", "1", "--height", "32", "--width", "32"],
+    "materialize": [("dataset", "dataset.yaml"), ("--output", "new"), ("--remap-categories", "remap")],
+    "inspect": [("dataset", "dataset"), ("--against", "dataset"), ("--output", "new")],
+    "check": [("dataset", "dataset"), ("--label-map", "label map")],
+    "transcode": [("dataset", "dataset"), "--mask-type", "numerical", ("--output", "new"), ("--label-map", "label map")],
+    "train": [("model", "model")],
+    "evaluate": [("model", "model")],
+    "export": [("model", "trained"), ("--checkpoint", "own checkpoint")],
+    "open-run": [("run", "new"), ("--dataset", "dataset")],
+    "compare": [("run", "run")],
+    "doctor": [],
+}
+GO_TOGETHER = {("config", "--output"), ("--dataset", "--output"), ("--checkpoint", "--output")} | {
+    ("--checkpoint-label-map", other) for other in ("--checkpoint", "--output")
+}
+"""Options that are given besides the wrong one, though a call does without: (wrong, option)."""
+RIGHT = {("lint", "config", "empty file"), ("inspect", "--against", "manifest")}
+"""What is not wrong, or told in a report of findings: (command, parameter, thing)."""
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One of each kind, by name."""
+    from tasks.convert import convert
+    from tasks.materialize import materialize
+    from tasks.workspace import DatasetDir
+
+    root = tmp_path_factory.mktemp("things")
+    source = root / "source"
+    source.mkdir()
+    write_source(source, 6)
+    dataset = root / "dataset"
+    materialize(source / "dataset.yaml", dataset)
+    model = root / "run" / "mask_rcnn_inception_v2_coco"
+    convert("mask_rcnn_inception_v2_coco", DatasetDir(dataset), ModelDir(model))
+    (root / "empty").touch()
+    (root / "binary").write_bytes(bytes(range(256)) * 8)
+    (root / "text").write_text("The quick brown fox: [\n")
+    (root / "some.json").write_text('{"a": [1]}')
+    (root / "empty_folder").mkdir()
+    return {
+        "missing": root / "nowhere",
+        "empty file": root / "empty",
+        "binary file": root / "binary",
+        "text file": root / "text",
+        "JSON file": root / "some.json",
+        "empty folder": root / "empty_folder",
+        "manifest": dataset / "manifest.json",
+        "dataset": dataset,
+        "model": model,
+        "run": root / "run",
+        "dataset.yaml": source / "dataset.yaml",
+        "below a file": root / "text" / "below",
+        "config": model / "pipeline.config",
+        "label map": dataset / "label_map.pbtxt",
+        "checkpoint": write_checkpoint(root / "zoo" / "model.ckpt", {"Conv/weights": np.zeros((1, 1, 3, 2), np.float32)}),
+        "trained": _trained(model, root / "trained" / model.name),
+        "own checkpoint": root / "trained" / model.name / "train" / "ckpt-1",
+        "remap": _written(root / "remap.yaml", "cat: dog\n"),
+        "new": root / "new",
+    }
+
+
+def _trained(model: Path, folder: Path) -> Path:
+    """As training leaves a model, with a checkpoint that holds nothing."""
+    shutil.copytree(model, folder)
+    write_json(folder / "train" / "result.json", {})
+    (folder / "train" / "experiment.yaml").write_bytes((model / "experiment.yaml").read_bytes())
+    (folder / "train" / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\n')
+    (folder / "train" / "ckpt-1.index").touch()
+    return folder
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKLINE_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def words(command: str, wrong: str, named: Path, things: dict[str, Path]) -> list[str]:
+    """The command line with `named` for the parameter `wrong`; other options that name a path are left out where they may be."""
+    line = [command]
+    for word in CALLS[command]:
+        if isinstance(word, str):
+            line.append(word)
+            continue
+        parameter, thing = word
+        value = named if parameter == wrong else things[thing]
+        if not parameter.startswith("--"):
+            line.append(str(value))
+        elif parameter == wrong or _required(command, parameter) or (wrong, parameter) in GO_TOGETHER:
+            line += [parameter, str(value)]
+    return line
+
+
+def _parameters(command: str) -> list[Any]:
+    return list(typer.main.get_command(cli.app).commands[command].params)  # type: ignore[attr-defined]
+
+
+def _required(command: str, parameter: str) -> bool:
+    return any(parameter in known.opts and known.required for known in _parameters(command))
+
+
+def test_every_command_is_here_with_every_path_that_it_takes() -> None:
+    assert set(CALLS) == set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    for command, call in CALLS.items():
+        tried = {word[0] for word in call if not isinstance(word, str)}
+        for known in _parameters(command):
+            name = known.opts[0]
+            is_path = type(known.type).__name__ in ("TyperPath", "FuncParamType")
+            assert not is_path or name in tried or name == "--result", (command, name)
+
+
+def wrong_paths() -> Iterator[Any]:
+    for command, call in CALLS.items():
+        for parameter, right in (word for word in call if not isinstance(word, str)):
+            for kind in FILES if right == "new" else (*FILES, *FOLDERS, "missing"):
+                if kind != right and (command, parameter, kind) not in RIGHT:
+                    yield pytest.param(command, parameter, kind, id=f"{command} {parameter} {kind}")
+
+
+@pytest.mark.parametrize(("command", "parameter", "kind"), wrong_paths())
+def test_wrong_path_is_named_with_the_way_out(
+    command: str,
+    parameter: str,
+    kind: str,
+    things: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = _content(things["dataset"].parent)
+    monkeypatch.setattr(sys, "argv", ["maskline", *words(command, parameter, things[kind], things)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capfd.readouterr().err
+    assert ended.value.code == 2, told
+    assert "Traceback" not in told
+    assert "traceback:" not in told
+    # Click's own refusals stand in a box, with the way out in `--help`.
+    assert "fix: " in told or "--help" in told
+    flat = told.replace("\n", "").replace("│", "").replace(" ", "")
+    assert str(things[kind]).replace(" ", "") in flat or things[kind].name in told, told
+    assert _content(things["dataset"].parent) == before
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "tensorflow.log"}
+
+
+def without_rights() -> None:
+    """Takes from the process that follows what lets root read and write everything."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.mark.parametrize(
+    ("line", "mode"),
+    [
+        (["compare", "FOLDER"], 0o000),
+        (["inspect", "FOLDER"], 0o000),
+        (["materialize", "FOLDER/dataset.yaml"], 0o000),
+        (["materialize", "FILE"], 0o000),
+        (["lint", "FILE"], 0o000),
+        (["convert", "FILE", "--dry-run"], 0o000),
+        (["shapes", "FOLDER/new"], 0o500),
+        (["transcode", "DATASET", "--mask-type", "png", "--output", "FOLDER/new"], 0o500),
+        (["compare", "RUN", "--result", "FOLDER/result.json"], 0o500),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_path_without_rights_is_named_with_the_way_out(tmp_path: Path, things: dict[str, Path], line: list[str], mode: int) -> None:
+    folder, file = tmp_path / "closed", tmp_path / "closed.yaml"
+    folder.mkdir(mode=mode)
+    file.touch(mode=mode)
+    named = {"FOLDER": folder, "FILE": file, "DATASET": things["dataset"], "RUN": things["run"]}
+    command = [line[0], *(_put_in(word, named) for word in line[1:])]
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks", *command],
+        capture_output=True,
+        text=True,
+        preexec_fn=without_rights,
+        cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, "MASKLINE_WORKSPACE": str(tmp_path / "workspace")},
+    )
+    assert done.returncode == 2, done.stderr
+    assert "fix: " in done.stderr or "--help" in done.stderr
+    assert "closed" in done.stderr
+    assert "raceback" not in done.stderr
+
+
+def _put_in(word: str, named: dict[str, Path]) -> str:
+    for name, path in named.items():
+        word = word.replace(name, str(path))
+    return word
+
+
+def test_error_that_nobody_foresaw_is_one_line_and_its_traceback_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("line one\nline two " + "x" * 2000)
+
+    monkeypatch.setattr("tasks.compare.compare", broken)
+    monkeypatch.setattr(sys, "argv", ["maskline", "compare", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told, named = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 1
+    assert told.startswith("error: ValueError: line one line two x")
+    assert len(told) < 600
+    file = Path(named.removeprefix("  traceback: "))
+    assert file.parent == tmp_path / "workspace" / "tracebacks"
+    assert "in broken" in file.read_text()
+
+
+def test_traceback_finds_a_place_where_the_workspace_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    kept = keep_traceback(ValueError("x"), tmp_path / "file")
+    assert kept is not None
+    try:
+        assert kept.read_text() == "ValueError: x\n"
+    finally:
+        kept.unlink()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ETIMEDOUT, errno.ESTALE])
+def test_error_of_the_system_that_may_pass_is_no_users_error(number: int) -> None:
+    assert as_user_error(OSError(number, "passing", "/some/file")) is None
+    assert as_user_error(OSError(errno.ENOSPC, "full")) is None
