@@ -25,10 +25,10 @@ from airflow.sdk import BaseOperator, BaseOperatorLink, Context, ResumableJobMix
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from maskline_airflow import local_process
+from maskline_airflow.form import REPOSITORY
 from maskline_airflow.local_process import LocalProcess
 from maskline_airflow.step_log import LogReader, as_file_name, new_try, task_folder
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 USER_ERROR = 2
 """Exit code of a step whose input a person has to mend; trying again would end the same way."""
 
@@ -45,9 +45,9 @@ def workspace() -> Path:
     return Path(os.environ.get("MASKLINE_WORKSPACE") or REPOSITORY / "workspace").absolute()
 
 
-def run_dir(run_name: str, run_id: str) -> str:
+def run_dir(run_name: str | None, run_id: str) -> str:
     """The folder of a pipeline run: the name that was asked for, else one made of the DAG run's id."""
-    return str(workspace() / "runs" / (run_name or as_file_name(run_id)))
+    return str(workspace() / "runs" / (run_name.strip() if run_name else as_file_name(run_id)))
 
 
 class MlflowRunLink(BaseOperatorLink):
@@ -74,8 +74,8 @@ class StepOperator(ResumableJobMixin, BaseOperator):
 
     :param step: name of the step, a sub-command of the trainer's command line.
     :param arguments: positional arguments. (templated)
-    :param options: options by name, such as `--steps`; those whose value is None or empty are left out, and a list gives its option once
-        for each element. (templated)
+    :param options: options by name, such as `--steps`. One whose value is None or empty is left out; one of several lines is given once
+        for each line. (templated)
     :param instance_name: shown in place of the map index when the task is mapped. (templated)
     :param mlflow_url: where the link leads until the step's own result has an `mlflow_url`. (templated)
     """
@@ -117,11 +117,10 @@ class StepOperator(ResumableJobMixin, BaseOperator):
 
     def command(self) -> list[str]:
         """The step's name, arguments and given options, as the trainer's parser gets them (but for `--result`)."""
-        command = [self.step, *map(str, self.arguments)]
+        command = [self.step, *(str(argument).strip() for argument in self.arguments)]
         for name, value in self.options.items():
-            for one in value if isinstance(value, list) else [value]:
-                if one is not None and one != "":
-                    command += [name, str(one)]
+            lines = "" if value is None else str(value)
+            command += [word for line in lines.splitlines() if line.strip() for word in (name, line.strip())]
         return command
 
     def submit_job(self, context: Context) -> dict[str, Any]:

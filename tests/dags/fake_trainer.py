@@ -22,6 +22,7 @@ def outputs(step: str, arguments: list[str]) -> dict[str, str]:
     options = dict(itertools.pairwise(arguments))
     first = arguments[0]
     return {
+        "preflight": {},
         "materialize": {"dataset": f"{WORKSPACE}/datasets/fake"},
         "open-run": {"run": first},
         "convert": {"model": options.get("--output", "")},
@@ -51,7 +52,7 @@ def main() -> int:
     if step == "compare":
         Path(answer["markdown"]).parent.mkdir(parents=True, exist_ok=True)
         Path(answer["markdown"]).write_text("| config | mask AP |\n")
-    summary = {} if step == "materialize" else {"mlflow_url": f"http://mlflow.example/{step}"}
+    summary = {} if step in ("preflight", "materialize") else {"mlflow_url": f"http://mlflow.example/{step}"}
     result = Path(arguments[arguments.index("--result") + 1])
     result.write_text(json.dumps({"step": step, "status": "done", "outputs": answer, "summary": summary}))
     print(f"{step}: done")

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from airflow.dag_processing.dagbag import DagBag
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINER = REPOSITORY / ".venv" / "bin" / "python"
+DEMO = yaml.safe_load((REPOSITORY / "configs" / "demo.yaml").read_text())
 NAMES = ["mask_rcnn_resnet50_atrous_coco", "mask_rcnn_resnet101_atrous_coco", "mask_rcnn_inception_v2_coco"]
 
 
@@ -46,7 +48,8 @@ def run_dag(workspace: Path, conf: dict[str, Any], fails: str | None = None) -> 
     tasks: dict[str, list[str]] = {}
     for instance in sorted(done.get_task_instances(), key=lambda instance: instance.map_index):
         tasks.setdefault(instance.task_id, []).append(str(instance.state))
-    kept = (workspace / "commands.jsonl").read_text().splitlines()
+    file = workspace / "commands.jsonl"
+    kept = file.read_text().splitlines() if file.exists() else []
     return DagRun(str(done.state), tasks, [json.loads(line)["command"] for line in kept], workspace)
 
 
@@ -61,8 +64,14 @@ def one_alone(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) 
     """One backbone from a checkpoint on a data set in two parts, and every other field of the form left empty that may be."""
     empty = dict.fromkeys(["steps", "batch_size", "image_size", "learning_rate", "precision", "proposals"])
     checkpoint = {"checkpoint": "/zoo", "checkpoint_label_map": "coco"}
-    parts = {"shard_ranges": ["0:3", "3:6"], "shards": 3, "workers": 2, "max_bad": 5}
+    # A text field's last line break leaves an empty line.
+    parts = {"shard_ranges": ["0:3", "3:6", ""], "shards": 3, "workers": 2, "max_bad": 5}
     return run_dag(tmp_path_factory.mktemp("one_alone"), {"configs": NAMES[:1], "config_fields": [], **checkpoint, **parts, **empty})
+
+
+@pytest.fixture(scope="module")
+def misspelt(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
+    return run_dag(tmp_path_factory.mktemp("misspelt"), {"configs": NAMES[:1], "stpes": 5})
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +87,7 @@ def all_fail(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_backbone_that_fails_stops_no_other_and_fails_the_run(one_fails: DagRun) -> None:
     assert one_fails.tasks == {
+        "check_request": ["success"],
         "chosen_ranges": ["success"],
         "materialize_part": ["skipped"],
         "materialize": ["success"],
@@ -90,6 +100,21 @@ def test_backbone_that_fails_stops_no_other_and_fails_the_run(one_fails: DagRun)
         "every_backbone_finished": ["upstream_failed"],
     }
     assert one_fails.state == "failed"
+
+
+def test_unknown_field_fails_the_first_task_and_nothing_runs(misspelt: DagRun) -> None:
+    assert misspelt.state == "failed"
+    assert misspelt.tasks["check_request"] == ["failed"]
+    assert misspelt.commands == []
+
+
+def test_first_task_has_the_trainer_look_at_what_was_asked_for(one_fails: DagRun, one_alone: DagRun) -> None:
+    (words,) = one_fails.of_step("preflight")
+    fields = [word for field in DEMO["config_fields"] for word in ("--set", field)]
+    assert words == [DEMO["dataset"], *(word for name in NAMES for word in ("--config", name)), *fields]
+    (words,) = one_alone.of_step("preflight")
+    checkpoint = ["--checkpoint", "/zoo", "--checkpoint-label-map", "coco"]
+    assert words == [DEMO["dataset"], "--config", NAMES[0], *checkpoint, "--shard-range", "0:3", "--shard-range", "3:6"]
 
 
 def test_each_backbone_walks_through_its_own_folder(one_fails: DagRun) -> None:
@@ -125,7 +150,7 @@ def test_nothing_is_joined_when_a_part_fails(part_fails: DagRun) -> None:
     assert part_fails.state == "failed"
     assert part_fails.tasks["materialize_part"] == ["success", "failed", "success"]
     assert part_fails.tasks["materialize"] == ["upstream_failed"]
-    assert {step for step, *_ in part_fails.commands} == {"materialize"}
+    assert [step for step, *_ in part_fails.commands] == ["preflight", *["materialize"] * 3]
 
 
 def test_nothing_is_compared_when_no_backbone_finished(all_fail: DagRun) -> None:
@@ -152,7 +177,10 @@ def parsed(one_fails: DagRun, one_alone: DagRun) -> list[tuple[str, dict[str, An
 
 
 def test_real_parser_accepts_every_command_of_the_dag(parsed: list[tuple[str, dict[str, Any]]]) -> None:
-    assert {step for step, _ in parsed} == {"materialize", "open-run", "convert", "train", "evaluate", "compare"}
+    assert {step for step, _ in parsed} == {
+        "preflight",
+        *("materialize", "open-run", "convert", "train", "evaluate", "compare"),
+    }
 
 
 def test_real_parser_reads_how_the_data_set_is_written(parsed: list[tuple[str, dict[str, Any]]]) -> None:

@@ -6,11 +6,13 @@ import ast
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, TriggerRule
 from airflow.sdk.exceptions import ParamValidationError
+from maskline_airflow.form import lines_template, template, unknown_fields
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAGS = REPOSITORY / "dags"
@@ -63,10 +65,11 @@ def test_training_and_evaluation_share_the_gpu_pool_and_evaluation_goes_first(da
 
 def test_edges(dag: DAG) -> None:
     assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {
-        "chosen_ranges": set(),
+        "check_request": set(),
+        "chosen_ranges": {"check_request"},
         "materialize_part": {"chosen_ranges"},
         "materialize": {"materialize_part"},
-        "chosen_configs": set(),
+        "chosen_configs": {"check_request"},
         "open_run": {"materialize"},
         "backbone.convert": {"materialize", "open_run", "chosen_configs"},
         "backbone.train": {"backbone.convert", "chosen_configs"},
@@ -84,27 +87,79 @@ def test_form_offers_the_zoo_configs_that_there_are(dag: DAG) -> None:
     assert dag.params.get_param("configs").schema["examples"] == files
 
 
+def test_form_offers_the_data_sets_that_there_are(dag: DAG) -> None:
+    files = sorted(f"configs/datasets/{path.name}" for path in (REPOSITORY / "configs" / "datasets").glob("*.yaml"))
+    assert dag.params.get_param("dataset").schema["examples"] == files
+
+
 def test_form_starts_with_the_settings_of_the_demo(dag: DAG) -> None:
-    left_empty = dict.fromkeys(["max_bad", "shards", "workers", "proposals"])
-    from_scratch = {"checkpoint": "", "checkpoint_label_map": ""}
-    assert {**dag.params.validate(), "run_name": DEMO["run_name"]} == left_empty | {"shard_ranges": []} | from_scratch | DEMO
+    filled = {name: value for name, value in dag.params.validate().items() if value is not None}
+    assert {**filled, "run_name": DEMO["run_name"]} == DEMO
 
 
-def test_every_example_dataset_exists(dag: DAG) -> None:
-    for example in dag.params.get_param("dataset").schema["examples"]:
-        assert (REPOSITORY / example).is_file(), example
+def required_and_empty(dag: DAG) -> list[str]:
+    """Fields for which Airflow's form disables the button: those whose type does not name "null", without a value."""
+    schemas = {name: dag.params.get_param(name) for name in dag.params}
+    return [name for name, field in schemas.items() if "null" not in field.schema["type"] and field.value in (None, "")]
+
+
+def test_form_can_be_sent_the_moment_it_opens(dag: DAG) -> None:
+    assert required_and_empty(dag) == []
+
+
+def test_all_but_data_set_and_configs_may_be_left_empty(dag: DAG) -> None:
+    assert [name for name in dag.params if "null" not in dag.params.get_param(name).schema["type"]] == ["dataset", "configs"]
+
+
+def test_sections(dag: DAG) -> None:
+    sections: dict[str, list[str]] = {}
+    for name in dag.params:
+        sections.setdefault(dag.params.get_param(name).schema.get("section", ""), []).append(name)
+    # The fields without a section stand first, and open.
+    assert sections == {
+        "": ["dataset", "configs", "run_name"],
+        "Training": ["steps", "batch_size", "image_size", "learning_rate", "precision", "checkpoint", "checkpoint_label_map"],
+        "Data": ["max_bad", "shards", "workers", "shard_ranges"],
+        "Advanced": ["config_fields", "proposals"],
+    }
+
+
+def test_every_field_says_what_it_is_and_what_empty_means(dag: DAG) -> None:
+    for name in dag.params:
+        field = dag.params.get_param(name)
+        assert field.schema["title"], name
+        assert field.description.endswith("."), name
+        if "null" in field.schema["type"]:
+            assert "Empty: " in field.description, name
+
+
+# The form turns an emptied field into null; a program may send either.
+@pytest.mark.parametrize("empty", [None, ""])
+def test_field_left_empty_is_empty_in_the_commands(dag: DAG, empty: Any) -> None:
+    for name in dag.params:
+        kind = dag.params.get_param(name).schema["type"]
+        if "null" in kind and "array" not in kind and not (name == "precision" and empty == ""):
+            value = dag.params.get_param(name).resolve(empty)
+            assert jinja2.Template(template(name)).render(params={name: value}) == "", name
+
+
+def test_lines_left_empty_are_none_in_the_commands() -> None:
+    for empty in (None, [], ["", ""]):
+        assert jinja2.Template(lines_template("config_fields")).render(params={"config_fields": empty}).strip() == ""
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("dataset", ""),
+        ("dataset", " "),
+        ("dataset", None),
         ("max_bad", -1),
         ("shards", 0),
         ("workers", 0),
         ("shard_ranges", ["4"]),
-        ("shard_ranges", ["0:4", "0:4"]),
         ("configs", []),
+        ("configs", None),
         ("configs", ["mask_rcnn_resnet18_coco"]),
         ("configs", ["mask_rcnn_inception_v2_coco", "mask_rcnn_inception_v2_coco"]),
         ("run_name", "../elsewhere"),
@@ -112,9 +167,12 @@ def test_every_example_dataset_exists(dag: DAG) -> None:
         ("config_fields", ["no_value"]),
         ("steps", 0),
         ("steps", 1.5),
+        ("steps", "60"),
+        ("steps", True),
         ("batch_size", 0),
         ("image_size", 16),
         ("learning_rate", 0),
+        ("learning_rate", "fast"),
         ("precision", "float8"),
         ("proposals", 0),
     ],
@@ -124,8 +182,7 @@ def test_form_refuses(dag: DAG, name: str, value: Any) -> None:
         dag.params.get_param(name).resolve(value)
 
 
-@pytest.mark.parametrize(
-    "name", ["max_bad", "shards", "workers", "steps", "batch_size", "image_size", "learning_rate", "precision", "proposals"]
-)
-def test_field_left_empty_means_the_config_decides(dag: DAG, name: str) -> None:
-    assert dag.params.get_param(name).resolve(None) is None
+def test_unknown_field_is_told_with_the_nearest_one(dag: DAG) -> None:
+    assert unknown_fields({"stpes": 3, "dataset": ""}, dag.params) == ["`stpes`: did you mean `steps`?"]
+    (line,) = unknown_fields({"colour": 3}, dag.params)
+    assert line.startswith("`colour`: the fields are dataset, configs, run_name, steps, ")

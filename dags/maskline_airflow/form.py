@@ -1,0 +1,178 @@
+"""The fields of a run: what the trigger form shows, what `conf` by REST may hold and what a schedule's file may set.
+
+Airflow's form takes a field as required unless its type names "null". It opens the section of the fields that name none, under a
+heading of its own ("Run Parameters"), and shows one section at a time.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from airflow.sdk import Param
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIGS = REPOSITORY / "configs"
+ZOO_CONFIGS = sorted(path.stem for path in (CONFIGS / "zoo").glob("*.config"))
+DATASETS = sorted(f"configs/datasets/{path.name}" for path in (CONFIGS / "datasets").glob("*.yaml"))
+
+
+def demo_values() -> dict[str, Any]:
+    """What the form of `mask_rcnn_zoo` starts with: the demo's settings, but for the name of its run."""
+    values: dict[str, Any] = yaml.safe_load((CONFIGS / "demo.yaml").read_text())
+    del values["run_name"]
+    return values
+
+
+def form(values: Mapping[str, Any]) -> dict[str, Param]:
+    """All fields by name, in the order of the form; one that `values` does not name starts empty."""
+    fields = {}
+    for section, params in (("", _what()), ("Training", _training()), ("Data", data_fields()), ("Advanced", _advanced())):
+        for name, param in params.items():
+            param.schema |= {"section": section} if section else {}
+            param.value = values.get(name)
+            fields[name] = param
+    return fields
+
+
+def dataset_field() -> Param:
+    return Param(
+        type="string",
+        pattern=r"\S",
+        examples=DATASETS,
+        title="Data set",
+        description="A data set's YAML file: an absolute path, one from the root of the repository, or a URL. "
+        "Empty the field to see those of configs/datasets/.",
+    )
+
+
+def _what() -> dict[str, Param]:
+    return {
+        "dataset": dataset_field(),
+        "configs": Param(
+            type="array",
+            items={"type": "string", "enum": ZOO_CONFIGS},
+            examples=ZOO_CONFIGS,
+            minItems=1,
+            uniqueItems=True,
+            title="Zoo configs",
+            description="The models to train and compare, at least one.",
+        ),
+        "run_name": _text(
+            "Name of the run",
+            "Its folder under runs/: letters, digits, '_', '-' and '.'. The name of an earlier run continues it and skips what is done. "
+            "Empty: made of the DAG run's id.",
+            pattern="^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$",
+        ),
+    }
+
+
+def _training() -> dict[str, Param]:
+    return {
+        "steps": _integer("Training steps", "Optimizer steps of each model. Empty: as the zoo config says.", 1, [500, 20000, 200000]),
+        "batch_size": _integer("Images per step", "Over all GPUs together. Empty: as the zoo config says.", 1, [1, 2, 8]),
+        "image_size": _integer(
+            "Image size",
+            "Short side in pixels after resizing; the long side follows the config's proportion. Empty: as the zoo config says.",
+            32,
+            [320, 640, 800],
+        ),
+        "learning_rate": _number(
+            "Learning rate",
+            "Per step, after any warm-up; the schedule's other rates keep their proportion to it. Empty: as the zoo config says.",
+            type="number",
+            exclusiveMinimum=0,
+            examples=[0.0001, 0.003],
+        ),
+        "precision": Param(
+            type=["null", "string"],
+            enum=[None, "float32", "mixed_bfloat16", "mixed_float16"],
+            values_display={"null": "as the zoo config says"},
+            title="Precision",
+            description="Numbers that the network computes in; its variables are float32. Empty: as the zoo config says.",
+        ),
+        "checkpoint": _text(
+            "Checkpoint",
+            "To start from: a TF1 checkpoint's prefix, folder or tarball, or a folder that holds one for each chosen config, named as "
+            "the zoo's are. Empty: from scratch.",
+        ),
+        "checkpoint_label_map": _text(
+            "Label map of the checkpoint",
+            "With one, the heads are restored too, for the classes that both label maps name; `coco` is the zoo's. "
+            "Empty: the backbone alone is restored.",
+            examples=["coco"],
+        ),
+    }
+
+
+def data_fields() -> dict[str, Param]:
+    """How a data set is written."""
+    return {
+        "max_bad": _integer("Bad images", "How many that cannot become records may be left out and listed. Empty: none.", 0, [0, 10]),
+        "shards": _integer("Shards", "Files of records for each split. Empty: one for 500 images.", 1, [1, 10, 100]),
+        "workers": _integer("Processes", "How many write records on one machine. Empty: one.", 1, [1, 8]),
+        "shard_ranges": _lines(
+            "Ranges of shards",
+            "FIRST:END, one a line, counted over all splits from 0: each is written by a task of its own, on whichever worker is free, "
+            "and `materialize` joins them. Empty: one task writes all.",
+            "^([0-9]+:[0-9]+)?$",
+        ),
+    }
+
+
+def _advanced() -> dict[str, Param]:
+    return {
+        "config_fields": _lines(
+            "Fields of the pipeline.config",
+            "PATH=VALUE, one a line, set in each chosen config. Empty: as the zoo config says.",
+            "^([^=]+=.+)?$",
+        ),
+        "proposals": _integer(
+            "Proposals", "Boxes per image that reach the second stage. Empty: as the zoo config says, 300.", 1, [50, 300]
+        ),
+    }
+
+
+def _text(title: str, description: str, **schema: Any) -> Param:
+    return Param(type=["null", "string"], title=title, description=description, **schema)
+
+
+def _integer(title: str, description: str, minimum: int, examples: list[int]) -> Param:
+    return _number(title, description, type="integer", minimum=minimum, examples=examples)
+
+
+def _number(title: str, description: str, **schema: Any) -> Param:
+    """A program may send "" for an empty number too. With examples, Airflow's form still shows a field for numbers."""
+    schema["type"] = ["null", schema["type"], "string"]
+    return Param(title=title, description=description, maxLength=0, **schema)
+
+
+def _lines(title: str, description: str, pattern: str) -> Param:
+    """One value a line; blank lines, which a text field easily gets, mean nothing."""
+    return Param(type=["null", "array"], items={"type": "string", "pattern": pattern}, title=title, description=description)
+
+
+def template(field: str) -> str:
+    """The template of a field's value as a word of a command, empty where the field is.
+
+    Templates are equal in every process; `dag.param(...)` in a mapped task would be serialized by its address in memory.
+    """
+    return f"{{{{ '' if params.{field} is none else params.{field} }}}}"
+
+
+def lines_template(field: str) -> str:
+    """The same of a field that holds several lines."""
+    return f"{{{{ (params.{field} or []) | join('\\n') }}}}"
+
+
+def unknown_fields(given: Iterable[str], known: Iterable[str]) -> list[str]:
+    """A line for each name that is not known, with the nearest that is."""
+    known = list(known)
+    lines = []
+    for name in sorted(set(given) - set(known)):
+        nearest = difflib.get_close_matches(name, known, n=1)
+        lines.append(f"`{name}`: " + (f"did you mean `{nearest[0]}`?" if nearest else f"the fields are {', '.join(known)}"))
+    return lines

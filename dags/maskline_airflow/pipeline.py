@@ -1,0 +1,161 @@
+"""The line from a data set to a comparison, as tasks of whichever DAG is being defined.
+
+A form that `maskline_airflow.form` made says what runs; what a step does is `maskline STEP --help`, where it runs is the operator's
+setting.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import BaseOperator, Context, TriggerRule, task, task_group
+from airflow.sdk.exceptions import AirflowFailException
+
+from maskline_airflow.form import lines_template, template, unknown_fields
+from maskline_airflow.step_operator import StepOperator, run_dir
+
+DAG_SETTINGS: dict[str, Any] = {
+    "catchup": False,
+    "max_active_runs": 1,
+    "user_defined_macros": {"run_dir": run_dir},
+    "default_args": {
+        "owner": "maskline",
+        # A cold api-server on a busy machine can fail a task that has hardly begun, and training can lose its worker.
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": 2,
+        "max_retry_delay": timedelta(minutes=10),
+    },
+}
+"""What all DAGs have in common."""
+
+RUN_DIR = "{{ run_dir(params.run_name, run_id) }}"
+
+
+class CheckRequest(StepOperator):
+    """The first task: what Airflow's form cannot know is refused here, before anything is written."""
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        unknown = unknown_fields(context["dag_run"].conf or {}, self.dag.params)
+        if unknown:
+            raise AirflowFailException("conf has fields that the form does not have:\n  " + "\n  ".join(unknown))
+        return super().execute(context)
+
+
+def pipeline() -> None:
+    """Adds the tasks to the DAG that is being defined."""
+    check_request = CheckRequest(
+        task_id="check_request",
+        step="preflight",
+        arguments=[template("dataset")],
+        options={
+            "--config": lines_template("configs"),
+            "--set": lines_template("config_fields"),
+            "--checkpoint": template("checkpoint"),
+            "--checkpoint-label-map": template("checkpoint_label_map"),
+            "--shard-range": lines_template("shard_ranges"),
+        },
+    )
+    materialize = materialized(after=check_request)
+
+    open_run = StepOperator(
+        task_id="open_run",
+        step="open-run",
+        arguments=[RUN_DIR],
+        options={"--dataset": materialize.output["dataset"]},
+    )
+
+    @task
+    def chosen_configs(params: dict) -> list[str]:
+        return list(params["configs"])
+
+    configs = chosen_configs()
+    check_request >> configs
+
+    @task_group
+    def backbone(config: str) -> None:
+        named = {
+            "instance_name": config,
+            "map_index_template": "{{ task.instance_name }}",
+            "mlflow_url": "{{ ti.xcom_pull(task_ids='open_run')['summary']['mlflow_url'] }}",
+        }
+        # Evaluating a model comes before training the next, so that results arrive as early as they can.
+        on_gpu = {"pool": "gpu", "weight_rule": "absolute"}
+
+        convert = StepOperator(
+            task_id="convert",
+            step="convert",
+            arguments=[config],
+            options={
+                "--dataset": materialize.output["dataset"],
+                "--output": f"{RUN_DIR}/{{{{ task.instance_name }}}}",
+                "--set": lines_template("config_fields"),
+                "--checkpoint": template("checkpoint"),
+                "--checkpoint-label-map": template("checkpoint_label_map"),
+            },
+            **named,
+        )
+        fields = ("image_size", "steps", "batch_size", "learning_rate", "precision", "proposals")
+        train = StepOperator(
+            task_id="train",
+            step="train",
+            arguments=[convert.output["model"]],
+            options={f"--{field.replace('_', '-')}": template(field) for field in fields},
+            priority_weight=1,
+            **on_gpu,
+            **named,
+        )
+        StepOperator(
+            task_id="evaluate",
+            step="evaluate",
+            arguments=[train.output["model"]],
+            priority_weight=2,
+            **on_gpu,
+            **named,
+        )
+
+    backbones = backbone.expand(config=configs)
+
+    compare = StepOperator(
+        task_id="compare",
+        step="compare",
+        arguments=[RUN_DIR],
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+    )
+
+    # Runs nothing: its trigger rule (all succeeded) is what fails the run.
+    every_backbone_finished = EmptyOperator(task_id="every_backbone_finished")
+
+    open_run >> backbones >> [compare, every_backbone_finished]
+    compare >> every_backbone_finished
+
+
+def materialized(after: BaseOperator) -> StepOperator:
+    """Adds the tasks that write the data set of the form, in the parts that it asks for; returns the last."""
+
+    @task
+    def chosen_ranges(params: dict) -> list[str]:
+        return [line for line in params["shard_ranges"] or [] if line]
+
+    how = {"--max-bad": template("max_bad"), "--shards": template("shards"), "--workers": template("workers")}
+    ranges = chosen_ranges()
+    materialize_part = StepOperator.partial(
+        task_id="materialize_part",
+        step="materialize",
+        arguments=[template("dataset")],
+        options={"--shard-range": "{{ task.instance_name }}", **how},
+        map_index_template="{{ task.instance_name }}",
+    ).expand(instance_name=ranges)
+
+    # Without ranges there are no parts, which Airflow calls skipped.
+    materialize = StepOperator(
+        task_id="materialize",
+        step="materialize",
+        arguments=[template("dataset")],
+        options=how,
+        trigger_rule=TriggerRule.NONE_FAILED,
+    )
+    after >> ranges >> materialize_part >> materialize
+    return materialize

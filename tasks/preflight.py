@@ -1,0 +1,54 @@
+"""The step that looks at what a pipeline run was asked for, before anything of it is written.
+
+    maskline preflight DATASET.yaml --config CONFIG [--config CONFIG ...] [--set PATH=VALUE ...] [--checkpoint PATH ...]
+
+What `materialize`, `convert` and their options would refuse minutes or hours later is refused here: a dataset's YAML, a field of a
+config, a checkpoint. Reads the dataset's description, not its images. Usual runtime: a second.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.dataset import read_dataset_config
+from tasks.errors import UserError
+from tasks.pipeline_config.fields import FieldError
+from tasks.pipeline_config.fine_tuning import StartingPoint, start_from
+from tasks.pipeline_config.parser import located, parse_pipeline_config, read_text, set_field
+from tasks.pipeline_config.zoo import find_config
+from tasks.record_choice import parse_range
+from tasks.workspace import StepResult
+
+
+def preflight(
+    dataset_yaml: Path,
+    configs: Sequence[str],
+    *,
+    assignments: Sequence[str] = (),
+    start: StartingPoint | None = None,
+    shard_ranges: Sequence[str] = (),
+) -> StepResult:
+    """Names the dataset in its summary; UserError for the first thing that a later step would refuse."""
+    dataset = read_dataset_config(dataset_yaml)
+    _confirm_apart(shard_ranges)
+    for config in configs:
+        file = find_config(config)
+        text = read_text(file)
+        parsed = parse_pipeline_config(text, str(file))
+        try:
+            for assignment in assignments:
+                parsed, _ = set_field(parsed, assignment)
+            start_from(parsed, start or StartingPoint(), file.stem)
+        except FieldError as error:
+            raise located(error, text, str(file)) from error
+    return StepResult("preflight", "done", {}, {"dataset": dataset.name, "configs": list(configs)})
+
+
+def _confirm_apart(shard_ranges: Sequence[str]) -> None:
+    """UserError where two ranges share a shard: the tasks that write them would write the same file."""
+    ranges = sorted((*parse_range(text), text) for text in shard_ranges)
+    for (_, end, one), (first, _, other) in itertools.pairwise(ranges):
+        if first < end:
+            raise UserError(f"the shard ranges {one} and {other} overlap", "let each shard be in one range")
