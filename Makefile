@@ -30,13 +30,14 @@ up: setup  ## Start Airflow and MLflow on 127.0.0.1
 down: dags/.venv/.installed  ## Stop them, and the steps that run under them
 	@dags/.venv/bin/python dags/local/stack.py down
 
-test: setup  ## Run the tests
+test: setup  ## Run the tests; those in a browser skip where Chromium is missing
 	dags/.venv/bin/python $(PYTEST) -q -m "not slow" tests/dags
-	.venv/bin/python $(PYTEST) -q -m "not slow" --ignore=tests/dags
+	dags/.venv/bin/python $(PYTEST) -q tests/browser
+	.venv/bin/python $(PYTEST) -q -m "not slow" --ignore=tests/dags --ignore=tests/browser
 
 test-slow: setup  ## Run the tests that take minutes each
 	dags/.venv/bin/python $(PYTEST) -q -m slow tests/dags
-	.venv/bin/python $(PYTEST) -q -m slow --ignore=tests/dags
+	.venv/bin/python $(PYTEST) -q -m slow --ignore=tests/dags --ignore=tests/browser
 
 parity: setup  ## Compare the models with the original, and write docs/parity.md (ARGS: other reference files, --help)
 	.venv/bin/python -m tests.parity.report $(ARGS)

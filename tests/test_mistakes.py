@@ -38,6 +38,12 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "lint": [("config", "config"), ("--dataset", "dataset")],
     "shapes": [("folder", "new"), "--train", "1", "--val", "1", "--height", "32", "--width", "32"],
     "materialize": [("dataset", "dataset.yaml"), ("--output", "new"), ("--remap-categories", "remap")],
+    "preflight": [
+        ("dataset", "dataset.yaml"),
+        *("--config", "mask_rcnn_inception_v2_coco"),
+        ("--checkpoint", "checkpoint"),
+        ("--checkpoint-label-map", "label map"),
+    ],
     "inspect": [("dataset", "dataset"), ("--against", "dataset"), ("--output", "new")],
     "check": [("dataset", "dataset"), ("--label-map", "label map")],
     "transcode": [("dataset", "dataset"), "--mask-type", "numerical", ("--output", "new"), ("--label-map", "label map")],

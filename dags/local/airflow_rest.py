@@ -60,6 +60,11 @@ class AirflowRest:
         run = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
         return str(run["dag_run_id"])
 
+    def runs(self, dag_id: str) -> list[str]:
+        """The ids of the DAG's runs, the latest first."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns?order_by=-run_after&limit=100"
+        return [str(run["dag_run_id"]) for run in self._request("GET", path)["dag_runs"]]
+
     def run_state(self, dag_id: str, run_id: str) -> str:
         return str(self._request("GET", self._run(dag_id, run_id))["state"])
 

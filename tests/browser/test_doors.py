@@ -1,0 +1,94 @@
+"""The doors that people come through: a run triggered in Airflow's form, and its models compared in MLflow."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import stack
+from airflow_pages import TriggerForm, open_dag
+from airflow_rest import AirflowRest
+from playwright.sync_api import Browser, Page, expect
+
+CONFIG = "mask_rcnn_inception_v2_coco"
+DATASET = "name: tiny\nshapes: {train: 2, val: 2, height: 64, width: 80, seed: 3}\n"
+LONGEST_RUN_SECONDS = 900.0
+
+
+@pytest.fixture
+def form(page: Page, settings: stack.Settings) -> TriggerForm:
+    open_dag(page, settings, stack.DAG_ID)
+    return TriggerForm(page)
+
+
+def test_form_can_be_sent_the_moment_it_opens(form: TriggerForm) -> None:
+    expect(form.send).to_be_enabled()
+    expect(form.field("dataset")).to_be_visible()
+    for closed in ("steps", "checkpoint", "shard_ranges", "config_fields"):
+        expect(form.field(closed)).to_be_hidden()
+
+
+def test_form_offers_the_datasets_that_there_are(form: TriggerForm) -> None:
+    offered = [option.get_attribute("value") for option in form.dialog.locator("datalist#list_dataset option").all()]
+    here = sorted(path.relative_to(stack.REPOSITORY).as_posix() for path in (stack.REPOSITORY / "configs/datasets").glob("*.yaml"))
+    assert sorted(filter(None, offered)) == here
+
+
+def test_field_that_may_be_empty_can_be(form: TriggerForm) -> None:
+    form.open("Training")
+    for name in ("steps", "batch_size", "image_size", "learning_rate"):
+        form.put(name, "")
+    expect(form.send).to_be_enabled()
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"), [("", "dataset", ""), ("", "run_name", "../elsewhere"), ("Data", "shard_ranges", "4")]
+)
+def test_form_does_not_take_a_wrong_value(form: TriggerForm, section: str, name: str, value: str) -> None:
+    if section:
+        form.open(section)
+    form.put(name, value)
+    form.send.click(force=True)
+    # Either the button is dead, or the server's refusal is shown; the form stays open with what was typed.
+    expect(form.dialog).to_be_visible()
+    expect(form.field(name)).to_have_value(value)
+
+
+@pytest.fixture(scope="module")
+def run(browser: Browser, settings: stack.Settings) -> str:
+    """The id of a run of one backbone and two steps, sent from the form and green."""
+    dataset = settings.workspace / "tiny.yaml"
+    dataset.write_text(DATASET)
+    with browser.new_context(viewport={"width": 1500, "height": 1000}) as context:
+        page = context.new_page()
+        open_dag(page, settings, stack.DAG_ID)
+        form = TriggerForm(page)
+        form.put("dataset", str(dataset))
+        form.put("run_name", "from_the_form")
+        airflow = AirflowRest(settings.airflow_url, stack.LOGIN)
+        zoo = sorted(path.stem for path in (stack.REPOSITORY / "configs/zoo").glob("*.config"))
+        for config in zoo:
+            if config != CONFIG:
+                form.drop_config(config)
+        form.open("Training")
+        form.put("steps", "2")
+        form.put("image_size", "64")
+        form.open("Advanced")
+        form.put("proposals", "16")
+        form.send.click()
+        expect(form.dialog).to_be_hidden()
+    deadline = time.monotonic() + LONGEST_RUN_SECONDS
+    while not (runs := airflow.runs(stack.DAG_ID)):
+        assert time.monotonic() < deadline, "the form made no run"
+        time.sleep(1)
+    (run,) = runs
+    while (state := airflow.run_state(stack.DAG_ID, run)) not in ("success", "failed"):
+        assert time.monotonic() < deadline, f"the run is still {state}"
+        time.sleep(1)
+    assert state == "success", airflow.task_instances(stack.DAG_ID, run)
+    return run
+
+
+def test_run_from_the_form_is_green(page: Page, settings: stack.Settings, run: str) -> None:
+    open_dag(page, settings, f"{stack.DAG_ID}/runs/{run}")
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible()
