@@ -195,9 +195,15 @@ def materialize_command(
     limit: Annotated[int | None, typer.Option(help="Images of each split, the first ones.")] = None,
     only_categories: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Categories to keep, after renaming.")] = None,
     remap_categories: Annotated[Path | None, typer.Option(help="YAML file of `old name: new name`; null leaves a category out.")] = None,
-    empty: Annotated[bool, typer.Option("--include-empty/--drop-empty", help="Whether images without objects stay.")] = True,
-    crowds: Annotated[str, typer.Option(help="keep (marked, as the original does), drop, or objects (as ordinary ones).")] = "keep",
-    mask_type: Annotated[str, typer.Option(help="How masks are stored: png or numerical.")] = "png",
+    empty: Annotated[
+        bool | None, typer.Option("--include-empty/--drop-empty", help="Whether images without objects stay; by default they do.")
+    ] = None,
+    crowds: Annotated[str | None, typer.Option(help="keep (the default: marked, as the original does), drop, or objects.")] = None,
+    mask_type: Annotated[str | None, typer.Option(help="How masks are stored: png (the default) or numerical.")] = None,
+    objects_without_mask: Annotated[
+        str | None, typer.Option(help="refuse (the default: their image is quarantined) or drop, where only boxes were drawn.")
+    ] = None,
+    duplicate_images: Annotated[str | None, typer.Option(help="drop (the default) or keep second copies of an image in a split.")] = None,
     shards: Annotated[int | None, typer.Option(help="Shards for each split; by default one for 500 images.")] = None,
     shard_range: Annotated[
         str | None, typer.Option(metavar="A:B", help="Write these shards alone, counted over all splits; a run without it joins all.")
@@ -206,14 +212,28 @@ def materialize_command(
     max_bad: Annotated[int, typer.Option(help="Images that may be quarantined before the run fails.")] = 0,
     result: ResultOption = None,
 ) -> None:
-    """Turn images and annotations into TFRecords with a mask for every box."""
+    """Turn images and annotations into TFRecords with a mask for every box.
+
+    What the options choose can be said in the YAML too, by the same names; an option given here counts instead of it.
+    """
     from tasks.materialize import Effort, materialize
-    from tasks.record_choice import parse_choice, parse_range
+    from tasks.record_choice import COMMAND_LINE, parse_range, read_options
     from tasks.workspace import located
 
-    choice = parse_choice(split, limit, only_categories, remap_categories, empty, crowds, mask_type)
+    given = {
+        "split": split,
+        "limit": limit,
+        "only_categories": only_categories,
+        "remap_categories": remap_categories,
+        "empty": None if empty is None else "include" if empty else "drop",
+        "crowds": crowds,
+        "mask_type": mask_type,
+        "objects_without_mask": objects_without_mask,
+        "duplicate_images": duplicate_images,
+    }
+    options = read_options({key: value for key, value in given.items() if value is not None}, COMMAND_LINE, Path.cwd())
     effort = Effort(shards, workers, max_bad, parse_range(shard_range) if shard_range else None)
-    answer(materialize(located(dataset), output, choice, effort), result)
+    answer(materialize(located(dataset), output, options, effort), result)
 
 
 @app.command("preflight")

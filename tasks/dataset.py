@@ -1,4 +1,4 @@
-"""The YAML file that describes a dataset: where its images and annotations are, and how they are split."""
+"""The YAML file that describes a dataset: where its images and annotations are, how they are split, and what of them is wanted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,41 @@ import yaml
 
 from tasks.annotations.formats import FORMATS, fields_of, make_source
 from tasks.annotations.source import Source
+from tasks.annotations.split_names import split_meanings
 from tasks.errors import UserError
+from tasks.pointer_file import pointer_in
+from tasks.record_choice import OPTIONS, read_options
 from tasks.shapes.dataset import ShapesConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_FRACTION_SUM_TOLERANCE = 1e-6
+_IMAGES = ("source", "splits", "shapes")
 
 
 @dataclass(frozen=True)
 class GivenSplits:
-    """A source for each split."""
+    """A source for each split, by the names `train`, `val` and `test`."""
 
     splits: Mapping[str, Source]
 
 
 @dataclass(frozen=True)
 class HashedSplits:
-    """One source, each image assigned by a hash of its content; the fractions sum to 1, or are still to be given."""
+    """One source, each image assigned by a hash of its content, in shares that the options have."""
 
     source: Source
-    fractions: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """`images` is one of: splits given, one source to split, or scenes to generate."""
+    """`images` is one of: splits given, one source to split, or scenes to generate.
+
+    `options` are the fields of `record_choice.Choice` that the YAML gives; `split_words` are its own words for splits, by their names.
+    """
 
     name: str
     images: GivenSplits | HashedSplits | ShapesConfig
+    options: Mapping[str, Any] = field(default_factory=dict)
+    split_words: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_dataset_config(path: Path) -> DatasetConfig:
@@ -50,30 +57,37 @@ def read_dataset_config(path: Path) -> DatasetConfig:
     UserError, naming the key, where the file is missing or no YAML, a key is unknown, missing or contradicts another, or a value is wrong.
     """
     try:
-        content = yaml.safe_load(path.read_bytes())
+        read = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: the dataset's YAML cannot be opened: {error.strerror or error}", "correct the path") from error
+    if pointer := pointer_in(read):
+        raise UserError(f"{path}: {pointer.problem}", pointer.fix)
+    try:
+        content = yaml.safe_load(read)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {error}", "correct the file") from error
-    values = _mapping(path, "the file", content, ("name", "source", "split", "splits", "shapes"), required=("name",))
+    values = _mapping(path, "the file", content, ("name", *_IMAGES, *OPTIONS), required=("name",))
     name = values["name"]
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(f"{path}: name is {name!r}", "use letters, digits, '_', '-' and '.': it names a folder")
-    kinds = [key for key in ("source", "splits", "shapes") if key in values]
+    kinds = [key for key in _IMAGES if key in values]
     if len(kinds) != 1:
         raise UserError(
             f"{path}: it has {' and '.join(kinds) or 'no images'}", "give one of `source` (with `split`), `splits` and `shapes`"
         )
     if "split" in values and kinds != ["source"]:
         raise UserError(f"{path}: `split` divides a `source`", "give both, or `splits` with a source each")
+    divided = kinds == ["source"] and isinstance(values.get("split"), dict)
+    words = _split_words(path, "split", values["split"]) if divided else {}
+    options = read_options({key: values[key] for key in OPTIONS if key in values}, str(path), path.absolute().parent)
     if kinds == ["shapes"]:
-        fields = [field.name for field in dataclasses.fields(ShapesConfig)]
-        return DatasetConfig(name, ShapesConfig(**_mapping(path, "shapes", values["shapes"], fields)))
+        fields = [one.name for one in dataclasses.fields(ShapesConfig)]
+        return DatasetConfig(name, ShapesConfig(**_mapping(path, "shapes", values["shapes"], fields)), options)
     if kinds == ["source"]:
-        fractions = _fractions(path, values["split"]) if "split" in values else {}
-        return DatasetConfig(name, HashedSplits(_source(path, "source", values["source"]), fractions))
-    splits = _split_mapping(path, "splits", values["splits"])
-    return DatasetConfig(name, GivenSplits({split: _source(path, f"splits.{split}", value) for split, value in splits.items()}))
+        return DatasetConfig(name, HashedSplits(_source(path, "source", values["source"])), options, words)
+    words = _split_words(path, "splits", values["splits"])
+    sources = {split: _source(path, f"splits.{word}", values["splits"][word]) for split, word in words.items()}
+    return DatasetConfig(name, GivenSplits(sources), options, words)
 
 
 def _mapping(path: Path, where: str, value: object, known: Iterable[str], required: Iterable[str] = ()) -> dict[str, Any]:
@@ -92,30 +106,17 @@ def _mapping(path: Path, where: str, value: object, known: Iterable[str], requir
     return value
 
 
-def _split_mapping(path: Path, where: str, value: object) -> dict[str, Any]:
+def _split_words(path: Path, where: str, value: object) -> dict[str, str]:
+    """The file's own words for its splits, by what they mean; UserError where one means nothing, or two the same."""
     if not isinstance(value, dict) or not value or not all(isinstance(key, str) and _NAME.fullmatch(key) for key in value):
         raise UserError(f"{path}: {where} names no splits", "name them like `train` and `val`")
-    return value
-
-
-def _fractions(path: Path, value: object) -> dict[str, float]:
-    fractions = _split_mapping(path, "split", value)
     try:
-        confirm_shares(fractions)
+        return {split: word for word, split in split_meanings(value).items()}
     except ValueError as error:
-        raise UserError(f"{path}: split: {error}", "make the shares numbers above 0 that sum to 1") from None
-    return fractions
-
-
-def confirm_shares(fractions: Mapping[str, object]) -> None:
-    """ValueError, saying which, unless all shares are above 0 and they sum to 1."""
-    total = 0.0
-    for split, fraction in fractions.items():
-        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
-            raise ValueError(f"the share of {split} is {fraction!r}")
-        total += fraction
-    if abs(total - 1) > _FRACTION_SUM_TOLERANCE:
-        raise ValueError(f"the shares sum to {total:g}")
+        raise UserError(
+            f"{path}: {where}: {error}",
+            "call them `train` and `val`, which training reads, and `test`, which is kept for `maskline evaluate --split test`",
+        ) from None
 
 
 def _source(path: Path, where: str, value: object) -> Source:

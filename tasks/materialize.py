@@ -24,10 +24,11 @@ from tasks.annotations.catalog import Catalog
 from tasks.annotations.categories import LabelIds, share_categories
 from tasks.annotations.shard import Contents, Quarantined, ShardJob, ShardReport, confirm_few, write_shard
 from tasks.annotations.source import Source
+from tasks.annotations.split_names import TEST, TRAIN, VAL
 from tasks.dataset import DatasetConfig, GivenSplits, HashedSplits, read_dataset_config
 from tasks.errors import UserError
 from tasks.progress import Progress
-from tasks.record_choice import Choice
+from tasks.record_choice import Choice, DuplicateImages, EmptyImages, WithoutMask, choose
 from tasks.records.checks import Check, DataError
 from tasks.records.label_map import LabelMap, print_label_map
 from tasks.records.manifest import FORMAT_VERSION, Manifest, Split, read_manifest, write_manifest
@@ -54,18 +55,21 @@ class Effort:
     """Write only the shards from the first to before the second of this number, counted over all splits, and no manifest"""
 
 
-def materialize(dataset_yaml: Path, output: Path | None = None, choice: Choice | None = None, effort: Effort | None = None) -> StepResult:
+def materialize(
+    dataset_yaml: Path, output: Path | None = None, options: Mapping[str, Any] | None = None, effort: Effort | None = None
+) -> StepResult:
     """The dataset that a YAML file describes, as records in `output` (by default the workspace's folder of its name).
 
-    Status `skipped` where the folder already holds these inputs in these shards.
+    `options` are fields of `Choice` that count instead of the YAML's own (`record_choice.read_options` makes them of texts). Status `skipped` where the folder already holds these inputs in these shards.
     """
-    choice, effort = choice or Choice(), effort or Effort()
-    for option, value in (("limit", choice.limit), ("shards", effort.shards), ("workers", effort.workers)):
+    effort = effort or Effort()
+    for option, value in (("shards", effort.shards), ("workers", effort.workers)):
         if value is not None and value < 1:
             raise UserError(f"--{option} is {value}", "give at least 1")
     if effort.max_bad < 0:
         raise UserError(f"--max-bad is {effort.max_bad}", "give at least 0")
     config = read_dataset_config(dataset_yaml)
+    choice = choose(config.options, options or {})
     dataset = DatasetDir(output.absolute()) if output is not None else dataset_dir(config.name)
     with scratch_folder() as scratch, Workers(effort.workers, write_shard.__module__) as workers:
         if isinstance(config.images, ShapesConfig):
@@ -73,7 +77,7 @@ def materialize(dataset_yaml: Path, output: Path | None = None, choice: Choice |
             is_shared = effort.shard_range is not None or not isinstance(dataset.root, Path)
             drawings = scratch / "source" if is_shared else dataset.source
             write_shapes(config.images, drawings)
-            config = DatasetConfig(config.name, read_dataset_config(drawings / "dataset.yaml").images)
+            config = dataclasses.replace(config, images=read_dataset_config(drawings / "dataset.yaml").images)
         return _materialize(config, dataset, choice, effort, Catalog(scratch / "catalog.sqlite"), workers)
 
 
@@ -81,6 +85,7 @@ def _materialize(
     config: DatasetConfig, dataset: DatasetDir, choice: Choice, effort: Effort, catalog: Catalog, workers: Workers
 ) -> StepResult:
     sources, split_of, split_names = _sources(config, choice)
+    _report_splits(config, split_names)
     listings = {name: source.list() for name, source in sources.items()}
     labels, label_ids = share_categories({name: listing.categories for name, listing in listings.items()}, choice.categories)
     _report_numbering(config.name, label_ids.values())
@@ -90,6 +95,8 @@ def _materialize(
     for name, listing in listings.items():
         if listing.passed_over:
             print(f"{name}: {listing.passed_over} images without annotations are passed over", flush=True)
+        for note in listing.notes:
+            print(note, flush=True)
         for line in catalog.fill(name, sources[name], listing.images, partial(split_of, name), workers):
             digest.update(line.encode())
             progress.advance()
@@ -105,7 +112,16 @@ def _materialize(
     manifest = _existing(dataset, digest.hexdigest(), shards)
     if manifest is not None and sum(manifest.quarantined.values()) <= effort.max_bad:
         return _answer("skipped", dataset, manifest)
-    contents = Contents(sources, label_ids, labels.names, choice.mask_type, choice.crowds, choice.keep_empty)
+    contents = Contents(
+        sources,
+        label_ids,
+        labels.names,
+        choice.mask_type,
+        choice.crowds,
+        keep_empty=choice.empty == EmptyImages.INCLUDE,
+        drop_without_mask=choice.objects_without_mask == WithoutMask.DROP,
+        keep_duplicates=choice.duplicate_images == DuplicateImages.KEEP,
+    )
     staging = Staging(dataset, {"digest": digest.hexdigest(), "shards": {name: list(names) for name, names in shards.items()}})
     jobs = [
         ShardJob(
@@ -129,13 +145,17 @@ def _materialize(
         quarantined = [one for report in reports.values() for one in report.quarantined]
         confirm_few(quarantined, effort.max_bad)
         _confirm_filled(config.name, {name: split.images for name, split in splits.items()}, quarantined)
+        _confirm_objects(config.name, splits)
     except DataError:
         workers.stop()  # before what they write is removed
         # Other parts may be at work beside this one.
         if effort.shard_range is None:
             staging.give_up()
         raise
-    manifest = Manifest(config.name, digest.hexdigest(), choice.mask_type, labels.categories, splits)
+    source_findings: Counter[str] = Counter()
+    for listing in listings.values():
+        source_findings.update({check.value: times for check, times in listing.findings.items()})
+    manifest = Manifest(config.name, digest.hexdigest(), choice.mask_type, labels.categories, splits, source_findings)
     staging.install(reports)
     write_text(dataset.quarantine, "".join(json.dumps(vars(one)) + "\n" for one in quarantined))
     write_text(dataset.label_map, print_label_map(labels))
@@ -157,19 +177,54 @@ def _confirm_filled(name: str, images: Mapping[str, int], quarantined: Iterable[
             )
 
 
+def _confirm_objects(name: str, splits: Mapping[str, Split]) -> None:
+    """DataError where a split has nothing that training could learn from, or metrics could count: every AP would be -1."""
+    for split, held in splits.items():
+        if held.objects == held.crowd_objects:
+            raise DataError(
+                Check.SPLIT_WITHOUT_OBJECTS,
+                f"{name}: split {split!r} has no object to learn or measure: "
+                + (f"all {held.objects} are crowds (`iscrowd` 1)" if held.objects else f"its {held.images} images are without any"),
+                "where each is one object, as of CVAT's brush, say so: `crowds: objects` in the dataset's YAML, or --crowds objects"
+                if held.objects
+                else "annotate some, choose other categories, or change the shares",
+            )
+
+
 def _sources(config: DatasetConfig, choice: Choice) -> tuple[dict[str, Source], Callable[[str, str], str], tuple[str, ...]]:
     """The sources by name, what tells the split of an image by its source's name and its SHA-256, and the splits in order."""
     images = config.images
     if isinstance(images, GivenSplits):
         if choice.split is not None:
             raise UserError(f"--split cannot divide {config.name}: its splits are given", "leave --split out, or describe one `source`")
+        _confirm_trainable(config.name, images.splits)
         return dict(images.splits), lambda source, _: source, tuple(images.splits)
     if isinstance(images, HashedSplits):
-        fractions = choice.split or images.fractions
+        fractions = choice.split
         if not fractions:
             raise UserError(f"{config.name}: nothing says how to split it", "give --split 0.8/0.1/0.1, or `split` in the dataset's YAML")
+        _confirm_trainable(config.name, fractions)
         return {config.name: images.source}, lambda _, sha256: _split_by_hash(sha256, fractions), tuple(fractions)
     raise TypeError(f"not a source of images: {images}")
+
+
+def _confirm_trainable(name: str, splits: Iterable[str]) -> None:
+    """UserError where a split is missing without which no model can be made of the dataset."""
+    for split in (TRAIN, VAL):
+        if split not in splits:
+            raise UserError(
+                f"{name}: there is no split `{split}`",
+                "training reads `train` and `val`: add it to `splits`, or divide one `source` by `split: {train: 0.8, val: 0.2}`",
+            )
+
+
+def _report_splits(config: DatasetConfig, splits: Iterable[str]) -> None:
+    """Prints what becomes of the YAML's own words for splits, and what `test` is for."""
+    for split, word in config.split_words.items():
+        if word != split:
+            print(f"{config.name}: the split `{word}` is read as `{split}`", flush=True)
+    if TEST in splits:
+        print(f"{config.name}: `test` is kept from training; `maskline evaluate MODEL --split test` measures on it", flush=True)
 
 
 def _split_by_hash(sha256: str, fractions: Mapping[str, float]) -> str:

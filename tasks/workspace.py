@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import shutil
@@ -197,6 +198,13 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
+def decoded(content: bytes) -> str:
+    """The text in a file's bytes: UTF-8, or what its byte order mark says, which some editors write. UnicodeDecodeError."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.decode("utf-8-sig")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole: to a temporary name beside it, then renamed over it; under a URL, in one request."""
     if not isinstance(path, Path):
@@ -227,7 +235,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", "run the step that writes it first, or correct the path") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

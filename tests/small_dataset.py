@@ -31,6 +31,16 @@ def write_source(folder: Path, images: int = 12) -> None:
     (folder / "dataset.yaml").write_text(yaml.safe_dump(values))
 
 
+def validation_source(folder: Path, category_id: int = 1, category: str = "cat") -> dict[str, str]:
+    """A photograph of its own with one square, and the source that it is: what a dataset needs beside the split that a test is about."""
+    write(UPath(folder / "validation" / "v.png"), png(np.random.default_rng(99).integers(0, 256, (16, 24, 3), np.uint8)))
+    square = {"id": 900, "image_id": 900, "category_id": category_id, "segmentation": [_SQUARE], "area": 100, "bbox": [2, 2, 10, 10]}
+    image = {"id": 900, "file_name": "v.png", "height": 16, "width": 24}
+    content = {"images": [image], "annotations": [square], "categories": [{"id": category_id, "name": category}]}
+    (folder / "validation.json").write_text(json.dumps(content))
+    return {"images": "validation", "annotations": "validation.json"}
+
+
 def change_annotations(source: Path, change: Callable[[Any], None]) -> None:
     content = json.loads((source / "all.json").read_text())
     change(content)

@@ -10,8 +10,12 @@ from upath import UPath
 
 from tasks.annotations.coco import CocoSource
 from tasks.dataset import GivenSplits, HashedSplits, read_dataset_config
+from tasks.annotations.shard import Crowds
 from tasks.errors import UserError
+from tasks.record_choice import OPTIONS, Choice, DuplicateImages, EmptyImages, WithoutMask
+from tasks.records.example import NUMERICAL_MASKS
 from tasks.shapes.dataset import ShapesConfig
+from tests.annotations.files import LFS_POINTER
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "datasets"
 SOURCE = {"images": "photos", "annotations": "../all.json"}
@@ -31,12 +35,14 @@ def read(tmp_path):
 def test_paths_start_at_the_files_folder(read, tmp_path):
     config = read({"name": "a", "source": SOURCE, "split": {"train": 0.75, "val": 0.25}})
     source = CocoSource(tmp_path / "set" / "photos", tmp_path / "all.json")
-    assert config.images == HashedSplits(source, {"train": 0.75, "val": 0.25})
+    assert config.images == HashedSplits(source)
+    assert config.options == {"split": {"train": 0.75, "val": 0.25}}
 
 
 def test_a_source_may_lie_under_a_url_and_be_split_later(read):
     config = read({"name": "a", "source": {"images": "memory://bucket/photos", "annotations": "memory://bucket/all.json"}})
-    assert config.images == HashedSplits(CocoSource(UPath("memory://bucket/photos"), UPath("memory://bucket/all.json")), {})
+    assert config.images == HashedSplits(CocoSource(UPath("memory://bucket/photos"), UPath("memory://bucket/all.json")))
+    assert config.options == {}
 
 
 def test_given_splits_have_a_source_each(read, tmp_path):
@@ -54,9 +60,59 @@ def test_our_own_examples_are_named_as_their_files(path):
     assert read_dataset_config(path).name == path.stem
 
 
+def test_what_the_command_line_can_choose_can_be_described(read, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "names.yaml").write_text("cat: pet\nant: null\n")
+    options = {
+        "limit": 5,
+        "only_categories": ["pet", "dog"],
+        "remap_categories": "names.yaml",
+        "empty": "drop",
+        "crowds": "objects",
+        "mask_type": "numerical",
+        "objects_without_mask": "drop",
+        "duplicate_images": "keep",
+    }
+    config = read({"name": "a", "source": SOURCE, "split": {"train": 0.5, "val": 0.5}, **options})
+    assert Choice(**config.options) == Choice(
+        split={"train": 0.5, "val": 0.5},
+        limit=5,
+        only_categories=("pet", "dog"),
+        remap_categories={"cat": "pet", "ant": None},
+        empty=EmptyImages.DROP,
+        crowds=Crowds.OBJECTS,
+        mask_type=NUMERICAL_MASKS,
+        objects_without_mask=WithoutMask.DROP,
+        duplicate_images=DuplicateImages.KEEP,
+    )
+    assert set(options) | {"split"} == set(OPTIONS)
+    shapes = read({"name": "a", "shapes": {}, "remap_categories": {"cat": "pet"}})
+    assert shapes.options == {"remap_categories": {"cat": "pet"}}
+
+
+def test_splits_go_by_what_their_names_mean(read):
+    config = read({"name": "a", "splits": {"Training": SOURCE, "valid": SOURCE, "test2017": SOURCE}})
+    assert isinstance(config.images, GivenSplits)
+    assert list(config.images.splits) == ["train", "test", "val"]
+    assert config.split_words == {"train": "Training", "val": "valid", "test": "test2017"}
+    config = read({"name": "a", "source": SOURCE, "split": {"train": 0.8, "validation": 0.2}})
+    assert config.options == {"split": {"train": 0.8, "val": 0.2}}
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
+        ({"name": "a", "splits": {"train": SOURCE, "calibration": SOURCE}}, "splits: a split is called 'calibration', which no step reads"),
+        ({"name": "a", "splits": {"val": SOURCE, "dev": SOURCE}}, "the splits 'dev' and 'val' mean both `val`"),
+        ({"name": "a", "source": SOURCE, "split": {"train": 0.8, "rest": 0.2}}, "split: a split is called 'rest'"),
+        ({"name": "a", "source": SOURCE, "crowds": "hide"}, r"yaml: crowds is 'hide'\n  fix: use one of keep, drop, objects"),
+        ({"name": "a", "source": SOURCE, "crowd": "drop"}, r"unknown key `crowd`\n  fix: did you mean `crowds`\?"),
+        ({"name": "a", "source": SOURCE, "empty": False}, "yaml: empty is False"),
+        ({"name": "a", "source": SOURCE, "limit": "5"}, "yaml: limit is '5'"),
+        ({"name": "a", "source": SOURCE, "only_categories": [1]}, r"yaml: only_categories is \[1\]"),
+        ({"name": "a", "source": SOURCE, "remap_categories": {1: "cat"}}, "no mapping of names to names"),
+        ({"name": "a", "source": SOURCE, "remap_categories": "absent.yaml"}, r"absent\.yaml cannot be opened"),
+        (LFS_POINTER, "it is a Git LFS pointer"),
         ({"name": "a", "shape": {}}, r"unknown key `shape`\n  fix: did you mean `shapes`\?"),
         ({"name": "a", "shapes": {"hieght": 4}}, r"shapes has an unknown key `hieght`\n  fix: did you mean `height`\?"),
         ({"name": "a", "splits": {"train": {**SOURCE, "imagess": "x"}}}, r"splits.train has an unknown key `imagess`"),

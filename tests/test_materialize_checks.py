@@ -17,12 +17,11 @@ from upath import UPath
 from tasks.annotations.catalog import Catalog
 from tasks.errors import UserError
 from tasks.materialize import Effort, materialize
-from tasks.record_choice import Choice
 from tasks.records.checks import Check, DataError, Outcome
 from tasks.records.manifest import read_manifest
 from tasks.records.tfrecord import read_shard, write_shard
 from tests.annotations.files import png, write
-from tests.small_dataset import change_annotations, files_of, write_source
+from tests.small_dataset import change_annotations, files_of, validation_source, write_source
 
 SIZE = (16, 24)
 PIXELS = np.random.default_rng(4).integers(0, 256, (*SIZE, 3), np.uint8)
@@ -32,14 +31,15 @@ CORNER = [12, 4, 20, 4, 20, 12, 12, 12]
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Twelve images in one split; it is number 4 that goes wrong."""
+    """Twelve images in the split `train`; it is number 4 that goes wrong."""
     write_source(tmp_path / "in")
     describe(tmp_path / "in", {"images": "images", "annotations": "all.json"})
     return tmp_path / "in"
 
 
 def describe(folder: Path, source: dict) -> None:
-    (folder / "dataset.yaml").write_text(yaml.safe_dump({"name": "tiny", "source": source, "split": {"train": 1.0}}))
+    splits = {"train": source, "val": validation_source(folder)}
+    (folder / "dataset.yaml").write_text(yaml.safe_dump({"name": "tiny", "splits": splits}))
 
 
 def run(source: Path, out: Path, max_bad: int = 0, **options: Any) -> Any:
@@ -96,6 +96,12 @@ def twice(**changes: object) -> Callable[[Path], None]:
     return lambda source: change_annotations(source, change)
 
 
+def in_windows_folder(source: Path) -> None:
+    (source / "images" / "sub").mkdir()
+    (source / "images" / "4.png").rename(source / "images" / "sub" / "4.png")
+    entry(file_name="sub\\4.png")(source)
+
+
 PICTURE = Image.fromarray(PIXELS)
 
 COUNTED = {
@@ -111,6 +117,8 @@ COUNTED = {
     Check.IMAGE_REENCODED: saved("b.bmp", PICTURE),
     Check.IMAGE_GREY: saved("b.png", PICTURE.convert("L")),
     Check.IMAGE_MISNAMED: saved("b.png", PICTURE, format="JPEG"),
+    Check.NUMBER_AS_TEXT: annotation(bbox=[2, 2, "10.0", "10.0"]),
+    Check.PATH_SEPARATORS: in_windows_folder,
     Check.DEGENERATE_POLYGON: annotation(segmentation=[[2, 2, 12, 12]]),
     Check.EMPTY_MASK: annotation(segmentation={"size": list(SIZE), "counts": [16 * 24]}),
     Check.OBJECT_OUTSIDE: annotation(segmentation=[[30, 2, 40, 2, 40, 12]]),
@@ -199,7 +207,7 @@ def test_a_bad_image_ends_the_run_or_is_quarantined(source, tmp_path, check):
     run(source, tmp_path / "out", max_bad=1)
     (line,) = quarantined(tmp_path / "out")
     assert list(line) == ["split", "source", "source_id", "code", "message", "fix"]
-    assert (line["split"], line["source"], line["code"]) == ("train", "tiny", check)
+    assert (line["split"], line["source"], line["code"]) == ("train", "train", check)
     assert line["source_id"] == OTHER_IDS.get(check, "4")
     assert re.search(message, line["message"])
     assert line["fix"] == caught.value.fix
@@ -209,12 +217,13 @@ def test_a_bad_image_ends_the_run_or_is_quarantined(source, tmp_path, check):
 
 
 def given_splits(source: Path, images: dict[str, list[int]], categories: dict[str, list] | None = None) -> None:
-    """Splits of the named images, without objects, over the same folder."""
+    """Splits of the named images, an object on each, over the same folder."""
     splits = {}
     for name, numbers in images.items():
         listed = [{"id": number, "file_name": f"{number}.png", "height": 16, "width": 24} for number in numbers]
         own = (categories or {}).get(name, [{"id": 1, "name": "cat"}])
-        (source / f"{name}.json").write_text(json.dumps({"images": listed, "annotations": [], "categories": own}))
+        objects = [{"id": number, "image_id": number, "category_id": 1, "segmentation": [CORNER], "area": 64} for number in numbers]
+        (source / f"{name}.json").write_text(json.dumps({"images": listed, "annotations": objects, "categories": own}))
         splits[name] = {"images": "images", "annotations": f"{name}.json"}
     (source / "dataset.yaml").write_text(yaml.safe_dump({"name": "tiny", "splits": splits}))
 
@@ -241,7 +250,9 @@ def test_shares_by_hash_never_part_copies(source, tmp_path):
             content["annotations"].append({**content["annotations"][index], "id": 150 + index, "image_id": 50 + index})
 
     change_annotations(source, copy_all)
-    result = materialize(source / "dataset.yaml", tmp_path / "out", Choice(split={"train": 0.5, "val": 0.5}))
+    halves = {"source": {"images": "images", "annotations": "all.json"}, "split": {"train": 0.5, "val": 0.5}}
+    (source / "dataset.yaml").write_text(yaml.safe_dump({"name": "tiny", **halves}))
+    result = run(source, tmp_path / "out")
     assert sum(result.summary["images"].values()) == 12
     assert result.summary["findings"] == {Check.DUPLICATE_IMAGE: 11}
 
@@ -284,13 +295,17 @@ FATAL = {
     Check.SOURCE_MISSING: (lambda source: (source / "all.json").unlink(), r"all\.json: the annotations cannot be opened"),
     Check.SOURCE_MALFORMED: (not_a_number, r"(?s)all\.json: not JSON: .*JSON has no NaN"),
     Check.RECORD_DAMAGED: (cut_off, "record 11 is cut off or damaged"),
-    Check.DUPLICATE_ID: (entry(id=5), r"all\.json: an image id is taken twice"),
+    Check.DUPLICATE_ID: (entry(id=5), r"all\.json: image id 5 is taken twice, by 4\.png and 5\.png"),
     Check.IMAGE_UNLISTED: (annotation(image_id=99), r"annotation 104 has image id 99, which is not among"),
     Check.CATEGORY_CONFLICT: (
         lambda source: given_splits(source, {"train": [1], "val": [2]}, {"val": [{"id": 1, "name": "dog"}]}),
         "val: category 1 is 'dog', in another split it is 'cat'",
     ),
     Check.SPLIT_EMPTY: (lambda source: given_splits(source, {"train": [1], "val": []}), "split 'val' gets no image"),
+    Check.SPLIT_WITHOUT_OBJECTS: (
+        lambda source: change_annotations(source, lambda content: [one.update(iscrowd=1) for one in content["annotations"]]),
+        r"split 'train' has no object to learn or measure: all 11 are crowds .*\n.*`crowds: objects`",
+    ),
     Check.TOO_MANY_BAD: (
         lambda source: [(source / "images" / f"{number}.png").unlink() for number in range(10)],
         r"more than 9 images cannot become records, the last of them: .*9\.png",
@@ -332,21 +347,22 @@ def test_a_copy_whose_size_is_said_otherwise_is_one_where_the_first_is_good(sour
         shape = {"label": "cat", "shape_type": "polygon", "points": np.reshape(CORNER, (-1, 2)).tolist()}
         write(source / "labels" / f"{name}.json", json.dumps({"imagePath": f"{name}.png", "shapes": [shape], **said}).encode())
         write(source / "labels" / f"{name}.png", png(PIXELS))
-    write(source / "labels" / "c.json", json.dumps({"imagePath": "c.png", "shapes": []}).encode())
+    write(source / "labels" / "c.json", json.dumps({"imagePath": "c.png", "shapes": [shape]}).encode())
     write(source / "labels" / "c.png", png(255 - PIXELS))
     describe(source, {"format": "labelme", "annotations": "labels"})
     run(source, tmp_path / "out", max_bad=2)
-    (split,) = read_manifest(tmp_path / "out" / "manifest.json").splits.values()
+    split = read_manifest(tmp_path / "out" / "manifest.json").splits["train"]
     assert split.findings.get("duplicate-image", 0) == (outcome == "left out")
     assert split.quarantined == ({"image-size-swapped": 2} if outcome == "quarantined" else {})
 
 
 def test_every_code_is_met_here():
-    """But for IMAGE_HASH, which only `maskline check` looks for."""
+    """But for IMAGE_HASH, which only `maskline check` looks for, and for what is counted of a whole source, or where an option asks."""
     met = {Outcome.QUARANTINED: {*QUARANTINED, Check.SPLIT_LEAKAGE}, Outcome.FATAL: {*FATAL, Check.IMAGE_CHANGED}}
     for outcome in met:
         assert met[outcome] == {check for check in Check if check.outcome == outcome}
-    assert {*COUNTED, Check.IMAGE_HASH} == {check for check in Check if check.outcome in (Outcome.FIXED, Outcome.LEFT_OUT)}
+    elsewhere = {Check.IMAGE_HASH, Check.CATEGORY_ROOT, Check.OBJECT_WITHOUT_MASK}
+    assert {*COUNTED, *elsewhere} == {check for check in Check if check.outcome in (Outcome.FIXED, Outcome.LEFT_OUT)}
 
 
 def test_a_split_whose_images_are_all_bad_ends_the_run(source, tmp_path):

@@ -18,6 +18,7 @@ from tasks.records.example import parse_example
 from tasks.records.manifest import Split, read_manifest
 from tasks.records.tfrecord import read_shard
 from tasks.workspace import DatasetDir
+from tests.small_dataset import validation_source
 
 UPRIGHT, TURNED = (426, 640), (640, 426)
 """Height and width of the padlock as viewers show it, by its EXIF orientation."""
@@ -62,9 +63,11 @@ def materialized(folder: Path, content: dict[str, Any], max_bad: int = 0) -> tup
     return dataset, dict(read_manifest(dataset.manifest).splits)
 
 
-def whole(source: dict[str, str]) -> dict[str, Any]:
-    """One split of all images."""
-    return {"source": source, "split": {"all": 1.0}}
+def whole(folder: Path, source: dict[str, str]) -> dict[str, Any]:
+    """All images in the split `train`; in `val` another image, with an object of the first category."""
+    categories = json.loads(Path(source["annotations"]).read_text())["categories"] if "annotations" in source else []
+    first = categories[0] if categories else {"id": 1, "name": source["category"]}
+    return {"splits": {"train": source, "val": validation_source(folder, first["id"], first["name"])}}
 
 
 def test_every_set_is_met_here(shared_data: Path):
@@ -88,17 +91,17 @@ def test_coco_is_faultless(shared_data: Path, tmp_path):
 
 def test_fruits_and_nuts_are_faultless(shared_data: Path, tmp_path):
     folder = shared_data / "fruits_nuts" / "data"
-    _, splits = materialized(tmp_path, whole(coco(folder / "images", folder / "trainval.json")))
-    assert splits["all"].images == 18
-    assert splits["all"].objects_per_category == {"date": 71, "fig": 41, "hazelnut": 53}
-    assert (splits["all"].findings, splits["all"].quarantined) == ({}, {})
+    _, splits = materialized(tmp_path, whole(tmp_path, coco(folder / "images", folder / "trainval.json")))
+    assert splits["train"].images == 18
+    assert splits["train"].objects_per_category == {"date": 71, "fig": 41, "hazelnut": 53}
+    assert (splits["train"].findings, splits["train"].quarantined) == ({}, {})
 
 
 def test_lines_for_polygons_and_transparency_are_found(shared_data: Path, tmp_path):
     folder = shared_data / "dali_coco" / "db" / "coco"
-    dataset, splits = materialized(tmp_path, whole(coco(folder / "images", folder / "instances.json")))
-    assert (splits["all"].images, splits["all"].objects, splits["all"].crowd_objects) == (61, 91 - 3, 4)
-    assert splits["all"].findings == {Check.DEGENERATE_POLYGON: 3, Check.IMAGE_ALPHA: 3}
+    dataset, splits = materialized(tmp_path, whole(tmp_path, coco(folder / "images", folder / "instances.json")))
+    assert (splits["train"].images, splits["train"].objects, splits["train"].crowd_objects) == (61, 91 - 3, 4)
+    assert splits["train"].findings == {Check.DEGENERATE_POLYGON: 3, Check.IMAGE_ALPHA: 3}
     # Category 0 makes all ids one greater.
     own = {category["id"] + 1: category["name"] for category in json.loads((folder / "instances.json").read_text())["categories"]}
     assert read_manifest(dataset.manifest).label_map.names == own
@@ -106,11 +109,11 @@ def test_lines_for_polygons_and_transparency_are_found(shared_data: Path, tmp_pa
 
 def test_nuclei_keep_every_pixel(shared_data: Path, tmp_path):
     folder = shared_data / "dsb2018_subset" / "stage1_train"
-    dataset, splits = materialized(tmp_path, whole({"format": "instance_png", "images": str(folder), "category": "nucleus"}))
-    assert (splits["all"].images, splits["all"].objects) == (54, 2384)
+    dataset, splits = materialized(tmp_path, whole(tmp_path, {"format": "instance_png", "images": str(folder), "category": "nucleus"}))
+    assert (splits["train"].images, splits["train"].objects) == (54, 2384)
     # All images have an alpha channel; masks are all that is said of an object.
-    assert splits["all"].findings == {Check.BOX_FROM_MASK: 2384, Check.AREA_FROM_MASK: 2384, Check.IMAGE_ALPHA: 54}
-    records = [parse_example(record, shard) for shard in splits["all"].shards for record in read_shard(dataset.root / shard)]
+    assert splits["train"].findings == {Check.BOX_FROM_MASK: 2384, Check.AREA_FROM_MASK: 2384, Check.IMAGE_ALPHA: 54}
+    records = [parse_example(record, shard) for shard in splits["train"].shards for record in read_shard(dataset.root / shard)]
     assert max(len(record.instances) for record in records) == 258
     for record in records:
         masks = sorted((folder / record.source_id / "masks").glob("*.png"))
@@ -118,11 +121,12 @@ def test_nuclei_keep_every_pixel(shared_data: Path, tmp_path):
 
 
 def edge_case(folder: Path, name: str, size: tuple[int, int], out: Path) -> Split:
-    """The only image of a data set, annotated with this (height, width)."""
+    """The only image to train on, annotated with this (height, width)."""
     (file,) = (folder / "image_edge_cases" / "db").rglob(name)
     image = {"id": 1, "file_name": name, "height": size[0], "width": size[1]}
-    (out / "one.json").write_text(json.dumps({"images": [image], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}))
-    return materialized(out, whole(coco(file.parent, out / "one.json")))[1]["all"]
+    square = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[2, 2, 12, 2, 12, 12, 2, 12]], "area": 100, "bbox": [2, 2, 10, 10]}
+    (out / "one.json").write_text(json.dumps({"images": [image], "annotations": [square], "categories": [{"id": 1, "name": "cat"}]}))
+    return materialized(out, whole(out, coco(file.parent, out / "one.json")))[1]["train"]
 
 
 @pytest.mark.parametrize("name", EDGE_CASES)
@@ -147,9 +151,9 @@ def test_every_edge_case_has_its_row(shared_data: Path):
 
 def test_a_reference_without_images_is_refused(shared_data: Path, tmp_path):
     folder = shared_data / "coco_eval_reference"
-    source = whole(coco(folder, folder / "instances_val2014_100.json"))
+    source = whole(tmp_path, coco(folder, folder / "instances_val2014_100.json"))
     with pytest.raises(DataError) as caught:
         materialized(tmp_path, source)
     assert caught.value.check == Check.IMAGE_MISSING
-    with pytest.raises(DataError, match="split 'all' gets no image"):
+    with pytest.raises(DataError, match="split 'train' gets no image"):
         materialized(tmp_path, source, max_bad=100)

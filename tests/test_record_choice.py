@@ -13,7 +13,7 @@ import yaml
 
 from tasks.errors import UserError
 from tasks.materialize import materialize
-from tasks.record_choice import Choice, parse_choice, parse_range
+from tasks.record_choice import COMMAND_LINE, choose, parse_range, read_options
 from tasks.records.annotated_image import Instance
 from tasks.records.example import NUMERICAL_MASKS, parse_example
 from tasks.records.manifest import Manifest, read_manifest
@@ -21,27 +21,17 @@ from tasks.records.tfrecord import read_shard
 from tests.small_dataset import change_annotations, write_source
 
 CATEGORIES = {3: "cat", 7: "dog", 90: "car"}
-UNCHOSEN: dict[str, Any] = {
-    "split": None,
-    "limit": None,
-    "only_categories": None,
-    "remap_categories": None,
-    "keep_empty": True,
-    "crowds": "keep",
-    "mask_type": "png",
-}
 
 
-def choice(**options: Any) -> Choice:
-    return parse_choice(**UNCHOSEN | options)
+def choice(**options: Any) -> dict[str, Any]:
+    """Options as the command line gives them."""
+    return read_options(options, COMMAND_LINE, Path.cwd())
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """One split. The objects of images 0 to 10 are cat, dog, car, cat, ..., the first one a crowd; image 11 has none."""
+    """Two splits by hash. The objects of images 0 to 10 are cat, dog, car, cat, ..., the first one a crowd; image 11 has none."""
     write_source(tmp_path / "in")
-    path = tmp_path / "in" / "dataset.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "split": {"train": 1.0}}))
 
     def change(content: dict) -> None:
         content["categories"] = [{"id": key, "name": name} for key, name in CATEGORIES.items()]
@@ -53,7 +43,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def records(source: Path, out: Path, chosen: Choice) -> tuple[Manifest, dict[str, dict[int, tuple[Instance, ...]]]]:
+def records(source: Path, out: Path, chosen: dict[str, Any]) -> tuple[Manifest, dict[str, dict[int, tuple[Instance, ...]]]]:
     """The manifest, and by split and image id the objects of each record."""
     materialize(source / "dataset.yaml", out, chosen)
     manifest = read_manifest(out / "manifest.json")
@@ -65,13 +55,19 @@ def records(source: Path, out: Path, chosen: Choice) -> tuple[Manifest, dict[str
 
 
 def categories(found: dict[str, dict[int, tuple[Instance, ...]]]) -> dict[int, list[int]]:
-    """The categories of each image's objects, in the only split."""
-    return {number: [one.category_id for one in objects] for number, objects in found["train"].items()}
+    """The categories of each image's objects, whatever their split."""
+    return {number: [one.category_id for one in objects] for own in found.values() for number, objects in own.items()}
+
+
+def described(source: Path, **values: Any) -> None:
+    """Adds keys to the dataset's YAML."""
+    path = source / "dataset.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}))
 
 
 def test_shares_are_taken_from_the_hash_of_the_file(source, tmp_path):
     """A hash read as a fraction of all hashes lies in one of [0, 0.4), [0.4, 0.7) and [0.7, 1)."""
-    _, found = records(source, tmp_path / "out", choice(split="0.4/0.3/0.3"))
+    _, found = records(source, tmp_path / "out", choice(split="0.4/0.3/0.3", crowds="objects"))
     expected: dict[str, set[int]] = {"train": set(), "val": set(), "test": set()}
     for number in range(12):
         digest = hashlib.sha256((source / "images" / f"{number}.png").read_bytes()).digest()
@@ -112,16 +108,17 @@ def test_categories_are_chosen_by_their_new_names(source, tmp_path):
 
 
 def test_images_that_are_left_without_objects_can_be_dropped(source, tmp_path):
-    manifest, found = records(source, tmp_path / "out", choice(only_categories="cat", keep_empty=False))
+    manifest, found = records(source, tmp_path / "out", choice(only_categories="cat", empty="drop"))
     assert categories(found) == {0: [1], 3: [1], 6: [1], 9: [1]}
-    assert (manifest.splits["train"].images, manifest.splits["train"].empty_images) == (4, 0)
+    assert [split.empty_images for split in manifest.splits.values()] == [0, 0]
 
 
 @pytest.mark.parametrize(("crowds", "flags"), [("keep", [True]), ("drop", []), ("objects", [False])])
 def test_crowds_stay_go_or_become_ordinary(source, tmp_path, crowds, flags):
     manifest, found = records(source, tmp_path / "out", choice(crowds=crowds))
-    assert [one.is_crowd for one in found["train"][0]] == flags
-    assert (manifest.splits["train"].objects, manifest.splits["train"].crowd_objects) == (10 + len(flags), sum(flags))
+    assert [one.is_crowd for own in found.values() for one in own.get(0, ())] == flags
+    splits = manifest.splits.values()
+    assert (sum(one.objects for one in splits), sum(one.crowd_objects for one in splits)) == (10 + len(flags), sum(flags))
 
 
 def test_numerical_masks_are_what_tensorflow_reshapes(source, tmp_path):
@@ -144,14 +141,16 @@ def test_each_option_changes_the_digest(source, tmp_path):
     (tmp_path / "names.yaml").write_text("cat: feline\n")
     choices = [
         {},
-        {"split": "0.4/0.6"},
+        {"split": "0.7/0.3"},
         {"limit": 2},
         {"only_categories": "cat"},
         {"remap_categories": tmp_path / "names.yaml"},
-        {"keep_empty": False},
+        {"empty": "drop"},
         {"crowds": "drop"},
         {"crowds": "objects"},
         {"mask_type": "numerical"},
+        {"objects_without_mask": "drop"},
+        {"duplicate_images": "keep"},
     ]
     digests = {materialize(source / "dataset.yaml", tmp_path / "out", choice(**one)).summary["digest"] for one in choices}
     assert len(digests) == len(choices)
@@ -168,7 +167,7 @@ def test_each_option_changes_the_digest(source, tmp_path):
         ({"crowds": "hide"}, "--crowds is 'hide'\n  fix: use one of keep, drop, objects"),
         ({"mask_type": "jpeg"}, "--mask-type is 'jpeg'\n  fix: use one of png, numerical"),
         ({"limit": 0}, "--limit is 0"),
-        ({"only_categories": "cat,cow"}, "--only-categories names 'cow', and there is no such category\n  fix: .* car, cat, dog"),
+        ({"only_categories": "cat,cow"}, "only_categories names 'cow', and there is no such category\n  fix: .* car, cat, dog"),
     ],
     ids=str,
 )
@@ -185,7 +184,7 @@ def test_options_that_mean_nothing_are_refused(source, tmp_path, options, reason
         ("cat: [", r"names\.yaml: not YAML"),
         ("- cat", r"names\.yaml: no mapping of names to names"),
         ("cat: 5", r"names\.yaml: no mapping of names to names"),
-        ("cow: cat", "--remap-categories names 'cow', and there is no such category"),
+        ("cow: cat", "remap_categories names 'cow', and there is no such category"),
     ],
 )
 def test_a_file_of_names_that_means_nothing_is_refused(source, tmp_path, names, reason):

@@ -30,10 +30,10 @@ _SCHEMA = """
     PRAGMA journal_mode = OFF;
     CREATE TABLE IF NOT EXISTS images (
         split TEXT, source TEXT, source_id TEXT, file_name TEXT, path TEXT, height INTEGER, width INTEGER, payload TEXT, files TEXT,
-        sha256 TEXT, crc32c INTEGER, fault TEXT, place INTEGER
+        findings TEXT, sha256 TEXT, crc32c INTEGER, fault TEXT, place INTEGER
     );
 """
-_IMAGE = "source_id, file_name, path, height, width, payload, files"
+_IMAGE = "source_id, file_name, path, height, width, payload, files, findings"
 _BATCH = 256  # images whose files are read before they are entered
 _READERS = 16  # of a store, which answers many as soon as one
 
@@ -79,13 +79,13 @@ class Catalog:
                 split = split_of(read.sha256 or hashlib.sha256(image.source_id.encode()).hexdigest())
                 height, width = image.size or (None, None)
                 what = (split, image.source_id, image.file_name, height, width, json.dumps(image.payload), read.sha256)
-                where = (str(image.path), json.dumps([str(file) for file in image.files]))
+                where = (str(image.path), json.dumps([str(file) for file in image.files]), json.dumps(image.findings))
                 rows.append((name, *what, read.crc32c, *where))
-                yield json.dumps([*what, read.files])
+                yield json.dumps([*what, read.files, image.findings])
             with self._connection:
                 self._connection.executemany(
-                    "INSERT INTO images (source, split, source_id, file_name, height, width, payload, sha256, crc32c, path, files)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO images (source, split, source_id, file_name, height, width, payload, sha256, crc32c, path, files, findings)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     rows,
                 )
 
@@ -123,9 +123,12 @@ class Catalog:
             yield Entry(source, _listed(*image), sha256, crc32c, fault and Check.of(fault), original)
 
 
-def _listed(source_id: str, file_name: str, path: str, height: int | None, width: int | None, payload: str, files: str) -> ListedImage:
+def _listed(
+    source_id: str, file_name: str, path: str, height: int | None, width: int | None, payload: str, files: str, findings: str
+) -> ListedImage:
     size = None if height is None or width is None else (height, width)
-    return ListedImage(source_id, file_name, named(path), size, json.loads(payload), tuple(map(named, json.loads(files))))
+    found = tuple(map(Check.of, json.loads(findings)))
+    return ListedImage(source_id, file_name, named(path), size, json.loads(payload), tuple(map(named, json.loads(files))), found)
 
 
 def image_bytes(source: Source, image: ListedImage) -> bytes:

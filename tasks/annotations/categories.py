@@ -48,11 +48,13 @@ def share_categories(sources: Mapping[str, Mapping[CategoryKey, str]], choice: C
         for name, times in Counter(categories.values()).items():
             if times > 1:
                 raise DataError(
-                    Check.DUPLICATE_ID, f"{source}: {times} categories have the name {name!r}", "give each category a name of its own"
+                    Check.DUPLICATE_ID,
+                    f"{source}: {times} categories have the name {name!r}: {', '.join(str(key) for key in categories if categories[key] == name)}",
+                    "give each category a name of its own",
                 )
     known = set(union.values())
-    _confirm_known("--remap-categories", choice.renamed, known)
-    _confirm_known("--only-categories", choice.only, {choice.renamed.get(name) or name for name in known})
+    _confirm_known("remap_categories", choice.renamed, known)
+    _confirm_known("only_categories", choice.only, {choice.renamed.get(name) or name for name in known})
     names = {key: choice.name(union[key]) for key in sorted(union, key=lambda key: (isinstance(key, str), key))}
     wanted = [name for name in dict.fromkeys(names.values()) if name is not None]
     if choice == CategoryChoice() and all(isinstance(key, int) and key > 0 for key in union):

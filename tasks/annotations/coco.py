@@ -12,19 +12,25 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tasks.annotations.coco_categories import CocoCategories
+from tasks.annotations.folder import portable
 from tasks.annotations.json_stream import top_level_lists
-from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
+from tasks.annotations.numbers import as_numbers
+from tasks.annotations.source import ListedImage, Listing, SourceObject
+from tasks.pointer_file import pointer_at
 from tasks.records.checks import BadImageError, Check, DataError
 
 _LISTS = ("images", "annotations", "categories")
 _EXPORT = "export the annotations as COCO JSON again"
 _SCHEMA = """
-    CREATE TABLE images (id TEXT PRIMARY KEY, file_name TEXT, height INTEGER, width INTEGER);
+    CREATE TABLE images (id TEXT PRIMARY KEY, file_name TEXT, height INTEGER, width INTEGER, findings TEXT);
     CREATE TABLE annotations (image TEXT, id TEXT, content TEXT);
 """
+_NUMERIC = ("bbox", "area", "iscrowd", "category_id", "segmentation")
+"""An annotation's keys whose values are numbers, at some depth."""
 
 
 @dataclass(frozen=True)
@@ -35,59 +41,62 @@ class CocoSource:
     annotations: Path
 
     def list(self) -> Listing:
-        """The file's images in its order. DataError where it is no COCO JSON, an id is taken twice, or an annotation has no image."""
+        """The file's images in its order. DataError where it is no COCO JSON, an id is taken twice, or an annotation has no image.
+
+        A category that no object has, and that another one names as its supercategory, is a root of Roboflow's exports, and left out.
+        """
         if not self.images.is_dir():
             raise DataError(
                 Check.SOURCE_MISSING, f"{self.images}: there is no such folder of images", "correct `images` in the dataset's YAML"
             )
-        categories: dict[CategoryKey, str] = {}
+        categories = CocoCategories(self.annotations)
         # SQLite's own temporary file: gone with its connection, however that ends.
         spool = sqlite3.connect("")
         spool.executescript(_SCHEMA)
         with self._readable():
             for key, values in self._lists():
                 if key == "categories":
-                    self._add_categories((value for value, _ in values), categories)
+                    for value, _ in values:
+                        categories.add(*self._category(value))
                 elif key == "images":
-                    try:
-                        spool.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", (self._image(value) for value, _ in values))
-                    except sqlite3.IntegrityError:
-                        raise DataError(
-                            Check.DUPLICATE_ID, f"{self.annotations}: an image id is taken twice", "give each image an id of its own"
-                        ) from None
+                    for value, _ in values:
+                        self._enter(spool, self._image(value))
                 else:
-                    spool.executemany("INSERT INTO annotations VALUES (?, ?, ?)", (self._annotation(*value) for value in values))
+                    own = (self._annotation(*value, categories.used) for value in values)
+                    spool.executemany("INSERT INTO annotations VALUES (?, ?, ?)", own)
         spool.execute("CREATE INDEX annotations_by_image ON annotations (image)")
         for annotation, image in spool.execute("SELECT id, image FROM annotations WHERE image NOT IN (SELECT id FROM images)"):
             raise DataError(
                 Check.IMAGE_UNLISTED,
-                f"{self.annotations}: annotation {annotation} has image id {image}, which is not among the file's images",
+                f"{self.annotations}: {annotation} has image id {image}, which is not among the file's images",
                 "add the image to `images`, or remove the annotation",
             )
-        return Listing(categories, self._listed(spool))
+        return categories.listing(self._listed(spool))
 
     def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
-        for annotation in json.loads(image.payload):
-            where = f"{self.annotations}: annotation {annotation['id']} of image {image.file_name}"
+        for index, annotation in enumerate(json.loads(image.payload)):
+            where = f"{self.annotations}: {_name(annotation, index)} of image {image.file_name}"
+            values, had_text = _numeric_values(annotation)
             box = None
-            if annotation.get("bbox") is not None:
-                x, y, width, height = _numbers(where, "bbox", annotation["bbox"], 4)
+            if values.get("bbox") not in (None, []):
+                x, y, width, height = _numbers(where, "bbox", values["bbox"], 4)
                 box = (y, x, y + height, x + width)
-            area = annotation.get("area")
+            area = values.get("area")
             yield SourceObject(
                 where,
-                annotation["category_id"],
-                annotation.get("segmentation"),
+                values["category_id"],
+                _polygons(where, values.get("segmentation")),
                 box,
                 None if area is None else _numbers(where, "area", [area], 1)[0],
-                _is_crowd(where, annotation.get("iscrowd", 0)),
+                _is_crowd(where, values.get("iscrowd", 0)),
+                findings=(Check.NUMBER_AS_TEXT,) * had_text,
             )
 
     def _listed(self, spool: sqlite3.Connection) -> Iterator[ListedImage]:
-        for image, file_name, height, width in spool.execute("SELECT * FROM images ORDER BY rowid"):
+        for image, file_name, height, width, findings in spool.execute("SELECT * FROM images ORDER BY rowid"):
             own = spool.execute("SELECT content FROM annotations WHERE image = ? ORDER BY rowid", (image,))
             payload = "[" + ",".join(content for (content,) in own) + "]"
-            yield ListedImage(str(json.loads(image)), file_name, self.images / file_name, (height, width), payload)
+            yield ListedImage(str(json.loads(image)), file_name, self.images / file_name, (height, width), payload, (), _checks(findings))
 
     def _lists(self) -> Iterator[tuple[str, Iterator[tuple[Mapping[str, Any], str]]]]:
         """The file's lists of objects with their texts, each list by its key; DataError where one of the three is missing in the end."""
@@ -116,6 +125,8 @@ class CocoSource:
                 "correct `annotations` in the dataset's YAML",
             ) from error
         except ValueError as error:
+            if pointer := pointer_at(self.annotations):
+                raise self._malformed(pointer.problem, pointer.fix) from error
             raise self._malformed(f"not JSON: {error}", f"{_EXPORT}; JSON has no NaN and no infinite number") from error
 
     def _object(self, key: str, value: Any) -> Mapping[str, Any]:
@@ -123,37 +134,62 @@ class CocoSource:
             raise self._malformed(f"an entry of {key!r} is no object", _EXPORT)
         return value
 
-    def _add_categories(self, values: Iterator[Mapping[str, Any]], categories: dict[CategoryKey, str]) -> None:
-        for value in values:
-            category_id, name = self._category(value)
-            if category_id in categories:
-                raise DataError(
-                    Check.DUPLICATE_ID, f"{self.annotations}: a category id is taken twice", "give each category an id of its own"
-                )
-            categories[category_id] = name
-
-    def _category(self, value: Mapping[str, Any]) -> tuple[int, str]:
-        category_id, name = self._field("category", value, "id"), self._field("category", value, "name")
-        if not isinstance(category_id, int) or isinstance(category_id, bool) or not isinstance(name, str):
+    def _category(self, value: Mapping[str, Any]) -> tuple[int, str, object, bool]:
+        """Its id, its name, its supercategory and whether the id was written as text."""
+        (category_id, was_text), name = as_numbers(self._field("category", value, "id")), self._field("category", value, "name")
+        if not _is_whole(category_id) or not isinstance(name, str):
             raise self._malformed(f"category {category_id!r} is named {name!r}", "number it and name it by a text")
-        return category_id, name
+        return int(category_id), name, value.get("supercategory"), was_text
 
-    def _image(self, value: Mapping[str, Any]) -> tuple[str, str, int, int]:
-        image_id, file_name = self._field("image", value, "id"), self._field("image", value, "file_name")
+    def _image(self, value: Mapping[str, Any]) -> tuple[str, str, int, int, str]:
+        image_id, id_was_text = _image_id(self._field("image", value, "id"))
         if not isinstance(image_id, int | str):
             raise self._malformed(f"an image has the id {image_id!r}", "give it a number or a text")
+        file_name, findings = self._file_name(image_id, value)
+        sides = {}
+        for key in ("height", "width"):
+            size, was_text = as_numbers(self._field("image", value, key))
+            if not _is_whole(size) or size < 1:
+                raise self._malformed(f"image {image_id} has {key} {size!r}", "write the image's size in whole pixels")
+            sides[key] = int(size)
+            id_was_text |= was_text
+        findings += (Check.NUMBER_AS_TEXT,) * id_was_text
+        return json.dumps(image_id), file_name, sides["height"], sides["width"], json.dumps(findings)
+
+    def _file_name(self, image_id: int | str, value: Mapping[str, Any]) -> tuple[str, tuple[Check, ...]]:
+        """The image's path inside the folder of images; LVIS says it by `coco_url` alone, which ends as in `train2017/000000391895.jpg`."""
+        url = value.get("coco_url")
+        if "file_name" not in value and isinstance(url, str):
+            folder, name = PurePosixPath(url).parts[-2:] if url.count("/") > 1 else ("", url)
+            return (f"{folder}/{name}" if folder and (self.images / folder).is_dir() else name), ()
+        file_name = self._field("image", value, "file_name")
         if not isinstance(file_name, str) or not file_name or "\0" in file_name:
             raise self._malformed(f"image {image_id} has file_name {file_name!r}", "write its path inside the folder of images")
-        height, width = (self._field("image", value, key) for key in ("height", "width"))
-        for key, size in (("height", height), ("width", width)):
-            if not isinstance(size, int) or size < 1:
-                raise self._malformed(f"image {image_id} has {key} {size!r}", "write the image's size in whole pixels")
-        return json.dumps(image_id), file_name, height, width
+        return portable(file_name, self.images)
 
-    def _annotation(self, value: Mapping[str, Any], text: str) -> tuple[str, str, str]:
-        for key in ("id", "category_id", "image_id"):
+    def _enter(self, spool: sqlite3.Connection, image: tuple[str, str, int, int, str]) -> None:
+        try:
+            spool.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?)", image)
+        except sqlite3.IntegrityError:
+            ((other,),) = spool.execute("SELECT file_name FROM images WHERE id = ?", image[:1])
+            raise DataError(
+                Check.DUPLICATE_ID,
+                f"{self.annotations}: image id {image[0]} is taken twice, by {other} and {image[1]}",
+                "give each image an id of its own",
+            ) from None
+
+    def _annotation(self, value: Mapping[str, Any], text: str, used: set[object]) -> tuple[str, str, str]:
+        if "segments_info" in value:
+            raise self._malformed(
+                "this is COCO's panoptic JSON, whose masks are in PNG files",
+                "give `format: coco_panoptic`, or name the instances JSON of the same images",
+            )
+        for key in ("category_id", "image_id"):
             self._field("annotation", value, key)
-        return json.dumps(value["image_id"]), str(value["id"]), text
+        category, _ = as_numbers(value["category_id"])
+        if isinstance(category, int | float):
+            used.add(category)
+        return json.dumps(_image_id(value["image_id"])[0]), _name(value), text
 
     def _field(self, what: str, value: Mapping[str, Any], key: str) -> Any:
         if key not in value:
@@ -162,6 +198,59 @@ class CocoSource:
 
     def _malformed(self, what: str, fix: str) -> DataError:
         return DataError(Check.SOURCE_MALFORMED, f"{self.annotations}: {what}", fix)
+
+
+def _name(annotation: Mapping[str, Any], index: int | None = None) -> str:
+    """An annotation in words; without an id, which nothing needs, by its place among its image's."""
+    if annotation.get("id") is not None:
+        return f"annotation {annotation['id']}"
+    return "an annotation without id" if index is None else f"annotation number {index + 1}"
+
+
+def _numeric_values(annotation: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The values of an annotation's numeric keys, and whether a number in them was written as text."""
+    values, had_text = {}, False
+    for key in _NUMERIC:
+        value = annotation.get(key)
+        if value is not None:
+            values[key], was_text = _numeric(value)
+            had_text |= was_text
+    return values, had_text
+
+
+def _numeric(value: Any) -> tuple[Any, bool]:
+    if not isinstance(value, Mapping):
+        return as_numbers(value)
+    # A run-length code's `counts` are text by right, and may be all digits.
+    read = {key: as_numbers(one) if isinstance(one, list) else (one, False) for key, one in value.items()}
+    return {key: one for key, (one, _) in read.items()}, any(was_text for _, was_text in read.values())
+
+
+def _polygons(where: str, segmentation: Any) -> Any:
+    """The segmentation as it is; BadImageError, saying what it looks like, for a list that lacks or has a level of brackets."""
+    if isinstance(segmentation, list) and segmentation and all(isinstance(one, int | float) for one in segmentation):
+        what, fix = "one list of numbers, and a list of polygons is expected", "put it into brackets: [[x, y, x, y, ...]]"
+    elif isinstance(segmentation, list) and any(isinstance(part, list) and part and isinstance(part[0], list) for part in segmentation):
+        what, fix = "points in pairs, and COCO has flat lists", "write each polygon as one list: [[x, y, x, y, ...]]"
+    else:
+        return segmentation
+    raise BadImageError(Check.MASK_MALFORMED, f"{where}: its segmentation is {what}", fix)
+
+
+def _image_id(value: Any) -> tuple[Any, bool]:
+    """An id as a whole number where it is one, however it is written; texts such as `a1` stay."""
+    number, was_text = as_numbers(value)
+    if _is_whole(number) and (not was_text or str(int(number)) == value.strip()):
+        return int(number), was_text
+    return value, False
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value == int(value)
+
+
+def _checks(text: str) -> tuple[Check, ...]:
+    return tuple(map(Check.of, json.loads(text)))
 
 
 def _is_crowd(where: str, value: object) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from tasks.pointer_file import pointer_in
 from tasks.records.checks import Check, DataError
+from tasks.workspace import decoded
 
 
 def names(folder: Path) -> tuple[str, ...]:
@@ -49,12 +51,25 @@ def listed_words(path: Path, key: str) -> list[list[str]]:
     DataError where it cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = decoded(content)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             Check.SOURCE_MISSING, f"{path}: the list of images cannot be read: {error}", f"correct `{key}` in the dataset's YAML"
         ) from error
+    if pointer := pointer_in(content):
+        raise DataError(Check.SOURCE_MALFORMED, f"{path}: {pointer.problem}", pointer.fix)
     return [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def portable(text: str, folder: Path) -> tuple[str, tuple[Check, ...]]:
+    """A path inside `folder` as annotations have it, with `/` where Windows' tools wrote `\\`, and what was mended in it.
+
+    Where a file has just that name, `\\` is a letter of it.
+    """
+    if "\\" not in text or (isinstance(folder, Path) and (folder / text).exists()):
+        return text, ()
+    return text.replace("\\", "/"), (Check.PATH_SEPARATORS,)
 
 
 def _files(folder: Path, entries: tuple[str, ...], above: str = "") -> Iterator[str]:

@@ -17,18 +17,27 @@ _ROUNDING = 2.0  # pixels; of so much the boxes of small objects and their masks
 
 
 def instances_of(
-    objects: Iterable[SourceObject], size: tuple[int, int], label_ids: Mapping[CategoryKey, int | None]
+    objects: Iterable[SourceObject],
+    size: tuple[int, int],
+    label_ids: Mapping[CategoryKey, int | None],
+    *,
+    drop_without_mask: bool = False,
 ) -> tuple[tuple[Instance, ...], Counter[Check]]:
     """The instances of an image of `size` (height, width), and what had to be mended or left out on the way.
 
-    `label_ids` maps category keys to the label map's ids, None for a category that is not wanted. BadImageError, naming the object, for
-    one that cannot be trusted.
+    `label_ids` maps category keys to the label map's ids, None for a category that is not wanted. Objects without a mask are left out
+    where `drop_without_mask`. BadImageError, naming the object, for one that cannot be trusted.
     """
     findings: Counter[Check] = Counter()
     instances = []
     for value in objects:
         label_id = _label_id(value, label_ids)
-        if label_id is not None and (mask := _mask(value, size, findings)) is not None:
+        if label_id is None:
+            continue
+        findings.update(value.findings)
+        if drop_without_mask and _has_no_mask(value):
+            findings[Check.OBJECT_WITHOUT_MASK] += 1
+        elif (mask := _mask(value, size, findings)) is not None:
             instances.append(_instance(value, label_id, mask, size, findings))
     return tuple(instances), findings
 
@@ -56,10 +65,18 @@ def _mask(value: SourceObject, size: tuple[int, int], findings: Counter[Check]) 
     return None
 
 
+def _has_no_mask(value: SourceObject) -> bool:
+    return value.segmentation is None or (isinstance(value.segmentation, list) and not value.segmentation)
+
+
 def _rasterized(value: SourceObject, size: tuple[int, int]) -> Rle | None:
     segmentation = value.segmentation
-    if segmentation is None or (isinstance(segmentation, list) and not segmentation):
-        raise BadImageError(Check.MASK_MISSING, f"{value.where} has no mask", "add its mask, or remove the object")
+    if _has_no_mask(value):
+        raise BadImageError(
+            Check.MASK_MISSING,
+            f"{value.where} has no mask",
+            "add its mask, or leave out all objects without one: `objects_without_mask: drop` in the dataset's YAML",
+        )
     if isinstance(segmentation, np.ndarray):
         _confirm_size(value.where, segmentation.shape, size)
         return rle_from_mask(segmentation)

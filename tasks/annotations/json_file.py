@@ -6,20 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tasks.pointer_file import pointer_in
 from tasks.records.checks import Check, DataError
 
 
 def read_json_object(path: Path, tool: str) -> dict[str, Any]:
     """The object that is the file's content; DataError, naming the `tool` to write it with, where it is missing or something else."""
     try:
-        content = json.loads(path.read_bytes())
+        read = path.read_bytes()
     except OSError as error:
         raise DataError(
             Check.SOURCE_MISSING,
             f"{path}: the annotations cannot be opened: {error.strerror or error}",
             "correct `annotations` in the dataset's YAML",
         ) from error
+    try:
+        content = json.loads(read)
     except ValueError as error:
+        if pointer := pointer_in(read):
+            raise DataError(Check.SOURCE_MALFORMED, f"{path}: {pointer.problem}", pointer.fix) from error
         raise DataError(Check.SOURCE_MALFORMED, f"{path}: not JSON: {error}", f"save the annotations in {tool} again") from error
     if not isinstance(content, dict):
         raise DataError(Check.SOURCE_MALFORMED, f"{path}: the JSON is no object", f"name a file that {tool} wrote")

@@ -16,7 +16,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 def top_level_lists(stream: BinaryIO) -> Iterator[tuple[str, Iterator[tuple[Any, str]]]]:
     """Each list of the object in `stream` by its key, its elements, with their texts, to be taken before the next list.
 
-    Other values are passed over. ValueError, saying where, for what is no JSON object, and for NaN and infinite numbers, which JSON does
+    Other values are passed over. A byte order mark, or UTF-16, is understood. ValueError, saying where, for what is no JSON object, and for NaN and infinite numbers, which JSON does
     not have.
     """
     text = _Text(stream)
@@ -41,9 +41,10 @@ class _Text:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._decode_utf8 = codecs.getincrementaldecoder("utf-8")().decode
+        start = stream.read(4)
+        self._decode_bytes = codecs.getincrementaldecoder(json.detect_encoding(start))().decode
         self._decode = json.JSONDecoder(parse_constant=self.refuse).raw_decode
-        self._text, self._place, self._before = "", 0, 0
+        self._text, self._place, self._before = self._decode_bytes(start), 0, 0
 
     def members(self, opening: str, closing: str) -> Iterator[None]:
         """Stops before each member of a list or object, and after its end."""
@@ -92,7 +93,7 @@ class _Text:
     def _read_on(self) -> bool:
         """Whether there was more; it comes after what is not read yet, as long as that at least."""
         piece = self._stream.read(max(_CHUNK, len(self._text) - self._place))
-        text = self._decode_utf8(piece, final=not piece)
+        text = self._decode_bytes(piece, final=not piece)
         if piece:
             self._before += self._place
             self._text, self._place = self._text[self._place :] + text, 0

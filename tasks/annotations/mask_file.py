@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from tasks.coco.masks import Mask
+from tasks.pointer_file import pointer_in
 from tasks.records.checks import BadImageError, Check
 from tasks.workspace import read_bytes
 
@@ -72,6 +73,8 @@ def _pixels(content: bytes, where: str, size: tuple[int, int]) -> npt.NDArray[An
                 pixels = np.asarray(image)
                 return pixels.view(np.uint8) if pixels.dtype == np.bool_ else pixels
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if pointer := pointer_in(content):
+            raise BadImageError(Check.MASK_MALFORMED, f"{where}: {pointer.problem}", pointer.fix) from error
         reason = "it is no PNG" if not content.startswith(b"\x89PNG") else str(error)
         raise BadImageError(
             Check.MASK_MALFORMED, f"{where}: the mask cannot be read: {reason}", "write it as a PNG again, or remove the image"

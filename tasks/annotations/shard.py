@@ -44,6 +44,8 @@ class Contents:
     mask_type: str
     crowds: Crowds
     keep_empty: bool
+    drop_without_mask: bool = False
+    keep_duplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _record(entry: Entry, read: Callable[[], bytes], contents: Contents, report:
     encoded = encode_image(str(image.path), content, image.size, entry.sha256)
     size = (encoded.height, encoded.width)
     instances, findings = _instances(entry.source, image, size, contents)
-    if entry.original is not None:
+    if entry.original is not None and not contents.keep_duplicates:
         if entry.original.size != image.size:
             # Where the first one cannot become a record, this one is no copy of it.
             encode_image(str(entry.original.path), content, entry.original.size, entry.sha256)
@@ -160,7 +162,7 @@ def _record(entry: Entry, read: Callable[[], bytes], contents: Contents, report:
         report.count(check, times)
     if not instances and not contents.keep_empty:
         return
-    for check in encoded.findings:
+    for check in (*image.findings, *encoded.findings):
         report.count(check)
     annotated = AnnotatedImage(image.source_id, image.file_name, encoded.height, encoded.width, instances)
     report.statistics.add(annotated)
@@ -191,7 +193,7 @@ def _changed(entry: Entry) -> DataError:
 def _instances(name: str, image: ListedImage, size: tuple[int, int], contents: Contents) -> tuple[tuple[Instance, ...], Counter[Check]]:
     """The objects of an image, of `size` (height, width), of the source called `name`, and what was found in them."""
     objects = _objects(contents.sources[name].objects(image, size), contents.crowds)
-    return instances_of(objects, size, contents.label_ids[name])
+    return instances_of(objects, size, contents.label_ids[name], drop_without_mask=contents.drop_without_mask)
 
 
 def _drawn(instances: Iterable[Instance]) -> list[tuple[int, bytes, bool]]:

@@ -7,11 +7,12 @@ are checked in one place for all formats (`instances.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from tasks.coco.masks import Mask
+from tasks.records.checks import Check
 
 Box = tuple[float, float, float, float]
 CategoryKey = int | str
@@ -23,7 +24,8 @@ class ListedImage:
     """One image of a source before its masks are drawn: small, and all that a worker needs.
 
     `size` is (height, width) in pixels as the annotations say, None where they say none. `payload` holds JSON values, free of absolute
-    paths, from which the source's own `objects` makes the objects; `files` are the further files that it reads for that.
+    paths, from which the source's own `objects` makes the objects; `files` are the further files that it reads for that. `findings` are
+    what was mended in what is said of the image itself.
     """
 
     source_id: str
@@ -32,6 +34,7 @@ class ListedImage:
     size: tuple[int, int] | None
     payload: Any
     files: tuple[Path, ...] = ()
+    findings: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class SourceObject:
     """One object as its source has it, unchecked but for types.
 
     `where` names it in errors. `segmentation` is COCO's polygons or run-length code, a mask uint8 [height, width] of zeros and ones, or
-    None where the source has none. The box is (ymin, xmin, ymax, xmax) in pixels; box and area are None where the source has none.
+    None where the source has none. The box is (ymin, xmin, ymax, xmax) in pixels; box and area are None where the source has none. `findings` are what
+    was mended in reading it.
     """
 
     where: str
@@ -50,18 +54,22 @@ class SourceObject:
     is_crowd: bool = False
     is_difficult: bool = False
     weight: float = 1.0
+    findings: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
 class Listing:
     """What a source holds: names by category key, and the images in an order that is the same on every machine.
 
-    `passed_over` is how many images it names beside these which have no annotations.
+    `passed_over` is how many images it names beside these which have no annotations. `findings` count what was mended or left out of the
+    source as a whole, and `notes` say it, a line each.
     """
 
     categories: Mapping[CategoryKey, str]
     images: Iterator[ListedImage]
     passed_over: int = 0
+    findings: Mapping[Check, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):

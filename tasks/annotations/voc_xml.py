@@ -11,6 +11,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from tasks.annotations.source import Box
+from tasks.pointer_file import pointer_in
 from tasks.records.checks import BadImageError, Check
 
 
@@ -26,9 +27,13 @@ class VocObject:
 def read_voc_xml(path: Path) -> tuple[VocObject, ...]:
     """The objects in the file's order; BadImageError where it cannot be read."""
     try:
-        root = fromstring(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise _malformed(path, f"it cannot be opened: {error.strerror or error}") from error
+    if pointer := pointer_in(content):
+        raise BadImageError(Check.ANNOTATION_MALFORMED, f"{path}: {pointer.problem}", pointer.fix)
+    try:
+        root = fromstring(content)
     except (ParseError, DefusedXmlException, ValueError) as error:
         raise _malformed(path, f"it is no XML, or none to trust: {error}") from error
     return tuple(_object(path, element) for element in root.iter("object"))

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from tasks.errors import UserError
+from tasks.pointer_file import pointer_at
 
 # Of the zoo's and slim's tarballs the largest unpacks to under 2 GiB.
 UNPACKED_LIMIT_BYTES = 8 * 2**30
@@ -33,6 +34,7 @@ def find_checkpoint(path: Path, config: str) -> Path:
     """
     path = path.absolute()
     if _is_tarball(path):
+        _confirm_fetched(path)
         return path
     if not path.is_dir():
         return Path(_checked_prefix(path))
@@ -66,6 +68,7 @@ def checkpoint_prefix(path: Path) -> Iterator[str]:
     if path.is_dir():
         yield _only_prefix(path, str(path))
     elif _is_tarball(path):
+        _confirm_fetched(path)
         with tempfile.TemporaryDirectory(prefix="maskline-checkpoint-") as folder:
             _unpack(path, Path(folder))
             yield _only_prefix(Path(folder), str(path))
@@ -78,11 +81,9 @@ def _is_tarball(path: Path) -> bool:
 
 
 def _checked_prefix(path: Path) -> str:
-    if path.with_name(path.name + ".index").is_file():
-        return str(path)
     match = _FILE.fullmatch(path.name)
-    if path.is_file() and match and not match["part"]:
-        return str(path)
+    if path.with_name(path.name + ".index").is_file() or (path.is_file() and match and not match["part"]):
+        return _fetched(path)
     if path.is_file() and match:
         raise UserError(f"checkpoint {path} is one file of several", f"name them by their common prefix, {path.with_name(match['prefix'])}")
     raise UserError(
@@ -102,13 +103,27 @@ def _only_prefix(folder: Path, where: str) -> str:
     if not prefixes:
         raise UserError(f"{where} holds no TensorFlow checkpoint", "one has a file such as model.ckpt.index")
     if len(prefixes) == 1:
-        return str(folder / prefixes[0])
+        return _fetched(folder / prefixes[0])
     state = folder / "checkpoint"
     # The file may have been written elsewhere: only the last part of the path counts.
     latest = _LATEST.search(state.read_text()) if state.is_file() else None
     if latest is None or latest[1] not in prefixes:
         raise UserError(f"{where} holds {len(prefixes)} checkpoints: {', '.join(prefixes)}", "name one of them by its prefix")
-    return str(folder / latest[1])
+    return _fetched(folder / latest[1])
+
+
+def _fetched(prefix: Path) -> str:
+    """The prefix as a text; UserError where one of its files is a pointer to a large file."""
+    for path in prefix.parent.iterdir():
+        match = _FILE.fullmatch(path.name)
+        if path == prefix or (match and match["prefix"] == prefix.name):
+            _confirm_fetched(path)
+    return str(prefix)
+
+
+def _confirm_fetched(path: Path) -> None:
+    if pointer := pointer_at(path):
+        raise UserError(f"{path}: {pointer.problem}", pointer.fix)
 
 
 def _unpack(tarball: Path, folder: Path) -> None:

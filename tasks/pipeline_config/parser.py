@@ -28,6 +28,8 @@ from tasks.pipeline_config.fields import (
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.positions import positions
 from tasks.pipeline_config.ranges import bounds_of, bounds_text, check_ranges
+from tasks.pointer_file import pointer_in
+from tasks.workspace import decoded
 
 ROOT = descriptor_of(TrainEvalPipelineConfig())
 
@@ -47,11 +49,15 @@ def read_pipeline_config(path: Path) -> TrainEvalPipelineConfig:
 def read_text(path: Path) -> str:
     """A config file's text; raises UserError where there is none to read."""
     try:
-        return path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = decoded(content)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", "give the path of a pipeline.config") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text: {error}", "give the path of a pipeline.config in text format") from error
+    if pointer := pointer_in(content):
+        raise UserError(f"{path}: {pointer.problem}", pointer.fix)
+    return text
 
 
 def parse_pipeline_config(text: str, source: str) -> TrainEvalPipelineConfig:

@@ -14,7 +14,7 @@ class Outcome(StrEnum):
     FIXED = "fixed"
     """mended, or found to do no harm, and counted"""
     LEFT_OUT = "left out"
-    """the object, or the second copy of an image, is not in the records; counted"""
+    """the object, the category, or the second copy of an image, is not in the records; counted"""
     QUARANTINED = "quarantined"
     """the image is not in the records; listed, and the run goes on up to `--max-bad`"""
     FATAL = "fatal"
@@ -55,11 +55,19 @@ class Check(StrEnum):
     IMAGE_REENCODED = "image-reencoded", Outcome.FIXED, "neither JPEG nor PNG; the record holds an RGB PNG"
     IMAGE_GREY = "image-grey", Outcome.FIXED, "grey; kept as it is, and read as three equal channels"
     IMAGE_MISNAMED = "image-misnamed", Outcome.FIXED, "the file's name promises another format than its content has; the content counts"
+    NUMBER_AS_TEXT = "number-as-text", Outcome.FIXED, "a number is written as text; it is read as the number"
+    PATH_SEPARATORS = "path-separators", Outcome.FIXED, "the image's path has Windows' separators; they are read as `/`"
     IMAGE_HASH = "image-hash", Outcome.FIXED, "the record's SHA-256 is not its image's; it is computed anew"
 
     DEGENERATE_POLYGON = "degenerate-polygon", Outcome.LEFT_OUT, "no part of the polygon has three points"
     EMPTY_MASK = "empty-mask", Outcome.LEFT_OUT, "the mask covers no pixel of the image"
     OBJECT_OUTSIDE = "object-outside", Outcome.LEFT_OUT, "the polygon lies wholly outside the image"
+    OBJECT_WITHOUT_MASK = (
+        "object-without-mask",
+        Outcome.LEFT_OUT,
+        "the object has no mask, as where only a box was drawn, and `objects_without_mask: drop` leaves it out",
+    )
+    CATEGORY_ROOT = "category-root", Outcome.LEFT_OUT, "no object has the category, and others name it as their supercategory"
     DUPLICATE_IMAGE = (
         "duplicate-image",
         Outcome.LEFT_OUT,
@@ -109,6 +117,11 @@ class Check(StrEnum):
     IMAGE_UNLISTED = "image-unlisted", Outcome.FATAL, "an annotation is of an image that the source does not list"
     CATEGORY_CONFLICT = "category-conflict", Outcome.FATAL, "two splits give one category id two names"
     SPLIT_EMPTY = "split-empty", Outcome.FATAL, "no image of a split becomes a record"
+    SPLIT_WITHOUT_OBJECTS = (
+        "split-without-objects",
+        Outcome.FATAL,
+        "all objects of a split are crowds, which training and metrics pass over, or it has none",
+    )
     TOO_MANY_BAD = "too-many-bad", Outcome.FATAL, "more images must be quarantined than `--max-bad` allows"
 
 

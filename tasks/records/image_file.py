@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tasks.pointer_file import pointer_in
 from tasks.records.checks import BadImageError, Check
 from tasks.records.jpeg import decoding_sample
 from tasks.workspace import read_bytes
@@ -61,6 +62,8 @@ def encode_image(where: str, content: bytes, size: tuple[int, int] | None, sha25
         with Image.open(io.BytesIO(content)) as image:
             return _encoded(where, content, image, size, sha256)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if pointer := pointer_in(content):
+            raise BadImageError(Check.IMAGE_UNREADABLE, f"{where}: {pointer.problem}", pointer.fix) from error
         # Pillow's own words for an unknown format hold an address in memory.
         reason = "it is of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise BadImageError(Check.IMAGE_UNREADABLE, f"{where}: the image cannot be read: {reason}", _REPLACE) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from tasks.pointer_file import pointer_in
 from tasks.records.annotated_image import Category
 from tasks.records.checks import Check, DataError
 from tasks.records.label_map_pb2 import StringIntLabelMap, StringIntLabelMapItem
+from tasks.workspace import decoded
 
 _BACKGROUND = "background"
+_QUOTED_ID = re.compile(r"""((?:^|[\s{,;])id\s*:\s*)(["'])\s*(\d+)\s*\2""")
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def parse_label_map(text: str, where: str) -> LabelMap:
     An item without `name` is known by its `display_name`. `where` names the text in errors.
     """
     try:
-        message = text_format.Parse(text, StringIntLabelMap(), allow_unknown_field=True)
+        message = _message(text, where)
     except text_format.ParseError as error:
         raise _malformed(f"{where}:{error}", 'write items as `item { id: 1 name: "cat" }`') from error
     categories = []
@@ -78,16 +82,31 @@ def parse_label_map(text: str, where: str) -> LabelMap:
     return label_map(categories, where)
 
 
+def _message(text: str, where: str) -> StringIntLabelMap:
+    try:
+        return text_format.Parse(text, StringIntLabelMap(), allow_unknown_field=True)
+    except text_format.ParseError:
+        unquoted, ids = _QUOTED_ID.subn(r"\1\3", text)
+        if not ids:
+            raise
+        message = text_format.Parse(unquoted, StringIntLabelMap(), allow_unknown_field=True)
+        print(f"{where}: {ids} ids are written as text; they are read as the numbers", flush=True)
+        return message
+
+
 def read_label_map(path: Path) -> LabelMap:
     """The label map in a file; DataError where it is missing or not one."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = decoded(content)
     except OSError as error:
         raise DataError(
             Check.SOURCE_MISSING, f"{path}: the label map cannot be opened: {error.strerror or error}", "correct the path"
         ) from error
     except UnicodeDecodeError as error:
         raise _malformed(f"{path}: the label map is not text: {error}", "write it as UTF-8 text") from error
+    if pointer := pointer_in(content):
+        raise _malformed(f"{path}: {pointer.problem}", pointer.fix)
     return parse_label_map(text, str(path))
 
 

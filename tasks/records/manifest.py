@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`digest` is SHA-256 over the inputs: equal inputs have equal digests on every machine, at any number of shards."""
+    """`digest` is SHA-256 over the inputs: equal inputs have equal digests on every machine, at any number of shards.
+
+    `source_findings` counts by code what was mended or left out in what sources say of themselves, their categories: it is of no split.
+    """
 
     name: str
     digest: str
     mask_type: str
     categories: tuple[Category, ...]
     splits: Mapping[str, Split]
+    source_findings: Mapping[str, int] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @property
@@ -53,8 +57,8 @@ class Manifest:
 
     @property
     def findings(self) -> dict[str, int]:
-        """The counts of all splits together."""
-        return _sum(split.findings for split in self.splits.values())
+        """The counts of all splits and of the sources together."""
+        return _sum([self.source_findings, *(split.findings for split in self.splits.values())])
 
     @property
     def quarantined(self) -> dict[str, int]:
@@ -91,6 +95,7 @@ def read_manifest(path: Path) -> Manifest:
             mask_type=values["mask_type"],
             categories=tuple(Category(**category) for category in values["categories"]),
             splits={name: _split(split) for name, split in values["splits"].items()},
+            source_findings=values.get("source_findings", {}),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(

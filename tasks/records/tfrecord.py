@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Self, cast
 import google_crc32c
 
 from tasks.errors import UserError
+from tasks.pointer_file import POINTER_BYTES, pointer_in
 from tasks.records.checks import Check, DataError
 from tasks.workspace import named
 
@@ -139,11 +140,17 @@ def record_at(path: Path, offset: int) -> bytes:
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        stream = path.open("rb")
+        start = stream.read(POINTER_BYTES)
+        stream.seek(0)
     except OSError as error:
         raise UserError(
             f"{path}: the shard cannot be opened: {error.strerror or error}", "correct the path, or bring the file back"
         ) from error
+    if pointer := pointer_in(start):
+        stream.close()
+        raise DataError(Check.RECORD_DAMAGED, f"{path}: {pointer.problem}", pointer.fix)
+    return stream
 
 
 def _record(where: str, header: bytes, stream: BinaryIO) -> bytes:

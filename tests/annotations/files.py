@@ -9,6 +9,10 @@ from PIL import Image
 from upath import UPath
 
 
+LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+"""What a checkout holds in place of a file that `git lfs pull` would bring"""
+
+
 def png(pixels: np.ndarray, mode: str | None = None) -> bytes:
     """A file of pixels [height, width] or [height, width, channels]; mode `P` writes them as palette indices."""
     image = Image.fromarray(pixels)

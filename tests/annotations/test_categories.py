@@ -62,8 +62,8 @@ def test_renaming_comes_before_choosing():
         ({"all": {1: "cat", 2: "cat"}}, ALL, "all: 2 categories have the name 'cat'"),
         ({"all": {0: "cat", 2: "cat"}}, ALL, "all: 2 categories have the name 'cat'"),
         ({"all": {}}, ALL, "all: there are no categories"),
-        ({"all": PETS}, CategoryChoice(only=("cow",)), "--only-categories names 'cow'.*\n.*cat, dog"),
-        ({"all": PETS}, CategoryChoice(renamed={"cow": "ox"}), "--remap-categories names 'cow'"),
+        ({"all": PETS}, CategoryChoice(only=("cow",)), "only_categories names 'cow'.*\n.*cat, dog"),
+        ({"all": PETS}, CategoryChoice(renamed={"cow": "ox"}), "remap_categories names 'cow'"),
         ({"all": PETS}, CategoryChoice(renamed={"cat": None, "dog": None}), "there are no categories"),
     ],
 )

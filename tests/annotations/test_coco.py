@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.annotations.coco import CocoSource
+from tasks.annotations.coco import CocoSource, _numeric_values
 from tasks.annotations.instances import instances_of
 from tasks.annotations.source import ListedImage
-from tasks.coco.masks import mask_from_rle
+from tasks.coco.masks import mask_from_rle, rle_area, rle_from_segmentation
 from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check
+from tests.annotations.files import LFS_POINTER
 
 HEIGHT, WIDTH = 6, 8
 SQUARE = [1, 1, 3, 1, 3, 3, 1, 3]
@@ -181,18 +182,21 @@ def changed(path: tuple, value: object) -> dict:
         (("annotations", 0, "category_id"), None, r"annotation 11 has no category_id"),
         (("annotations", 0, "image_id"), 8, r"annotation 11 has image id 8, which is not among"),
         (("annotations", 0, "image_id"), None, r"annotation 11 has no image_id"),
-        (("annotations", 0, "id"), None, r"annotation \(without id\) has no id"),
         (("images", 0, "file_name"), None, r"image 7 has no file_name"),
         (("images", 0, "file_name"), 5, r"image 7 has file_name 5"),
         (("images", 0, "file_name"), "", r"image 7 has file_name ''"),
         (("images", 0, "file_name"), "a\0.jpg", r"image 7 has file_name 'a.x00\.jpg'"),
         (("images", 0, "id"), [7], r"an image has the id \[7\]"),
         (("images", 0, "height"), 0, r"image 7 has height 0"),
-        (("images", 0, "width"), "8", r"image 7 has width '8'"),
+        (("images", 0, "width"), "8 px", r"image 7 has width '8 px'"),
+        (("images", 0, "width"), 8.5, r"image 7 has width 8\.5"),
         (("categories", 0, "name"), 5, r"category 3 is named 5"),
         (("categories", 0, "id"), True, r"category True is named 'cat'"),
-        (("categories", 0, "id"), 90, r"a category id is taken twice"),
-        (("images",), GOOD["images"] * 2, r"an image id is taken twice"),
+        (("categories", 0, "id"), 90, r"category id 90 is taken twice, by 'cat' and 'dog'"),
+        (("categories", 0, "name"), "dog", r"categories 3 and 90 have both the name 'dog'"),
+        (("images",), GOOD["images"] * 2, r"image id 7 is taken twice, by a\.jpg and a\.jpg"),
+        (("images",), [*GOOD["images"], {**GOOD["images"][0], "id": "7"}], r"image id 7 is taken twice"),
+        (("annotations", 0, "segments_info"), [], r"this is COCO's panoptic JSON"),
     ],
 )
 def test_a_broken_file_is_refused_by_name(write, path, value, reason):
@@ -216,7 +220,11 @@ def test_a_broken_file_is_refused_by_name(write, path, value, reason):
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [7]}}, Check.MASK_MALFORMED, "has runs of 7 pixels together"),
         ({"segmentation": [[1, 1, 1e9, 1, 1e9, 3]]}, Check.MASK_MALFORMED, "100000 pixels away"),
         ({"bbox": [1, 2, 3]}, Check.ANNOTATION_MALFORMED, r"bbox is \[1, 2, 3\]"),
-        ({"area": "4"}, Check.ANNOTATION_MALFORMED, r"area is \['4'\]"),
+        ({"area": "4 px"}, Check.ANNOTATION_MALFORMED, r"area is \['4 px'\]"),
+        ({"bbox": [1, 1, "1_0", 2]}, Check.ANNOTATION_MALFORMED, r"bbox is \[1, 1, '1_0', 2\]"),
+        ({"bbox": [1, 1, "nan", 2]}, Check.ANNOTATION_MALFORMED, r"bbox is \[1, 1, 'nan', 2\]"),
+        ({"segmentation": SQUARE}, Check.MASK_MALFORMED, "its segmentation is one list of numbers, and a list of polygons is expected"),
+        ({"segmentation": [[[1, 1], [3, 1], [3, 3]]]}, Check.MASK_MALFORMED, "its segmentation is points in pairs"),
         ({"area": -4}, Check.ANNOTATION_MALFORMED, "area is -4"),
         ({"iscrowd": 2}, Check.ANNOTATION_MALFORMED, "iscrowd is 2"),
     ],
@@ -225,6 +233,104 @@ def test_a_broken_annotation_is_refused_by_id_image_and_code(annotated, changes,
     with pytest.raises(BadImageError, match=rf"instances\.json: annotation 11 of image a\.jpg:? ?.*{reason}") as caught:
         annotated(**changes)
     assert caught.value.check == check
+
+
+def test_an_annotation_needs_no_id_and_is_told_by_its_place(annotated):
+    assert len(annotated(id=None)[0]) == 1
+    with pytest.raises(BadImageError, match=r"annotation number 1 of image a\.jpg has the category 17"):
+        annotated(id=None, category_id=17)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bbox": [1, 1, "2.0", " 2"]},
+        {"area": "4"},
+        {"iscrowd": "0"},
+        {"category_id": "90"},
+        {"segmentation": [[*SQUARE[:-1], "3"]]},
+        {"segmentation": {"size": ["6", HEIGHT + 2], "counts": [7, "2", 4, 2, 33]}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_numbers_that_are_text_are_numbers_and_counted(annotated, changes):
+    (expected,), _ = annotated()
+    (instance,), findings = annotated(**changes)
+    assert instance == expected
+    assert findings == {Check.NUMBER_AS_TEXT: 1}
+
+
+def test_a_compressed_code_of_digits_is_no_number():
+    """`52203` is the runs 5, 2, 2, then 0 + 2 and 3 + 2: 16 pixels, of which 4 are on."""
+    code = {"size": [2, 8], "counts": "52203"}
+    values, had_text = _numeric_values({"segmentation": code})
+    assert (values["segmentation"], had_text) == (code, False)
+    mask = rle_from_segmentation(values["segmentation"], 2, 8)
+    assert mask is not None
+    assert rle_area(mask) == 4
+
+
+def test_numbers_of_images_and_categories_may_be_text_too(write):
+    """Ids that are written differently in the lists are still the same."""
+    image = {**GOOD["images"][0], "id": "7", "height": "6", "width": 8.0}
+    categories = [{"id": "3", "name": "cat"}, {"id": 90.0, "name": "dog"}]
+    source = write({"images": [image], "categories": categories, "annotations": [{**GOOD["annotations"][0], "image_id": 7.0}]})
+    listing = source.list()
+    (found,) = listing.images
+    assert (found.source_id, found.size, found.findings) == ("7", (HEIGHT, WIDTH), (Check.NUMBER_AS_TEXT,))
+    assert (listing.categories, listing.findings) == ({3: "cat", 90: "dog"}, {Check.NUMBER_AS_TEXT: 1})
+    assert [one.category for one in source.objects(found, found.size)] == [90]
+
+
+@pytest.mark.parametrize("root", ["dog", "pets"], ids=["of the same name", "of another name"])
+def test_a_supercategory_that_no_object_has_is_no_class(write, root):
+    categories = [{"id": 0, "name": root, "supercategory": "none"}, {"id": 90, "name": "dog", "supercategory": root}]
+    listing = write({**GOOD, "categories": categories}).list()
+    assert listing.categories == {90: "dog"}
+    assert listing.findings == {Check.CATEGORY_ROOT: 1}
+    assert f"category 0 ('{root}') is left out" in listing.notes[0]
+
+
+def test_a_supercategory_with_objects_and_a_class_without_children_stay(write):
+    """COCO's own file calls a person a person's supercategory, and a class may have no object in a split."""
+    categories = [
+        {"id": 90, "name": "animal", "supercategory": "animal"},
+        {"id": 1, "name": "dog", "supercategory": "animal"},
+        {"id": 2, "name": "person", "supercategory": "person"},
+    ]
+    listing = write({**GOOD, "categories": categories}).list()
+    assert (listing.categories, listing.findings) == ({90: "animal", 1: "dog", 2: "person"}, {})
+
+
+def test_lvis_says_its_files_by_their_url(write, tmp_path):
+    image = {"id": 1, "coco_url": "http://images.cocodataset.org/val2017/000000000007.jpg", "height": 6, "width": 8}
+    source = write({**GOOD, "images": [image], "annotations": []})
+    assert read(source)[1][0].path == tmp_path / "000000000007.jpg"
+    (tmp_path / "val2017").mkdir()
+    assert read(source)[1][0].path == tmp_path / "val2017" / "000000000007.jpg"
+
+
+def test_windows_separators_are_read_and_counted(write, tmp_path):
+    source = write(changed(("images", 0, "file_name"), "sub\\deep\\a.jpg"))
+    (image,) = read(source)[1]
+    assert (image.path, image.findings) == (tmp_path / "sub" / "deep" / "a.jpg", (Check.PATH_SEPARATORS,))
+    (tmp_path / "sub\\deep\\a.jpg").touch()
+    (image,) = read(source)[1]
+    assert (image.path.name, image.findings) == ("sub\\deep\\a.jpg", ())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_fault(tmp_path, encoding):
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(changed(("categories", 0, "name"), "Käfer"), ensure_ascii=False), encoding=encoding)
+    assert read(CocoSource(tmp_path, path))[0] == {3: "Käfer", 90: "dog"}
+
+
+def test_a_pointer_to_a_large_file_is_called_so(tmp_path):
+    path = tmp_path / "instances.json"
+    path.write_text(LFS_POINTER)
+    with pytest.raises(UserError, match=r"instances\.json: it is a Git LFS pointer.*\n.*git lfs pull"):
+        CocoSource(tmp_path, path).list()
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2", "[]", "7"])

@@ -87,9 +87,16 @@ def test_other_masks_make_another_dataset(tmp_path, labels):
     digests = set()
     (tmp_path / "dataset.yaml").write_text(
         yaml.safe_dump(
-            {"name": "old", "source": {"format": "tfrecord", "records": "x", "label_map": "labels.pbtxt"}, "split": {"train": 1.0}}
+            {
+                "name": "old",
+                "splits": {
+                    split: {"format": "tfrecord", "records": records, "label_map": "labels.pbtxt"}
+                    for split, records in (("train", "x"), ("val", "y"))
+                },
+            }
         )
     )
+    write_records(tmp_path / "y", [serialized(features(7))])
     for masks in (MASKS, [MASKS[0], 1 - MASKS[0]]):
         values = original_features(masks, ["dog", "cat"], size=(HEIGHT, WIDTH))
         write_records(tmp_path / "x", [serialized(values | {"image/object/area": [1.0, 1.0]})])

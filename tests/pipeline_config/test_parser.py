@@ -129,7 +129,7 @@ def test_other_families_are_refused_by_name(text: str, family: str) -> None:
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     binary = tmp_path / "model.ckpt"
-    binary.write_bytes(b"\xff\xfe\x00\x01")
+    binary.write_bytes(b"\xff\xd8\x00\x01")
     with pytest.raises(UserError, match=r"model\.ckpt cannot be read as text"):
         read_pipeline_config(binary)
     with pytest.raises(UserError, match=r"gone\.config does not exist"):
