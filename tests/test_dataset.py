@@ -9,8 +9,8 @@ import yaml
 from upath import UPath
 
 from tasks.annotations.coco import CocoSource
-from tasks.dataset import GivenSplits, HashedSplits, read_dataset_config
 from tasks.annotations.shard import Crowds
+from tasks.dataset import GivenSplits, HashedSplits, read_dataset_config
 from tasks.errors import UserError
 from tasks.record_choice import OPTIONS, Choice, DuplicateImages, EmptyImages, WithoutMask
 from tasks.records.example import NUMERICAL_MASKS

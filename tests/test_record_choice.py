@@ -13,7 +13,7 @@ import yaml
 
 from tasks.errors import UserError
 from tasks.materialize import materialize
-from tasks.record_choice import COMMAND_LINE, choose, parse_range, read_options
+from tasks.record_choice import COMMAND_LINE, parse_range, read_options
 from tasks.records.annotated_image import Instance
 from tasks.records.example import NUMERICAL_MASKS, parse_example
 from tasks.records.manifest import Manifest, read_manifest

@@ -84,7 +84,8 @@ class Catalog:
                 yield json.dumps([*what, read.files, image.findings])
             with self._connection:
                 self._connection.executemany(
-                    "INSERT INTO images (source, split, source_id, file_name, height, width, payload, sha256, crc32c, path, files, findings)"
+                    "INSERT INTO images"
+                    " (source, split, source_id, file_name, height, width, payload, sha256, crc32c, path, files, findings)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     rows,
                 )

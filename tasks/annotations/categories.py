@@ -49,9 +49,15 @@ def share_categories(sources: Mapping[str, Mapping[CategoryKey, str]], choice: C
             if times > 1:
                 raise DataError(
                     Check.DUPLICATE_ID,
-                    f"{source}: {times} categories have the name {name!r}: {', '.join(str(key) for key in categories if categories[key] == name)}",
+                    f"{source}: {times} categories have the name {name!r}: {', '.join(_keys_of(name, categories))}",
                     "give each category a name of its own",
                 )
+    if not union:
+        raise DataError(
+            Check.SOURCE_MALFORMED,
+            f"{', '.join(sources)}: there are no categories, since no object says one",
+            "look whether the annotations that the dataset's YAML names hold any object",
+        )
     known = set(union.values())
     _confirm_known("remap_categories", choice.renamed, known)
     _confirm_known("only_categories", choice.only, {choice.renamed.get(name) or name for name in known})
@@ -63,6 +69,10 @@ def share_categories(sources: Mapping[str, Mapping[CategoryKey, str]], choice: C
         ids = {name: index for index, name in enumerate(wanted, start=1)}
     labels = label_map([Category(ids[name], name) for name in wanted], ", ".join(sources))
     return labels, {source: {key: ids.get(names[key] or "") for key in categories} for source, categories in sources.items()}
+
+
+def _keys_of(name: str, categories: Mapping[CategoryKey, str]) -> list[str]:
+    return [str(key) for key, one in categories.items() if one == name]
 
 
 def _confirm_known(option: str, names: Iterable[str], known: set[str]) -> None:

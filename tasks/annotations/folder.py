@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from tasks.pointer_file import pointer_in
@@ -27,13 +28,18 @@ def required_names(folder: Path, key: str) -> tuple[str, ...]:
         ) from error
 
 
+def files_below(folder: Path, key: str) -> Iterator[str]:
+    """The files at any depth, as paths relative to the folder; DataError where there is no such folder."""
+    yield from _files(folder, required_names(folder, key))
+
+
 def files_by_stem(folder: Path, key: str, ending: str = "") -> dict[str, str]:
     """The files at any depth whose stems have this ending: paths relative to the folder, under themselves less ending and suffix.
 
     DataError where there is no such folder, or two files would go by one stem.
     """
     found: dict[str, str] = {}
-    for file in _files(folder, required_names(folder, key)):
+    for file in files_below(folder, key):
         path = PurePosixPath(file)
         if not path.stem.endswith(ending):
             continue
@@ -46,7 +52,12 @@ def files_by_stem(folder: Path, key: str, ending: str = "") -> dict[str, str]:
 
 
 def listed_words(path: Path, key: str) -> list[list[str]]:
-    """The words of each line of a text file that the YAML's `key` leads to, but for empty lines and those that start with `#`.
+    """The words of each line of a file, as `listed_lines`."""
+    return [line.split() for line in listed_lines(path, key)]
+
+
+def listed_lines(path: Path, key: str) -> list[str]:
+    """The lines of a text file that the YAML's `key` leads to, stripped, but for empty ones and those that start with `#`.
 
     DataError where it cannot be read.
     """
@@ -59,7 +70,34 @@ def listed_words(path: Path, key: str) -> list[list[str]]:
         ) from error
     if pointer := pointer_in(content):
         raise DataError(Check.SOURCE_MALFORMED, f"{path}: {pointer.problem}", pointer.fix)
-    return [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def confirm_paired(images: Collection[str], masks: Collection[str], where: str, fix: str, has_endings: bool = False) -> None:
+    """DataError where none of several belong together: `images` and `masks` are the stems by which they are paired.
+
+    Where the stems of most differ in an ending, and there are keys for that (`has_endings`), these are told.
+    """
+    if not images or not masks or set(images) & set(masks):
+        return
+    image = min(images)
+    mask = max(sorted(masks), key=lambda stem: (len(_common_start(image, stem)), -len(stem)))
+    start = len(_common_start(image, mask).rstrip("_-. "))
+    ends = {"image_ending": image[start:], "mask_ending": mask[start:]}
+    own = {stem.removesuffix(ends["image_ending"]) for stem in images if stem.endswith(ends["image_ending"])}
+    others = {stem.removesuffix(ends["mask_ending"]) for stem in masks if stem.endswith(ends["mask_ending"])}
+    explained = has_endings and start > 0 and 2 * len(own & others) > len(images)
+    if not explained and min(len(images), len(masks)) == 1:
+        return  # A single one may lack its partner, and is missed by name.
+    raise DataError(
+        Check.SOURCE_MALFORMED,
+        f"{where}: no mask has an image's name: the images are called as {image!r}, the masks as {min(masks)!r}",
+        f"give {', '.join(f'`{key}: {end}`' for key, end in ends.items() if end)}" if explained else fix,
+    )
+
+
+def _common_start(one: str, other: str) -> str:
+    return "".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def portable(text: str, folder: Path) -> tuple[str, tuple[Check, ...]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.annotations.folder import files_by_stem
+from tasks.annotations.folder import confirm_paired, files_by_stem
 from tasks.annotations.mask_file import read_ids
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
 from tasks.errors import UserError
@@ -60,6 +60,8 @@ class IdPngSource:
     def _images(self) -> Iterator[ListedImage]:
         images = files_by_stem(self.images, "images", self.image_ending)
         masks = files_by_stem(self.masks, "masks", self.mask_ending)
+        fix = "give `mask_ending`, what the masks' names end with, or `image_ending`"
+        confirm_paired(images, masks, str(self.masks), fix, has_endings=True)
         for stem in sorted({*images, *masks}):
             file = images.get(stem, f"{stem}{self.image_ending}.png")
             mask = self.masks / masks.get(stem, f"{stem}{self.mask_ending}.png")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.annotations.folder import files_by_stem, names, required_names
+from tasks.annotations.folder import confirm_paired, files_by_stem, names, required_names
 from tasks.annotations.mask_file import read_mask
 from tasks.annotations.source import ListedImage, Listing, SourceObject
 from tasks.records.checks import BadImageError, Check, DataError
@@ -55,7 +55,14 @@ class InstancePngSource:
     def _pairs(self, masks: Path) -> Iterator[tuple[str, Path, Path]]:
         """The same, of images and masks in two folders; masks without an image are listed too, so that the image is missed."""
         files = files_by_stem(self.images, "images")
-        for stem in sorted({*files, *required_names(masks, "masks")}):
+        folders = required_names(masks, "masks")
+        confirm_paired(
+            files,
+            folders,
+            str(masks),
+            "give each image's masks a folder of its name, less its suffix; masks that lie beside one another are `id_png`",
+        )
+        for stem in sorted({*files, *folders}):
             yield stem, self.images / files.get(stem, f"{stem}.png"), masks / stem
 
 

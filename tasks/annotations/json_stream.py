@@ -16,8 +16,8 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 def top_level_lists(stream: BinaryIO) -> Iterator[tuple[str, Iterator[tuple[Any, str]]]]:
     """Each list of the object in `stream` by its key, its elements, with their texts, to be taken before the next list.
 
-    Other values are passed over. A byte order mark, or UTF-16, is understood. ValueError, saying where, for what is no JSON object, and for NaN and infinite numbers, which JSON does
-    not have.
+    Other values are passed over. A byte order mark, or UTF-16, is understood. ValueError, saying where, for what is no JSON object, and
+    for NaN and infinite numbers, which JSON does not have.
     """
     text = _Text(stream)
     for _ in text.members("{", "}"):

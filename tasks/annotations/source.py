@@ -42,8 +42,8 @@ class SourceObject:
     """One object as its source has it, unchecked but for types.
 
     `where` names it in errors. `segmentation` is COCO's polygons or run-length code, a mask uint8 [height, width] of zeros and ones, or
-    None where the source has none. The box is (ymin, xmin, ymax, xmax) in pixels; box and area are None where the source has none. `findings` are what
-    was mended in reading it.
+    None where the source has none. The box is (ymin, xmin, ymax, xmax) in pixels; box and area are None where the source has none.
+    `findings` are what was mended in reading it.
     """
 
     where: str

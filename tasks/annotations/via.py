@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.annotations.folder import portable
 from tasks.annotations.json_file import read_json_object
+from tasks.annotations.numbers import as_numbers
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
 from tasks.annotations.source import ListedImage, Listing, SourceObject
 from tasks.errors import UserError
 from tasks.records.checks import Check, DataError
 
+_NUMERIC = ("x", "y", "width", "height", "cx", "cy", "r", "rx", "ry", "theta", "all_points_x", "all_points_y")
 _Region = tuple[Mapping[str, Any], Mapping[str, Any]]
 """Attributes and shape."""
 
@@ -39,16 +43,38 @@ class ViaSource:
         # With a category for all, no attribute is looked at.
         attribute = self.category_attribute or (self._only_attribute(regions.values()) if self.category is None else "")
         shown = {name: [(self.category or attributes.get(attribute), shape) for attributes, shape in one] for name, one in regions.items()}
+        if self.category_attribute is not None:
+            self._confirm_attribute(self.category_attribute, regions.values())
         categories = {category for one in shown.values() for category, _ in one if isinstance(category, str) and category}
-        images = (ListedImage(name, name, self.images / name, None, payload) for name, payload in shown.items())
-        return Listing({category: category for category in sorted(categories)}, images)
+        return Listing({category: category for category in sorted(categories)}, map(self._image, shown.items()))
 
     def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
         for index, (category, shape) in enumerate(image.payload):
             where = f"{self.annotations}: {image.file_name}: regions[{index}]"
             if not isinstance(category, str) or not category:
                 raise malformed(where, f"its category is {category!r}, not one text")
-            yield SourceObject(where, category, [_outline(where, shape)])
+            read = {key: as_numbers(value) if key in _NUMERIC else (value, False) for key, value in shape.items()}
+            outline = _outline(where, {key: value for key, (value, _) in read.items()})
+            had_text = any(was_text for _, was_text in read.values())
+            yield SourceObject(where, category, [outline], findings=(Check.NUMBER_AS_TEXT,) * had_text)
+
+    def _image(self, shown: tuple[str, Any]) -> ListedImage:
+        name, findings = portable(shown[0], self.images)
+        return ListedImage(name, name, self.images / name, None, shown[1], (), findings)
+
+    def _confirm_attribute(self, attribute: str, regions: Collection[Sequence[_Region]]) -> None:
+        """DataError where there are regions, and none has the attribute."""
+        found = {name for of_image in regions for attributes, _ in of_image for name in attributes}
+        if not any(regions) or attribute in found:
+            return
+        nearest = difflib.get_close_matches(attribute, found, n=1)
+        offered = f"did you mean `{nearest[0]}`?" if nearest else "name one of them, or what all regions show as `category`"
+        raise DataError(
+            Check.SOURCE_MALFORMED,
+            f"{self.annotations}: no region has the attribute {attribute!r} of `category_attribute`;"
+            + (f" they have {', '.join(sorted(found))}" if found else " they have none"),
+            offered if found else "leave `category_attribute` out, and name what all regions show as `category`",
+        )
 
     def _regions(self) -> dict[str, Sequence[_Region]]:
         """By the names of the images."""

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 from upath import UPath
 
-
 LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
 """What a checkout holds in place of a file that `git lfs pull` would bring"""
 

@@ -55,6 +55,26 @@ def test_categories_and_crowds_as_in_cityscapes(folder):
     ]
 
 
+def test_endings_that_tell_masks_from_images_are_told(folder):
+    for name in ("a", "b"):
+        write(folder / "images" / f"{name}_rgb.jpg")
+        write(folder / "masks" / f"{name}_mask.png", png(np.zeros(SIZE, np.uint8)))
+    with pytest.raises(
+        UserError, match=r"no mask has an image's name.*'a_rgb'.*'a_mask'\n  fix: give `image_ending: _rgb`, `mask_ending: _mask`"
+    ):
+        list(IdPngSource(folder / "images", folder / "masks", category="cell").list().images)
+    source = IdPngSource(folder / "images", folder / "masks", category="cell", image_ending="_rgb", mask_ending="_mask")
+    assert [image.files[0].name for image in source.list().images] == ["a_mask.png", "b_mask.png"]
+
+
+def test_images_and_masks_of_other_names_are_told_at_once(folder):
+    for name in ("a", "b"):
+        write(folder / "images" / f"{name}.jpg")
+        write(folder / "masks" / f"mask of {name}.png", png(np.zeros(SIZE, np.uint8)))
+    with pytest.raises(UserError, match=r"no mask has an image's name"):
+        list(IdPngSource(folder / "images", folder / "masks", category="cell").list().images)
+
+
 def test_images_and_masks_without_a_partner_are_listed(folder):
     write(folder / "images" / "a.jpg")
     write(folder / "masks" / "b.png", png(np.zeros(SIZE, np.uint8)))

@@ -11,10 +11,11 @@ from upath import UPath
 
 from tasks.annotations.instances import instances_of
 from tasks.annotations.labelme import LabelMeSource
+from tasks.annotations.source import SourceObject
 from tasks.coco.masks import mask_from_rle
 from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check
-from tests.annotations.files import png, write
+from tests.annotations.files import LFS_POINTER, png, write
 
 SIZE = (6, 8)
 SQUARE = {"label": "cat", "shape_type": "polygon", "points": [[1, 1], [3, 1], [3, 3], [1, 3]], "group_id": None}
@@ -108,6 +109,77 @@ def test_outlines_and_masks_of_a_group_are_joined(folder):
     np.testing.assert_array_equal(masks(folder), [on((1, 1), (1, 2), (2, 1), (2, 2), (3, 2))])
 
 
+@pytest.mark.parametrize("kind", ["rectangle", "rotation", "quadrilateral"])
+def test_a_rectangle_of_four_corners_may_be_turned(folder, kind):
+    """A square on its tip around (4, 3), from corner to corner 4: half of 4 x 4 pixels."""
+    write_json(folder, {**SQUARE, "shape_type": kind, "points": [[4, 1], [6, 3], [4, 5], [2, 3]], "direction": 0.785})
+    (mask,) = masks(folder)
+    (expected,), _ = instances_of([SourceObject("", "cat", [[4, 1, 6, 3, 4, 5, 2, 3]])], SIZE, {"cat": 1})
+    np.testing.assert_array_equal(mask, mask_from_rle(expected.mask))
+    assert 6 <= mask.sum() <= 10
+
+
+def test_numbers_that_are_text_are_numbers_and_counted(folder):
+    write_json(folder, {**SQUARE, "points": [["1", "1.0"], [3, 1], [3, "3"], [1, 3]]}, imageHeight="6", imageWidth=8)
+    (image,) = LabelMeSource(folder).list().images
+    assert (image.size, image.findings) == (SIZE, (Check.NUMBER_AS_TEXT,))
+    (one,) = objects(folder)
+    assert one.findings == (Check.NUMBER_AS_TEXT,)
+    np.testing.assert_array_equal(masks(folder), [on((1, 1), (1, 2), (2, 1), (2, 2))])
+
+
+def test_difficult_shapes_are_marked(folder):
+    write_json(folder, {**SQUARE, "difficult": True}, FAR)
+    assert [one.is_difficult for one in objects(folder)] == [True, False]
+
+
+def test_the_image_inside_the_json_stands_in_for_one_that_is_not_there(folder):
+    inside, beside = png(np.zeros((*SIZE, 3), np.uint8)), png(np.full((*SIZE, 3), 9, np.uint8))
+    write_json(folder, SQUARE, imageData=base64.b64encode(inside).decode())
+    source = LabelMeSource(folder)
+    (image,) = source.list().images
+    assert (image.file_name, image.path, source.image_bytes(image)) == ("a.jpg", folder / "a.json", inside)
+    write(folder / "a.jpg", beside)
+    (image,) = source.list().images
+    assert (image.path, source.image_bytes(image)) == (folder / "a.jpg", beside)
+
+
+def test_an_image_inside_the_json_that_is_none_is_a_fault(folder):
+    write_json(folder, SQUARE, imageData="?")
+    source = LabelMeSource(folder)
+    (image,) = source.list().images
+    with pytest.raises(BadImageError, match=r"a\.json: its imageData is not in base 64"):
+        source.image_bytes(image)
+
+
+def test_files_may_lie_at_any_depth(folder):
+    write_json(folder / "labels" / "day", SQUARE)
+    write_json(folder / "labels" / "night", {**SQUARE, "label": "dog"}, imagePath="..\\b.jpg")
+    listing = LabelMeSource(folder / "labels").list()
+    assert list(listing.categories) == ["cat", "dog"]
+    day, night = listing.images
+    assert (day.source_id, day.path) == ("day/a", folder / "labels" / "day" / "a.jpg")
+    assert (night.path, night.findings) == (folder / "labels" / "b.jpg", (Check.PATH_SEPARATORS,))
+    (one,) = LabelMeSource(folder / "labels").objects(night, SIZE)
+    assert one.where.endswith("night/a.json: shapes[0]")
+
+
+def test_a_folder_without_a_json_is_told_what_it_holds(folder):
+    write(folder / "a.jpg")
+    write(folder / "a.txt")
+    with pytest.raises(UserError, match=r"there is no JSON of LabelMe in it, but a\.jpg, a\.txt\n.*`format` of their own"):
+        LabelMeSource(folder).list()
+
+
+def test_byte_order_marks_and_pointers(folder):
+    write_json(folder, SQUARE)
+    (folder / "a.json").write_bytes(b"\xef\xbb\xbf" + (folder / "a.json").read_bytes())
+    assert list(LabelMeSource(folder).list().categories) == ["cat"]
+    (folder / "a.json").write_bytes(LFS_POINTER.encode())
+    with pytest.raises(UserError, match=r"a\.json: it is a Git LFS pointer"):
+        LabelMeSource(folder).list()
+
+
 @pytest.mark.parametrize(
     ("shape", "check", "reason"),
     [
@@ -118,7 +190,9 @@ def test_outlines_and_masks_of_a_group_are_joined(folder):
         ({**SQUARE, "group_id": [1]}, Check.ANNOTATION_MALFORMED, r"its group_id is \[1\]"),
         ({**SQUARE, "points": None}, Check.ANNOTATION_MALFORMED, "its points are no list"),
         ({**SQUARE, "points": [[1, 1], [3]]}, Check.ANNOTATION_MALFORMED, "its points are no list"),
-        ({**SQUARE, "points": [[1, "1"], [3, 3], [4, 1]]}, Check.ANNOTATION_MALFORMED, "it has the coordinate '1'"),
+        ({**SQUARE, "points": [[1, "one"], [3, 3], [4, 1]]}, Check.ANNOTATION_MALFORMED, "it has the coordinate 'one'"),
+        ({**SQUARE, "shape_type": "rotation", "points": [[1, 1], [3, 3]]}, Check.ANNOTATION_MALFORMED, "it is a rotation of 2 points"),
+        ({**SQUARE, "shape_type": "rectangle", "points": [[1, 1]]}, Check.ANNOTATION_MALFORMED, "it is a rectangle of 1 points"),
         (drawn(np.ones((2, 2), np.uint8), x=7, y=0), Check.MASK_SIZE, "its mask's box leaves the image"),
         (drawn(np.ones((2, 2), np.uint8), x=0, y=0, points=[[0, 0], [2, 1]]), Check.MASK_SIZE, "the mask is 2 x 2"),
         (drawn(np.full((2, 2), 7, np.uint8), x=0, y=0), Check.MASK_VALUES, "it has the values 7"),

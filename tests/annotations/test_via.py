@@ -84,6 +84,23 @@ def test_the_attribute_is_named_where_there_are_several(source):
     assert source(content, category_attribute="colour").list().categories == {"black": "black"}
 
 
+def test_a_wrong_attribute_is_told_with_those_that_are_there(source):
+    content = {"a": entry("a.jpg", [region(SQUARE, kind="cat", colour="black")])}
+    with pytest.raises(UserError, match=r"no region has the attribute 'kinds' of `category_attribute`; they have colour, kind\n.*`kind`"):
+        source(content, category_attribute="kinds").list()
+    with pytest.raises(UserError, match=r"; they have none\n.*leave `category_attribute` out"):
+        source({"a": entry("a.jpg", [region(SQUARE)])}, category_attribute="kind").list()
+    assert source({"a": entry("a.jpg", [])}, category_attribute="kind").list().categories == {}
+
+
+def test_numbers_as_text_and_windows_paths_are_mended_and_counted(source, folder):
+    made = source({"a": entry("sub\\a.jpg", [region({**SQUARE, "all_points_x": ["1", 3, 3, 1]}, kind="3"), region(BAR, kind="3")])})
+    (image,) = made.list().images
+    assert (image.path, image.findings) == (folder / "images" / "sub" / "a.jpg", (Check.PATH_SEPARATORS,))
+    assert [one.findings for one in made.objects(image, SIZE)] == [(Check.NUMBER_AS_TEXT,), ()]
+    assert read(made) == {"sub/a.jpg": [("3", 4, (1, 1, 3, 3)), ("3", 10, (1, 2, 3, 7))]}
+
+
 @pytest.mark.parametrize("attributes", [{}, {"kind": "cat"}, {"kind": "cat", "colour": ""}])
 def test_one_category_can_be_said_of_all_regions(source, attributes):
     made = source({"a": entry("a.jpg", [region(SQUARE, **attributes), region(BAR)])}, category="balloon")
