@@ -91,7 +91,7 @@ def _materialize(
     labels, label_ids = share_categories({name: listing.categories for name, listing in listings.items()}, choice.categories)
     _report_numbering(config.name, label_ids.values())
 
-    digest = hashlib.sha256(json.dumps(_recipe(config.name, choice, labels)).encode())
+    digest = hashlib.sha256(json.dumps(_recipe(config.name, choice, labels), sort_keys=True).encode())
     progress = Progress(f"{config.name}: reading")
     for name, listing in listings.items():
         if listing.passed_over:

@@ -13,8 +13,9 @@ import yaml
 
 from tasks.errors import UserError
 from tasks.materialize import materialize
-from tasks.record_choice import COMMAND_LINE, parse_range, read_options
+from tasks.record_choice import COMMAND_LINE, OPTIONS, parse_range, read_options
 from tasks.records.annotated_image import Instance
+from tasks.records.checks import Check, DataError
 from tasks.records.example import NUMERICAL_MASKS, parse_example
 from tasks.records.manifest import Manifest, read_manifest
 from tasks.records.tfrecord import read_shard
@@ -156,9 +157,129 @@ def test_each_option_changes_the_digest(source, tmp_path):
     assert len(digests) == len(choices)
 
 
+CHOSEN = {
+    "split": ("0.7/0.3", {"training": 0.7, "validation": 0.3}),
+    "limit": (2, 2),
+    "only_categories": ("cat,dog", ["cat", "dog"]),
+    "remap_categories": ("names.yaml", {"cat": "feline", "car": None}),
+    "empty": ("drop", "drop"),
+    "crowds": ("drop", "drop"),
+    "mask_type": ("numerical", "numerical"),
+    "objects_without_mask": ("drop", "drop"),
+    "duplicate_images": ("keep", "keep"),
+}
+"""Each option as the command line says it, and as the YAML does"""
+
+
+@pytest.mark.parametrize("option", CHOSEN)
+def test_a_dataset_described_and_one_chosen_are_the_same(source, tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.yaml").write_text("cat: feline\ncar: null\n")
+    given, said = CHOSEN[option]
+    assert set(CHOSEN) == set(OPTIONS)
+    plain = materialize(source / "dataset.yaml", tmp_path / "out").summary["digest"]
+    chosen = materialize(source / "dataset.yaml", tmp_path / "out", choice(**{option: given})).summary["digest"]
+    described(source, **{option: said})
+    result = materialize(source / "dataset.yaml", tmp_path / "out")
+    assert (result.status, result.summary["digest"]) == ("skipped", chosen)
+    assert chosen != plain
+
+
+def test_the_command_line_wins_over_the_yaml_and_says_so(source, tmp_path, capsys):
+    described(source, crowds="objects", only_categories=["cat", "dog"], mask_type="numerical")
+    options = choice(crowds="drop", only_categories="car", mask_type="numerical")
+    manifest, _ = records(source, tmp_path / "out", options)
+    assert manifest.label_map.names == {1: "car"}
+    out = capsys.readouterr().out
+    assert "--crowds drop of the command line counts, not the YAML's crowds: objects\n" in out
+    assert "--only-categories car of the command line counts, not the YAML's only_categories: cat,dog\n" in out
+    assert "mask" not in out.split("tiny:")[0]  # both say the same
+
+
+def test_objects_without_a_mask_are_dropped_where_asked_and_counted(source, tmp_path):
+    """Boxes mixed with polygons in one file: 0 has no segmentation at all, 1 an empty one."""
+
+    def change(content: dict) -> None:
+        del content["annotations"][0]["segmentation"]
+        content["annotations"][1]["segmentation"] = []
+
+    change_annotations(source, change)
+    with pytest.raises(DataError, match=r"has no mask\n.*`objects_without_mask: drop`"):
+        materialize(source / "dataset.yaml", tmp_path / "out")
+    described(source, objects_without_mask="drop")
+    manifest, found = records(source, tmp_path / "out", {})
+    assert manifest.findings == {Check.OBJECT_WITHOUT_MASK: 2}
+    assert {number for number, own in categories(found).items() if not own} == {0, 1, 11}
+
+
+@pytest.mark.parametrize(("duplicates", "extra"), [("drop", 0), ("keep", 1)])
+def test_second_copies_go_or_stay(source, tmp_path, duplicates, extra):
+    def copy(content: dict) -> None:
+        content["images"].append({**content["images"][2], "id": 50})
+        content["annotations"].append({**content["annotations"][2], "id": 150, "image_id": 50})
+
+    change_annotations(source, copy)
+    described(source, duplicate_images=duplicates)
+    manifest, found = records(source, tmp_path / "out", {})
+    assert len(categories(found)) == 12 + extra
+    assert manifest.findings == ({} if extra else {Check.DUPLICATE_IMAGE: 1})
+
+
+def test_copies_that_differ_may_stay_too(source, tmp_path):
+    change_annotations(source, lambda content: content["images"].append({**content["images"][2], "id": 50}))
+    with pytest.raises(DataError, match="is the same as image 2, and has other objects"):
+        materialize(source / "dataset.yaml", tmp_path / "out")
+    _, found = records(source, tmp_path / "out", choice(duplicate_images="keep"))
+    assert categories(found)[50] == []
+
+
+def test_a_root_of_categories_is_counted_and_told(source, tmp_path, capsys):
+    def add_root(content: dict) -> None:
+        content["categories"].insert(0, {"id": 0, "name": "things", "supercategory": "none"})
+        for category in content["categories"][1:]:
+            category["supercategory"] = "things"
+
+    change_annotations(source, add_root)
+    manifest, _ = records(source, tmp_path / "out", {})
+    assert manifest.label_map.names == CATEGORIES
+    assert (manifest.source_findings, manifest.findings) == ({Check.CATEGORY_ROOT: 1}, {Check.CATEGORY_ROOT: 1})
+    assert "all.json: category 0 ('things') is left out" in capsys.readouterr().out
+
+
+def test_crowds_alone_are_refused_at_once_and_read_as_objects_where_said(source, tmp_path):
+    change_annotations(source, lambda content: [one.update(iscrowd=1) for one in content["annotations"]])
+    with pytest.raises(DataError, match=r"all \d are crowds .*\n.*`crowds: objects` in the dataset's YAML") as caught:
+        materialize(source / "dataset.yaml", tmp_path / "out")
+    assert caught.value.check == Check.SPLIT_WITHOUT_OBJECTS
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match=r"its \d images are without any"):
+        materialize(source / "dataset.yaml", tmp_path / "out", choice(crowds="drop"))
+    described(source, crowds="objects")
+    assert records(source, tmp_path / "out", {})[0].splits["train"].crowd_objects == 0
+
+
+def test_words_for_splits_are_told_and_test_is_kept_apart(source, tmp_path, capsys):
+    described(source, split={"Train": 0.4, "valid": 0.3, "testing": 0.3}, crowds="objects")
+    manifest, _ = records(source, tmp_path / "out", {})
+    assert set(manifest.splits) == {"train", "val", "test"}
+    out = capsys.readouterr().out
+    for line in ("the split `Train` is read as `train`", "the split `valid` is read as `val`", "`test` is kept from training"):
+        assert line in out
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_set_of_splits_that_training_cannot_use_is_refused(source, tmp_path, split):
+    described(source, split={split: 0.5, "test": 0.5})
+    with pytest.raises(UserError, match=f"there is no split `{'val' if split == 'train' else 'train'}`\n.*training reads"):
+        materialize(source / "dataset.yaml", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
+        ({"objects_without_mask": "keep"}, "--objects-without-mask is 'keep'\n  fix: use one of refuse, drop"),
+        ({"duplicate_images": "merge"}, "--duplicate-images is 'merge'\n  fix: use one of drop, keep"),
         ({"split": "0.8"}, "--split is '0.8': there are 1 shares"),
         ({"split": "0.7/0.1/0.1/0.1"}, "--split is .*: there are 4 shares"),
         ({"split": "0.8/0.3"}, "--split is '0.8/0.3': the shares sum to 1.1"),

@@ -127,6 +127,12 @@ def test_other_families_are_refused_by_name(text: str, family: str) -> None:
     assert "Faster R-CNN or Mask R-CNN" in fix
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.config").write_text("model { faster_rcnn { num_classes: 3 } }", encoding=encoding)
+    assert read_pipeline_config(tmp_path / "a.config").model.faster_rcnn.num_classes == 3
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     binary = tmp_path / "model.ckpt"
     binary.write_bytes(b"\xff\xd8\x00\x01")

@@ -37,6 +37,25 @@ def test_the_display_name_stands_in_for_a_missing_name():
     assert parse_label_map('item { id: 1 display_name: "Cat" }', "x").categories == (Category(1, "Cat"),)
 
 
+@pytest.mark.parametrize("text", ["item { id: '1' name: 'cat' }", 'item {\n  id: "1"\n  name: "cat"\n}', 'item { name: "cat", id:" 1 " }'])
+def test_an_id_that_is_text_is_the_number_and_told(capsys, text):
+    assert parse_label_map(text, "x.pbtxt").names == {1: "cat"}
+    assert capsys.readouterr().out == "x.pbtxt: 1 ids are written as text; they are read as the numbers\n"
+    with pytest.raises(UserError, match=r"x\.pbtxt:"):
+        parse_label_map('item { id: "one" name: "cat" }', "x.pbtxt")
+
+
+def test_a_name_that_looks_like_an_id_stays():
+    text = """item { id: 1 name: "has id: '2'" }"""
+    assert parse_label_map(text, "x").names == {1: "has id: '2'"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_fault(tmp_path, encoding):
+    (tmp_path / "x.pbtxt").write_text('item { id: 1 name: "Käfer" }', encoding=encoding)
+    assert read_label_map(tmp_path / "x.pbtxt").names == {1: "Käfer"}
+
+
 def test_fields_we_do_not_use_are_passed_over():
     text = 'item { id: 1 name: "a" frequency: FREQUENT keypoints { id: 3 label: "ear" } }'
     assert parse_label_map(text, "lvis").categories == (Category(1, "a"),)
