@@ -171,6 +171,7 @@ def shapes_command(
     ],
     train: Annotated[int, typer.Option(help="Training images.")] = 48,
     val: Annotated[int, typer.Option(help="Validation images.")] = 16,
+    test: Annotated[int, typer.Option(help="Images that are kept from training.")] = 0,
     height: Annotated[int, typer.Option(help="Rows of an image.")] = 480,
     width: Annotated[int, typer.Option(help="Columns of an image.")] = 640,
     seed: Annotated[int, typer.Option(help="The same seed draws the same scenes.")] = 0,
@@ -179,7 +180,7 @@ def shapes_command(
     """Draw the embedded dataset: lit, overlapping objects of four classes, with exact masks."""
     from tasks.shapes.dataset import ShapesConfig, shapes
 
-    answer(shapes(ShapesConfig(train=train, val=val, height=height, width=width, seed=seed), folder), result)
+    answer(shapes(ShapesConfig(train=train, val=val, test=test, height=height, width=width, seed=seed), folder), result)
 
 
 @app.command("materialize")
@@ -335,14 +336,17 @@ def train_command(
 @app.command("evaluate")
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    split: Annotated[
+        str, typer.Option(help="val, by which models are compared, or test, which is kept for the end and has a folder of its own.")
+    ] = "val",
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
-    """Measure COCO box and mask AP of a trained model on the validation records."""
+    """Measure COCO box and mask AP of a trained model on the validation records, or on those kept for the end."""
     with _trained_in(model, verbose) as folder:
         from tasks.evaluate import evaluate
 
-        answer(evaluate(folder), result)
+        answer(evaluate(folder, split), result)
 
 
 @app.command("export")

@@ -14,10 +14,10 @@ import yaml
 
 from tasks.annotations.formats import FORMATS, fields_of, make_source
 from tasks.annotations.source import Source
-from tasks.annotations.split_names import split_meanings
+from tasks.annotations.split_names import TRAIN, VAL, split_meanings
 from tasks.errors import UserError
 from tasks.pointer_file import pointer_in
-from tasks.record_choice import OPTIONS, read_options
+from tasks.record_choice import OPTIONS, Choice, read_options
 from tasks.shapes.dataset import ShapesConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -88,6 +88,21 @@ def read_dataset_config(path: Path) -> DatasetConfig:
     words = _split_words(path, "splits", values["splits"])
     sources = {split: _source(path, f"splits.{word}", values["splits"][word]) for split, word in words.items()}
     return DatasetConfig(name, GivenSplits(sources), options, words)
+
+
+def confirm_trainable(config: DatasetConfig, choice: Choice) -> None:
+    """UserError where a split is missing without which no model can be made of the dataset."""
+    if isinstance(config.images, ShapesConfig):
+        return
+    splits = config.images.splits if isinstance(config.images, GivenSplits) else choice.split
+    if not splits:
+        raise UserError(f"{config.name}: nothing says how to split it", "give --split 0.8/0.1/0.1, or `split` in the dataset's YAML")
+    for split in (TRAIN, VAL):
+        if split not in splits:
+            raise UserError(
+                f"{config.name}: there is no split `{split}`",
+                "training reads `train` and `val`: add it to `splits`, or divide one `source` by `split: {train: 0.8, val: 0.2}`",
+            )
 
 
 def _mapping(path: Path, where: str, value: object, known: Iterable[str], required: Iterable[str] = ()) -> dict[str, Any]:

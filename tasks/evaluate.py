@@ -1,13 +1,16 @@
-"""The step that measures a trained model on the validation records.
+"""The step that measures a trained model on the validation records, or on those that are kept for the end.
 
-    maskline evaluate MODEL_DIR
+    maskline evaluate MODEL_DIR [--split test]
 
 Reads the last checkpoint and `train/experiment.yaml`; writes `evaluation/`: `detections.json` and `groundtruth.json` in COCO's format,
-`pictures/`, and last `metrics.json`. Runtime: about a second per image on two CPU cores at the demo's image size.
+`pictures/`, and last `metrics.json`. With `--split test` the records are the dataset's split `test`, which nothing else reads, and the
+folder is `evaluation_test/`; MLflow has these metrics under names that start with `test/`.
+Runtime: about a second per image on two CPU cores at the demo's image size.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import tensorflow as tf
 from official.core import config_definitions as cfg
 
 from tasks import tracking
+from tasks.annotations.split_names import TEST, VAL, split_meaning
 from tasks.coco.masks import rle_from_mask
 from tasks.coco.metrics import CocoEvaluator
 from tasks.coco.paste import paste_masks
@@ -28,6 +32,7 @@ from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
 from tasks.mask_rcnn.training import step_of
 from tasks.records.label_map import read_label_map
+from tasks.records.record_set import RecordSet
 from tasks.workspace import ModelDir, StepResult, read_json, staged_directory, write_json
 
 MASK_AP, MASK_AP50 = "DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU"
@@ -37,12 +42,22 @@ _PICTURES = 8
 _LINE_SECONDS = 5.0
 
 
-def evaluate(model: ModelDir) -> StepResult:
-    """Evaluates the last checkpoint of `model.train`; outputs name the metrics and the detections."""
+def evaluate(model: ModelDir, split: str = VAL) -> StepResult:
+    """Evaluates the last checkpoint of `model.train` on the split `val` or `test`; outputs name the metrics and the detections.
+
+    UserError for another split, and for `test` where the model's records are no materialized dataset with one, or are not those that it
+    was trained on: other shares may have shown it what is now kept from it.
+    """
+    is_test = split_meaning(split) == TEST
+    if not is_test and split_meaning(split) != VAL:
+        raise UserError(f"--split is {split!r}", "use val, by which models are compared, or test, which is kept for the end")
     trained = read_trained_model(model.train)
     experiment = trained.experiment
     records = records_read(experiment.task)
-    done = model.evaluation / "metrics.json"
+    if is_test:
+        experiment = _on_test(experiment, trained.dataset_digest, records)
+    evaluation = model.test_evaluation if is_test else model.evaluation
+    done = evaluation / "metrics.json"
     basis = {
         "checkpoint": trained.checkpoint,
         "checkpoint_digest": trained.checkpoint_digest,
@@ -51,15 +66,34 @@ def evaluate(model: ModelDir) -> StepResult:
     if done.exists():
         measured = read_json(done)
         if {name: measured.get(name) for name in basis} == basis:
-            return _answer("skipped", model, measured, read_json(model.tracking) if model.tracking.exists() else {})
+            return _answer("skipped", evaluation, measured, read_json(model.tracking) if model.tracking.exists() else {})
     network = restored_model(trained)
     with tracking.model_run(model, records, "evaluate") as run:
-        with staged_directory(model.evaluation) as folder:
-            measured = {"config": model.name, **basis, **_measure(experiment, network, folder)}
+        with staged_directory(evaluation) as folder:
+            measured = {"config": model.name, "split": TEST if is_test else VAL, **basis, **_measure(experiment, network, folder)}
             write_json(folder / "metrics.json", measured)
-        run.log_metrics(measured["metrics"] | {"seconds_per_image": measured["seconds_per_image"]}, step_of(trained.checkpoint))
-        run.log_artifacts(model.evaluation, "evaluation")
-    return _answer("done", model, measured, vars(run.identity) if run.identity else {})
+        metrics = measured["metrics"] | {"seconds_per_image": measured["seconds_per_image"]}
+        prefix = f"{TEST}/" if is_test else ""
+        run.log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step_of(trained.checkpoint))
+        run.log_artifacts(evaluation, evaluation.name)
+    return _answer("done", evaluation, measured, vars(run.identity) if run.identity else {})
+
+
+def _on_test(experiment: cfg.ExperimentConfig, trained_on: str, records: RecordSet) -> cfg.ExperimentConfig:
+    """The experiment with the dataset's split `test` in place of its validation records."""
+    if TEST not in records.patterns:
+        raise UserError(
+            f"{records.root}: the model's records have no split `test`",
+            "materialize the dataset with one, as by `split: {train: 0.8, val: 0.1, test: 0.1}`, then convert and train on it",
+        )
+    if records.digest != trained_on:
+        raise UserError(
+            f"{records.root}: the dataset is not the one that the model was trained on, and may have shown it what is `test` now",
+            "materialize the dataset of the training again, or train on this one",
+        )
+    experiment = copy.deepcopy(experiment)
+    experiment.task.validation_data.input_path = str(records.root / records.patterns[TEST])
+    return experiment
 
 
 def _measure(experiment: cfg.ExperimentConfig, network: MaskRCNN, folder: Path) -> dict[str, Any]:
@@ -93,7 +127,7 @@ def _measure(experiment: cfg.ExperimentConfig, network: MaskRCNN, folder: Path) 
                 last_line = time.monotonic()
                 print(f"evaluated {len(seconds)} images  {np.median(seconds):.2f} s/image", flush=True)
     if not seconds:
-        raise UserError(f"{data.input_path} holds no record", "materialize the dataset again with a validation split")
+        raise UserError(f"{data.input_path} holds no record", "materialize the dataset again with images in that split")
     metrics = evaluator.evaluate()
     write_json(folder / "detections.json", evaluator.detections_json())
     write_json(folder / "groundtruth.json", evaluator.groundtruth_json())
@@ -164,15 +198,15 @@ def _detections(outputs: dict[str, npt.NDArray[Any]], height: int, width: int, k
     }
 
 
-def _answer(status: str, model: ModelDir, measured: dict[str, Any], identity: dict[str, Any]) -> StepResult:
+def _answer(status: str, evaluation: Path, measured: dict[str, Any], identity: dict[str, Any]) -> StepResult:
     metrics = measured["metrics"]
     return StepResult(
         "evaluate",
         status,
         {
-            "model": str(model.root),
-            "metrics": str(model.evaluation / "metrics.json"),
-            "detections": str(model.evaluation / "detections.json"),
+            "model": str(evaluation.parent),
+            "metrics": str(evaluation / "metrics.json"),
+            "detections": str(evaluation / "detections.json"),
         },
         {
             "mask_ap": metrics.get(MASK_AP),

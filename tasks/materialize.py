@@ -24,8 +24,8 @@ from tasks.annotations.catalog import Catalog
 from tasks.annotations.categories import LabelIds, share_categories
 from tasks.annotations.shard import Contents, Quarantined, ShardJob, ShardReport, confirm_few, write_shard
 from tasks.annotations.source import Source
-from tasks.annotations.split_names import TEST, TRAIN, VAL
-from tasks.dataset import DatasetConfig, GivenSplits, HashedSplits, read_dataset_config
+from tasks.annotations.split_names import TEST
+from tasks.dataset import DatasetConfig, GivenSplits, HashedSplits, confirm_trainable, read_dataset_config
 from tasks.errors import UserError
 from tasks.progress import Progress
 from tasks.record_choice import Choice, DuplicateImages, EmptyImages, WithoutMask, choose
@@ -195,28 +195,15 @@ def _confirm_objects(name: str, splits: Mapping[str, Split]) -> None:
 def _sources(config: DatasetConfig, choice: Choice) -> tuple[dict[str, Source], Callable[[str, str], str], tuple[str, ...]]:
     """The sources by name, what tells the split of an image by its source's name and its SHA-256, and the splits in order."""
     images = config.images
+    confirm_trainable(config, choice)
     if isinstance(images, GivenSplits):
         if choice.split is not None:
             raise UserError(f"--split cannot divide {config.name}: its splits are given", "leave --split out, or describe one `source`")
-        _confirm_trainable(config.name, images.splits)
         return dict(images.splits), lambda source, _: source, tuple(images.splits)
     if isinstance(images, HashedSplits):
-        fractions = choice.split
-        if not fractions:
-            raise UserError(f"{config.name}: nothing says how to split it", "give --split 0.8/0.1/0.1, or `split` in the dataset's YAML")
-        _confirm_trainable(config.name, fractions)
+        fractions = choice.split or {}
         return {config.name: images.source}, lambda _, sha256: _split_by_hash(sha256, fractions), tuple(fractions)
     raise TypeError(f"not a source of images: {images}")
-
-
-def _confirm_trainable(name: str, splits: Iterable[str]) -> None:
-    """UserError where a split is missing without which no model can be made of the dataset."""
-    for split in (TRAIN, VAL):
-        if split not in splits:
-            raise UserError(
-                f"{name}: there is no split `{split}`",
-                "training reads `train` and `val`: add it to `splits`, or divide one `source` by `split: {train: 0.8, val: 0.2}`",
-            )
 
 
 def _report_splits(config: DatasetConfig, splits: Iterable[str]) -> None:

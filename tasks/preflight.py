@@ -12,13 +12,13 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.dataset import read_dataset_config
+from tasks.dataset import confirm_trainable, read_dataset_config
 from tasks.errors import UserError
 from tasks.pipeline_config.fields import FieldError
 from tasks.pipeline_config.fine_tuning import StartingPoint, start_from
 from tasks.pipeline_config.parser import located, parse_pipeline_config, read_text, set_field
 from tasks.pipeline_config.zoo import find_config
-from tasks.record_choice import parse_range
+from tasks.record_choice import choose, parse_range
 from tasks.workspace import StepResult
 
 
@@ -32,6 +32,7 @@ def preflight(
 ) -> StepResult:
     """Names the dataset in its summary; UserError for the first thing that a later step would refuse."""
     dataset = read_dataset_config(dataset_yaml)
+    confirm_trainable(dataset, choose(dataset.options, {}))
     _confirm_apart(shard_ranges)
     for config in configs:
         file = find_config(config)

@@ -105,7 +105,13 @@ class ModelDir:
 
     @property
     def evaluation(self) -> Path:
+        """Of the validation records, by which models are compared and chosen."""
         return self.root / "evaluation"
+
+    @property
+    def test_evaluation(self) -> Path:
+        """Of the records that are kept for the end; nothing is chosen by it."""
+        return self.root / "evaluation_test"
 
     @property
     def export(self) -> Path:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import yaml
 
@@ -20,6 +21,7 @@ from tasks.errors import UserError
 from tasks.evaluate import evaluate
 from tasks.mask_rcnn.config import load_experiment
 from tasks.materialize import materialize
+from tasks.tracking import tracking_uri
 from tasks.train import Overrides, adapt_to_machine, override, train
 from tasks.workspace import DatasetDir, ModelDir, write_json
 
@@ -90,7 +92,17 @@ def test_an_impossible_override_is_refused_by_its_option(name: str, value: objec
         Overrides(**{name: value})  # type: ignore[arg-type]
 
 
-def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(model: ModelDir, scenes: DatasetDir) -> None:
+@pytest.fixture
+def scenes_with_test(tmp_path: Path) -> DatasetDir:
+    """The scenes of `scenes`, and one more that is kept from training."""
+    (tmp_path / "kept.yaml").write_text("name: kept\nshapes: {train: 4, val: 2, test: 1, height: 64, width: 80, seed: 3}\n")
+    materialize(tmp_path / "kept.yaml", tmp_path / "kept")
+    return DatasetDir(tmp_path / "kept")
+
+
+def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(model: ModelDir, scenes_with_test: DatasetDir) -> None:
+    scenes = scenes_with_test
+    convert("mask_rcnn_resnet50_atrous_coco", scenes, model)
     assert train(model, SMALL).status == "done"
     result = json.loads((model.train / "result.json").read_text())
     assert result["steps"] == 2
@@ -108,6 +120,8 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(mo
     (artifact,) = (model.root.parents[2] / "mlartifacts").rglob("zoo_difference.txt")
     assert "model.faster_rcnn.num_classes: 90 -> 4\n" in artifact.read_text()
 
+    assert_test_is_measured_apart(model, scenes)
+    assert not model.evaluation.exists()
     assert evaluate(model).status == "done"
     measured = json.loads((model.evaluation / "metrics.json").read_text())
     assert measured["images"] == 2
@@ -137,6 +151,33 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(mo
 
 def lines(model: ModelDir) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (model.train / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_test_is_measured_apart(model: ModelDir, scenes: DatasetDir) -> None:
+    """On its own images, into a folder and under metric names of its own; refused where these images may have been trained on."""
+    assert evaluate(model, "testing").status == "done"
+    assert evaluate(model, "test").status == "skipped"
+    measured = json.loads((model.test_evaluation / "metrics.json").read_text())
+    assert (measured["split"], measured["images"]) == ("test", 1)
+    truth = json.loads((model.test_evaluation / "groundtruth.json").read_text())
+    source = json.loads((scenes.source / "test.json").read_text())
+    assert [image["file_name"] for image in truth["images"]] == [image["file_name"] for image in source["images"]]
+    run_id = json.loads(model.tracking.read_text())["run_id"]
+    metrics = mlflow.tracking.MlflowClient(tracking_uri()).get_run(run_id).data.metrics
+    assert metrics["test/DetectionBoxes_Precision/mAP"] == measured["metrics"]["DetectionBoxes_Precision/mAP"]
+    assert "DetectionBoxes_Precision/mAP" not in metrics
+    with pytest.raises(UserError, match="--split is 'train'"):
+        evaluate(model, "train")
+    manifest = scenes.manifest.read_text()
+    scenes.manifest.write_text(json.dumps(json.loads(manifest) | {"digest": "0" * 64}))
+    with pytest.raises(UserError, match="the dataset is not the one that the model was trained on"):
+        evaluate(model, "test")
+    content = json.loads(manifest)
+    del content["splits"]["test"]
+    scenes.manifest.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"have no split `test`\n.*test: 0.1"):
+        evaluate(model, "test")
+    scenes.manifest.write_text(manifest)
 
 
 def test_evaluating_before_training_says_what_to_run(model: ModelDir) -> None:

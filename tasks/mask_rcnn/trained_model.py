@@ -21,6 +21,8 @@ class TrainedModel:
     """As it was trained, overrides of the command line included."""
     checkpoint: str
     """The checkpoint's prefix."""
+    dataset_digest: str
+    """Of the records that it was trained on."""
 
     @property
     def checkpoint_digest(self) -> str:
@@ -37,8 +39,8 @@ def read_trained_model(folder: Path, checkpoint: Path | None = None) -> TrainedM
     if not Path(f"{prefix}.index").exists():
         raise UserError(f"checkpoint {prefix} does not exist", f"give a checkpoint's prefix, such as {folder / 'ckpt-2000'}")
     values = yaml.safe_load(trained.read_text())
-    values.pop("dataset_digest")
-    return TrainedModel(experiment_from(values, trained), prefix)
+    dataset_digest = values.pop("dataset_digest")
+    return TrainedModel(experiment_from(values, trained), prefix, dataset_digest)
 
 
 def restored_model(trained: TrainedModel) -> MaskRCNN:

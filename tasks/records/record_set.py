@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.errors import UserError
@@ -27,6 +27,8 @@ class RecordSet:
     labels: LabelMap
     description: Path
     """The file that tells most about them: the manifest, or else the label map"""
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    """The globs in `root` over the files of each split, where a manifest tells them"""
 
 
 def materialized(dataset: DatasetDir) -> RecordSet:
@@ -61,7 +63,8 @@ def record_set(training: Sequence[str], validation: Sequence[str], label_map: Pa
 
 def _of_manifest(dataset: DatasetDir, manifest: Manifest) -> RecordSet:
     counts = {name: {"images": split.images, "objects": split.objects} for name, split in manifest.splits.items()}
-    return RecordSet(manifest.name, manifest.digest, dataset.root, counts, manifest.label_map, dataset.manifest)
+    patterns = {name: split.pattern for name, split in manifest.splits.items()}
+    return RecordSet(manifest.name, manifest.digest, dataset.root, counts, manifest.label_map, dataset.manifest, patterns)
 
 
 def _content(file: str) -> tuple[int, str]:

@@ -34,10 +34,12 @@ class ShapesConfig:
     height: int = 128
     width: int = 160
     seed: int = 0
+    test: int = 0
+    """Kept from training; none, and there is no such split"""
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            least = {"seed": 0, "height": _SMALLEST_SIDE, "width": _SMALLEST_SIDE}.get(name, 1)
+            least = {"seed": 0, "test": 0, "height": _SMALLEST_SIDE, "width": _SMALLEST_SIDE}.get(name, 1)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UserError(f"shapes: {name} is {value!r}", f"write a whole number of at least {least}")
 
@@ -70,7 +72,7 @@ def write_shapes(config: ShapesConfig, folder: Path) -> bool:
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder}: the folder holds something else", "name a new or empty folder")
     with staged_directory(folder) as staging:
-        splits = {"train": config.train, "val": config.val}
+        splits = {"train": config.train, "val": config.val} | ({"test": config.test} if config.test else {})
         for index, (split, count) in enumerate(splits.items()):
             _write_split(config, split, index, count, staging)
         given = {split: {"images": f"images/{split}", "annotations": f"{split}.json"} for split in splits}
