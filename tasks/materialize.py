@@ -97,7 +97,7 @@ def _materialize(
         if listing.passed_over:
             print(f"{name}: {listing.passed_over} images without annotations are passed over", flush=True)
         for note in listing.notes:
-            print(note, flush=True)
+            print(f"{name}: {note}", flush=True)
         for line in catalog.fill(name, sources[name], listing.images, partial(split_of, name), workers):
             digest.update(line.encode())
             progress.advance()

@@ -182,7 +182,7 @@ class CocoSource:
         if "segments_info" in value:
             raise self._malformed(
                 "this is COCO's panoptic JSON, whose masks are in PNG files",
-                "give `format: coco_panoptic`, or name the instances JSON of the same images",
+                "give `format: panoptic`, or name the instances JSON of the same images",
             )
         for key in ("category_id", "image_id"):
             self._field("annotation", value, key)

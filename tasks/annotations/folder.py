@@ -28,9 +28,9 @@ def required_names(folder: Path, key: str) -> tuple[str, ...]:
         ) from error
 
 
-def files_below(folder: Path, key: str) -> Iterator[str]:
-    """The files at any depth, as paths relative to the folder; DataError where there is no such folder."""
-    yield from _files(folder, required_names(folder, key))
+def files_at_any_depth(folder: Path, key: str) -> list[str]:
+    """The files' paths relative to the folder, in order; DataError where there is no such folder."""
+    return list(_files(folder, required_names(folder, key)))
 
 
 def files_by_stem(folder: Path, key: str, ending: str = "") -> dict[str, str]:
@@ -39,7 +39,7 @@ def files_by_stem(folder: Path, key: str, ending: str = "") -> dict[str, str]:
     DataError where there is no such folder, or two files would go by one stem.
     """
     found: dict[str, str] = {}
-    for file in files_below(folder, key):
+    for file in files_at_any_depth(folder, key):
         path = PurePosixPath(file)
         if not path.stem.endswith(ending):
             continue

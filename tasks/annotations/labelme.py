@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.annotations.folder import files_below, portable, required_names
+from tasks.annotations.folder import files_at_any_depth, portable, required_names
 from tasks.annotations.json_file import read_json_object
 from tasks.annotations.mask_file import mask_from_png
 from tasks.annotations.numbers import as_numbers
@@ -91,7 +91,7 @@ class LabelMeSource:
 
     def _files(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Each JSON's path in the folder, less its suffix, and content; other files, such as the images, may lie beside."""
-        for name in files_below(self.annotations, "annotations"):
+        for name in files_at_any_depth(self.annotations, "annotations"):
             if name.endswith(_JSON):
                 path = self.annotations / name
                 content = read_json_object(path, "LabelMe")
