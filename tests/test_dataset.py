@@ -137,6 +137,19 @@ def test_what_is_wrong_is_named(read, values, reason):
         read(values)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_and_windows_separators_are_no_fault(read, tmp_path, encoding):
+    read({"name": "a", "shapes": {}})
+    path = tmp_path / "set" / "dataset.yaml"
+    text = "name: a\nsource: {images: 'sub\\photos', annotations: '..\\all.json'}\nremap_categories: 'sub\\names.yaml'\n"
+    path.write_text(text, encoding=encoding)
+    (tmp_path / "set" / "sub").mkdir()
+    (tmp_path / "set" / "sub" / "names.yaml").write_text("Käfer: beetle\n", encoding=encoding)
+    config = read_dataset_config(path)
+    assert config.images == HashedSplits(CocoSource(tmp_path / "set" / "sub" / "photos", tmp_path / "all.json"))
+    assert config.options == {"remap_categories": {"Käfer": "beetle"}}
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.yaml: the dataset's YAML cannot be opened"):
         read_dataset_config(tmp_path / "absent.yaml")

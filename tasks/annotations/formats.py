@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any
 
 from tasks.annotations.coco import CocoSource
+from tasks.annotations.folder import portable
 from tasks.annotations.id_png import IdPngSource
 from tasks.annotations.instance_png import InstancePngSource
 from tasks.annotations.labelme import LabelMeSource
@@ -61,8 +62,9 @@ def _value(key: str, value: Any, hint: Any, folder: Path) -> Any:
 
 
 def locate(text: str, folder: Path) -> Path:
-    """A path or an fsspec URL such as `s3://bucket/images`; a relative path starts at `folder`."""
+    """A path or an fsspec URL such as `s3://bucket/images`; a relative path starts at `folder`, and may have Windows' separators."""
     if "://" in text:
         return located(text)
+    text, _ = portable(text, folder)
     path = folder / Path(text).expanduser() if isinstance(folder, Path) else folder / text
     return path.resolve()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.annotations.class_list import ClassList, read_class_list
-from tasks.annotations.folder import confirm_paired, files_by_stem, listed_words, names, required_names
+from tasks.annotations.folder import confirm_paired, files_by_stem, listed_lines, names, portable, required_names
 from tasks.annotations.mask_file import Ids, read_classes, read_numbers
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
 from tasks.annotations.voc_xml import VocObject, read_voc_xml
@@ -103,17 +103,19 @@ class VocSource:
         images = files_by_stem(folder, "images" if self.images else "folder")
         annotations = self.folder / "Annotations"
         described = set(names(annotations)) if annotations.is_dir() else set()
-        stems = self._stems()
+        listed = self._stems()
+        stems = [stem for stem, _ in listed]
         confirm_paired(images, stems, str(self.folder), "name the folder of the images of these masks: `images` in the dataset's YAML")
         kinds = [self._masks(kind) for kind in ("SegmentationObject", "SegmentationClass")]
         colours = (self._class_list.colours, self._class_list.indices) if self._class_list else None
-        for stem in stems:
+        for stem, findings in listed:
             masks = [kind / f"{stem}.png" for kind in kinds]
             xml = [annotations / f"{stem}.xml"] if f"{stem}.xml" in described else []
             file = images.get(stem, f"{stem}.jpg")
-            yield ListedImage(stem, file, folder / file, None, colours, (*masks, *xml))
+            yield ListedImage(stem, file, folder / file, None, colours, (*masks, *xml), findings)
 
-    def _stems(self) -> Sequence[str]:
+    def _stems(self) -> Sequence[tuple[str, tuple[Check, ...]]]:
+        """Each image's path less its suffix, and what was mended in it."""
         folder = self._masks("SegmentationObject")
         if folder.name not in required_names(self.folder, "folder"):
             raise DataError(
@@ -123,10 +125,13 @@ class VocSource:
                 "name the folder that SegmentationObject lies in as `folder`, or export instances too (labelme2voc writes none"
                 " with --noobject; boxes alone make no masks)",
             )
+        known = files_by_stem(folder, "folder")
         if self.image_set is None:
-            return sorted(files_by_stem(folder, "folder"))
-        path = self.folder / "ImageSets" / "Segmentation" / f"{self.image_set}.txt"
-        return [words[0].replace("\\", "/") for words in listed_words(path, "image_set")]
+            return [(stem, ()) for stem in sorted(known)]
+        lines = listed_lines(self.folder / "ImageSets" / "Segmentation" / f"{self.image_set}.txt", "image_set")
+        read = [portable(line, folder) for line in lines]
+        # What stands behind a name is whether it shows some class, unless the name itself has blanks.
+        return [(line if line in known else line.split()[0], findings) for line, findings in read]
 
 
 def _only_class(where: str, classes: Ids) -> int:

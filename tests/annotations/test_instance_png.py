@@ -126,3 +126,12 @@ def test_the_nuclei_of_2018_are_read_as_they_are(shared_data: Path):
         objects += len(masks)
     assert (images, objects, with_hole) == (54, 2384, 4)
     assert overlapping == {"0a7d30b2", "1609b1b8", "175dbb36", "547ef286", "72e8c49d", "f26f4c2c"}
+
+
+def test_folders_that_belong_to_no_image_are_told_at_once(folder):
+    for name in ("a", "b"):
+        write(folder / "images" / f"{name}.jpg")
+        write(folder / "masks" / f"{name}.png")
+    source = InstancePngSource(folder / "images", folder / "masks", category="cell")
+    with pytest.raises(UserError, match=r"no mask has an image's name.*\n.*`id_png`"):
+        list(source.list().images)

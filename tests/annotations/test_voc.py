@@ -70,6 +70,20 @@ def test_an_image_set_names_the_images(folder):
         list(VocSource(folder, "train").list().images)
 
 
+def test_lists_may_have_flags_blanks_and_windows_paths(folder):
+    for stem in ("a", "b 1", "sub/c"):
+        write_image(folder, stem)
+    write(folder / "ImageSets" / "Segmentation" / "val.txt", "\ufeffa  1\r\nb 1\r\nsub\\c\r\n".encode())
+    images = list(VocSource(folder, "val").list().images)
+    assert [(image.source_id, image.findings) for image in images] == [("a", ()), ("b 1", ()), ("sub/c", (Check.PATH_SEPARATORS,))]
+    assert images[2].path == folder / "JPEGImages" / "sub" / "c.jpg"
+
+
+def test_an_xml_with_a_byte_order_mark_is_read(folder):
+    write_image(folder, xml=b"\xef\xbb\xbf" + voc_xml(PERSON, CAT))
+    assert read(VocSource(folder))[0].box_yxyx == (0, 0, 2, 2)
+
+
 def test_an_image_that_has_gone_is_listed_still(folder):
     write_image(folder)
     (folder / "JPEGImages" / "2007_000032.jpg").unlink()
