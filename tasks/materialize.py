@@ -195,10 +195,10 @@ def _confirm_objects(name: str, splits: Mapping[str, Split]) -> None:
 def _sources(config: DatasetConfig, choice: Choice) -> tuple[dict[str, Source], Callable[[str, str], str], tuple[str, ...]]:
     """The sources by name, what tells the split of an image by its source's name and its SHA-256, and the splits in order."""
     images = config.images
+    if isinstance(images, GivenSplits) and choice.split is not None:
+        raise UserError(f"--split cannot divide {config.name}: its splits are given", "leave --split out, or describe one `source`")
     confirm_trainable(config, choice)
     if isinstance(images, GivenSplits):
-        if choice.split is not None:
-            raise UserError(f"--split cannot divide {config.name}: its splits are given", "leave --split out, or describe one `source`")
         return dict(images.splits), lambda source, _: source, tuple(images.splits)
     if isinstance(images, HashedSplits):
         fractions = choice.split or {}
