@@ -66,7 +66,7 @@ def listed_lines(path: Path, key: str) -> list[str]:
         text = decoded(content)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            Check.SOURCE_MISSING, f"{path}: the list of images cannot be read: {error}", f"correct `{key}` in the dataset's YAML"
+            Check.SOURCE_MISSING, f"{path}: the list cannot be read: {error}", f"correct `{key}` in the dataset's YAML"
         ) from error
     if pointer := pointer_in(content):
         raise DataError(Check.SOURCE_MALFORMED, f"{path}: {pointer.problem}", pointer.fix)

@@ -19,6 +19,7 @@ from tasks.annotations.source import Source
 from tasks.annotations.tfrecord import TfRecordSource
 from tasks.annotations.via import ViaSource
 from tasks.annotations.voc import VocSource
+from tasks.annotations.yolo import YoloSource
 from tasks.workspace import located
 
 FORMATS: Mapping[str, type[Source]] = {
@@ -30,6 +31,7 @@ FORMATS: Mapping[str, type[Source]] = {
     "tfrecord": TfRecordSource,
     "via": ViaSource,
     "voc": VocSource,
+    "yolo": YoloSource,
 }
 
 

@@ -22,6 +22,7 @@ def test_the_formats_and_the_keys_that_each_must_have():
         "tfrecord": ["records", "label_map"],
         "via": ["images", "annotations"],
         "voc": ["folder"],
+        "yolo": [],
     }
 
 

@@ -71,7 +71,7 @@ def test_other_values_in_a_trimap_are_a_fault(pets):
         (b"Abyssinian_1\n", "Abyssinian_1 has no class"),
         (b"Abyssinian_1 x 1 1\n", "Abyssinian_1 has no class"),
         (b"Abyssinian_1 1 1 1\nBengal_1 1 1 1\n", "class 1 is Abyssinian and Bengal"),
-        (b"\xff", "the list of images cannot be read"),
+        (b"\xff", "the list cannot be read"),
     ],
 )
 def test_a_broken_list_is_refused(pets, lines, reason):

@@ -66,7 +66,7 @@ def test_an_image_set_names_the_images(folder):
     write(folder / "ImageSets" / "Segmentation" / "val.txt", b"c\na\n\n")
     assert [image.source_id for image in VocSource(folder, "val").list().images] == ["c", "a"]
     assert [image.source_id for image in VocSource(folder).list().images] == ["a", "b", "c"]
-    with pytest.raises(UserError, match=r"train\.txt: the list of images cannot be read"):
+    with pytest.raises(UserError, match=r"train\.txt: the list cannot be read"):
         list(VocSource(folder, "train").list().images)
 
 
