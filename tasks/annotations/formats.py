@@ -14,6 +14,7 @@ from tasks.annotations.folder import portable
 from tasks.annotations.id_png import IdPngSource
 from tasks.annotations.instance_png import InstancePngSource
 from tasks.annotations.labelme import LabelMeSource
+from tasks.annotations.panoptic import PanopticSource
 from tasks.annotations.pets import PetsSource
 from tasks.annotations.source import Source
 from tasks.annotations.tfrecord import TfRecordSource
@@ -27,6 +28,7 @@ FORMATS: Mapping[str, type[Source]] = {
     "id_png": IdPngSource,
     "instance_png": InstancePngSource,
     "labelme": LabelMeSource,
+    "panoptic": PanopticSource,
     "pets": PetsSource,
     "tfrecord": TfRecordSource,
     "via": ViaSource,

@@ -31,6 +31,9 @@ def instances_of(
     findings: Counter[Check] = Counter()
     instances = []
     for value in objects:
+        if value.left_out is not None:
+            findings[value.left_out] += 1
+            continue
         label_id = _label_id(value, label_ids)
         if label_id is None:
             continue

@@ -17,7 +17,7 @@ from tasks.records.checks import BadImageError, Check
 from tasks.workspace import read_bytes
 
 Ids = npt.NDArray[np.integer[Any]]
-"""Grey levels or palette indices [height, width], uint8 or uint16."""
+"""Numbers [height, width]: grey levels or palette indices uint8 or uint16, or colours as uint32."""
 
 _OBJECT_VALUES = (1, 255)
 _OPAQUE = 255
@@ -86,6 +86,18 @@ def read_ids(path: Path, size: tuple[int, int]) -> Ids:
             "write numbers: a grey PNG of 8 or 16 bits, or one with a palette; CVAT's `Segmentation mask` export is `format: voc`",
         )
     return pixels
+
+
+def read_colour_ids(path: Path, size: tuple[int, int]) -> Ids:
+    """The numbers uint32 [height, width] that a PNG in RGB holds for an image of this (height, width): R + 256 G + 65536 B.
+
+    BadImageError for one that is not in 8-bit RGB, another size, and what is no whole PNG.
+    """
+    pixels = _pixels(_content(path), str(path), size)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise _wrong_values(str(path), "its pixels are not in RGB", "write the numbers of segments as R + 256 G + 65536 B")
+    ids: Ids = pixels @ np.array([1, 256, 65536], np.uint32)
+    return ids
 
 
 def _content(path: Path) -> bytes:

@@ -44,6 +44,7 @@ class SourceObject:
     `where` names it in errors. `segmentation` is COCO's polygons or run-length code, a mask uint8 [height, width] of zeros and ones, or
     None where the source has none. The box is (ymin, xmin, ymax, xmax) in pixels; box and area are None where the source has none.
     `findings` are what was mended in reading it.
+    `left_out` is why it is not to be in the records, whatever it is, None for most.
     """
 
     where: str
@@ -55,6 +56,7 @@ class SourceObject:
     is_difficult: bool = False
     weight: float = 1.0
     findings: tuple[Check, ...] = ()
+    left_out: Check | None = None
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ class Check(StrEnum):
         "the object has no mask, as where only a box was drawn, and `objects_without_mask: drop` leaves it out",
     )
     CATEGORY_ROOT = "category-root", Outcome.LEFT_OUT, "no object has the category, and others name it as their supercategory"
+    STUFF_SEGMENT = "stuff-segment", Outcome.LEFT_OUT, "a segment of stuff, such as sky, is no object"
     DUPLICATE_IMAGE = (
         "duplicate-image",
         Outcome.LEFT_OUT,
