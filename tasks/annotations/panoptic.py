@@ -99,7 +99,7 @@ class PanopticSource(CocoSource):
             raise self._malformed(f"category {category.get('id')} has isthing {value!r}", "write 1 for objects, 0 for stuff")
         return bool(value)
 
-    def _annotation(self, value: Mapping[str, Any], text: str) -> Any:
+    def _annotation(self, value: Mapping[str, Any], text: str, *others: Any) -> Any:
         image = self._field("annotation", value, "image_id")
         file, segments = (self._field(f"annotation of image {image}", value, key) for key in ("file_name", "segments_info"))
         if not isinstance(file, str) or not file:
@@ -110,4 +110,4 @@ class PanopticSource(CocoSource):
             if not isinstance(self._field(f"image {image}: segment", segment, "id"), int):
                 raise self._malformed(f"image {image} has the segment {segment['id']!r}", "write R + 256 G + 65536 B of its colour")
             self._field(f"image {image}: segment", segment, "category_id")
-        return super()._annotation({"id": file, "image_id": image, "category_id": None}, text)
+        return super()._annotation({"id": file, "image_id": image, "category_id": None}, text, *others)
