@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from tasks.annotations.outlines import ellipse
+from tasks.annotations.outlines import Polygon, ellipse
+from tasks.annotations.parts import joined
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
-from tasks.coco.masks import MalformedSegmentationError, Mask, mask_from_rle, rle_from_mask, rle_from_segmentation
+from tasks.coco.masks import MalformedSegmentationError, mask_from_rle, rle_from_mask, rle_from_segmentation
 from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check, DataError
 
@@ -78,7 +79,7 @@ class DatumaroSource:
             yield SourceObject(
                 where,
                 self.category if category is None and self.category is not None else category,
-                _joined(where, described["polygons"], described["masks"], size),
+                _mask(where, described["polygons"], described["masks"], size),
                 None if box is None else (box[1], box[0], box[3], box[2]),
                 is_crowd=described["is_crowd"],
                 is_difficult=described["is_difficult"],
@@ -165,7 +166,7 @@ def _object(indices: Sequence[int], parts: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _outline(shape: Any) -> list[float]:
+def _outline(shape: Any) -> Polygon:
     """Of a polygon or an ellipse."""
     if shape.type.name == "polygon":
         return [float(value) for value in shape.points]
@@ -179,15 +180,12 @@ def _code(pixels: Any) -> dict[str, Any]:
     return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
-def _joined(where: str, polygons: list[list[float]], masks: list[Mapping[str, Any]], size: tuple[int, int]) -> Any:
+def _mask(where: str, polygons: list[Polygon], masks: list[Mapping[str, Any]], size: tuple[int, int]) -> Any:
     """Outlines or one run-length code as they are; where there are several of the latter, or both, the mask [height, width] of all."""
-    if not masks:
-        return polygons or None
     if len(masks) == 1 and not polygons:
         return masks[0]
     try:
-        codes = [rle_from_segmentation(part, *size) for part in (*masks, polygons)]
+        codes = [rle_from_segmentation(code, *size) for code in masks]
     except MalformedSegmentationError as error:
         raise BadImageError(Check.MASK_MALFORMED, f"{where}: a part of it {error}", "correct the object, or remove it") from error
-    joined: Mask = np.bitwise_or.reduce([mask_from_rle(code) for code in codes if code is not None])
-    return joined
+    return joined(where, [*polygons, *(mask_from_rle(code) for code in codes if code is not None)], size) if polygons or masks else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from tasks.annotations.coco import CocoSource
 from tasks.annotations.folder import portable
+from tasks.annotations.cvat import CvatSource
 from tasks.annotations.datumaro import DatumaroSource
 from tasks.annotations.id_png import IdPngSource
 from tasks.annotations.instance_png import InstancePngSource
@@ -26,6 +27,7 @@ from tasks.workspace import located
 
 FORMATS: Mapping[str, type[Source]] = {
     "coco": CocoSource,
+    "cvat": CvatSource,
     "datumaro": DatumaroSource,
     "id_png": IdPngSource,
     "instance_png": InstancePngSource,

@@ -16,8 +16,9 @@ from tasks.annotations.json_file import read_json_object
 from tasks.annotations.mask_file import mask_from_png
 from tasks.annotations.numbers import as_numbers
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
+from tasks.annotations.parts import joined
 from tasks.annotations.source import ListedImage, Listing, SourceObject
-from tasks.coco.masks import MalformedSegmentationError, Mask, mask_from_rle, rle_from_segmentation
+from tasks.coco.masks import Mask
 from tasks.records.checks import BadImageError, Check, DataError
 from tasks.records.image_file import read_image_bytes
 
@@ -72,7 +73,7 @@ class LabelMeSource:
             yield SourceObject(
                 where,
                 shapes[0]["label"],
-                _joined(where, parts, size),
+                joined(where, parts, size),
                 is_difficult=any(shape.get("difficult") is True for shape in shapes),
                 findings=(Check.NUMBER_AS_TEXT,) * any(had_text for _, had_text in points),
             )
@@ -170,17 +171,3 @@ def _placed(where: str, encoded: Any, box: tuple[int, int, int, int], size: tupl
     mask = np.zeros(size, np.uint8)
     mask[ymin : ymax + 1, xmin : xmax + 1] = mask_from_png(png, where, (ymax - ymin + 1, xmax - xmin + 1))
     return mask
-
-
-def _joined(where: str, parts: Sequence[Polygon | Mask], size: tuple[int, int]) -> Sequence[Polygon] | Mask:
-    """Outlines as they are; where one of the parts is a mask, the mask [height, width] of all."""
-    polygons = [part for part in parts if isinstance(part, list)]
-    if len(polygons) == len(parts):
-        return polygons
-    try:
-        outlined = rle_from_segmentation(polygons, *size)
-    except MalformedSegmentationError as error:
-        raise malformed(where, f"its outline {error}") from error
-    masks = [part for part in parts if not isinstance(part, list)] + ([mask_from_rle(outlined)] if outlined else [])
-    joined: Mask = np.bitwise_or.reduce(masks)
-    return joined

@@ -224,5 +224,5 @@ def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_the_library_is_loaded_for_its_format_only():
-    asked = "import sys, tasks.materialize; print('datumaro' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout == "False\n"
+    asked = "import sys, tasks.materialize; print('datumaro' in sys.modules, 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout == "False False\n"

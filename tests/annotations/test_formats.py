@@ -15,6 +15,7 @@ FOLDER = UPath("/data/sets")
 def test_the_formats_and_the_keys_that_each_must_have():
     assert {name: [key for key, is_required in fields_of(name).items() if is_required] for name in FORMATS} == {
         "coco": ["images", "annotations"],
+        "cvat": ["images", "annotations"],
         "datumaro": ["folder"],
         "id_png": ["images", "masks"],
         "instance_png": ["images"],
