@@ -185,7 +185,7 @@ def shapes_command(
 
 @app.command("materialize")
 def materialize_command(
-    dataset: Annotated[str, typer.Argument(help="YAML file that names images and annotations: path or URL.")],
+    dataset: Annotated[str, typer.Argument(help="YAML file that names images and annotations, path or URL; or a folder of them.")],
     output: Annotated[
         Path | None,
         typer.Option(parser=new_folder, metavar="FOLDER", help="Folder or URL of the records; by default the workspace's, by the name."),

@@ -1,9 +1,9 @@
 """The step `maskline materialize DATASET.yaml`: images and annotations to TFRecord shards, a label map and a manifest.
 
-Inputs: a dataset's YAML (see `configs/datasets/` and docs/sources.md), and what it names. Outputs: a `DatasetDir`, in a folder or under an
-fsspec URL. TensorFlow is not imported. Equal inputs give byte-identical shards at any number of workers, and in any number of parts
-(`--shard-range`). The manifest is written last; until then, an earlier dataset in the same folder stays as it was. About 400 of
-COCO's photographs a second and core.
+Inputs: a dataset's YAML (see `configs/datasets/` and docs/sources.md), or a folder in which it is found or written, and what it names.
+Outputs: a `DatasetDir`, in a folder or under an fsspec URL. TensorFlow is not imported. Equal inputs give byte-identical shards at any
+number of workers, and in any number of parts (`--shard-range`). The manifest is written last; until then, an earlier dataset in the same
+folder stays as it was. About 400 of COCO's photographs a second and core.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from tasks.annotations.catalog import Catalog
 from tasks.annotations.categories import LabelIds, share_categories
+from tasks.annotations.recognition import description_of
 from tasks.annotations.shard import Contents, Quarantined, ShardJob, ShardReport, confirm_few, write_shard
 from tasks.annotations.source import Source
 from tasks.annotations.split_names import TEST
@@ -60,7 +61,7 @@ def materialize(
 ) -> StepResult:
     """The dataset that a YAML file describes, as records in `output` (by default the workspace's folder of its name).
 
-    `options` are fields of `Choice` that count instead of the YAML's own (`record_choice.read_options` makes them of texts). Status
+    Of a folder, it is the YAML in it, or one that is written there by what the folder holds. `options` are fields of `Choice` that count instead of the YAML's own (`record_choice.read_options` makes them of texts). Status
     `skipped` where the folder already holds these inputs in these shards.
     """
     effort = effort or Effort()
@@ -69,7 +70,7 @@ def materialize(
             raise UserError(f"--{option} is {value}", "give at least 1")
     if effort.max_bad < 0:
         raise UserError(f"--max-bad is {effort.max_bad}", "give at least 0")
-    config = read_dataset_config(dataset_yaml)
+    config = read_dataset_config(description_of(dataset_yaml))
     choice = choose(config.options, options or {})
     dataset = DatasetDir(output.absolute()) if output is not None else dataset_dir(config.name)
     with scratch_folder() as scratch, Workers(effort.workers, write_shard.__module__) as workers:

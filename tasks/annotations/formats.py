@@ -16,6 +16,7 @@ from tasks.annotations.datumaro import DatumaroSource
 from tasks.annotations.id_png import IdPngSource
 from tasks.annotations.instance_png import InstancePngSource
 from tasks.annotations.labelme import LabelMeSource
+from tasks.annotations.lvis import LvisSource
 from tasks.annotations.panoptic import PanopticSource
 from tasks.annotations.pets import PetsSource
 from tasks.annotations.source import Source
@@ -32,6 +33,7 @@ FORMATS: Mapping[str, type[Source]] = {
     "id_png": IdPngSource,
     "instance_png": InstancePngSource,
     "labelme": LabelMeSource,
+    "lvis": LvisSource,
     "panoptic": PanopticSource,
     "pets": PetsSource,
     "tfrecord": TfRecordSource,

@@ -103,6 +103,26 @@ class YoloSource:
             yield _listed(file, root, label if label.name in known[label.parent] else None)
 
 
+def labelled_splits(data: Path) -> tuple[str, ...]:
+    """Which of train, val and test a `data.yaml` lists images with labels of; none where it is another YAML.
+
+    A split of the same images as an earlier one is none.
+    """
+    try:
+        description = _Description.read(data)
+    except DataError:
+        return ()
+    found: dict[str, Sequence[Path]] = {}
+    for split in ("train", "val", "test"):
+        try:
+            places = description.places(split)
+            if places not in found.values() and any(image.files for image in YoloSource(data, split).list().images):
+                found[split] = places
+        except DataError:  # what is missing or without labels is none to choose
+            continue
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class _Description:
     """A `data.yaml`: `root` is what its paths start at, `lists` what it says of each split."""

@@ -20,6 +20,7 @@ def test_the_formats_and_the_keys_that_each_must_have():
         "id_png": ["images", "masks"],
         "instance_png": ["images"],
         "labelme": ["annotations"],
+        "lvis": ["images", "annotations"],
         "panoptic": ["images", "annotations", "masks"],
         "pets": ["folder"],
         "tfrecord": ["records", "label_map"],

@@ -1,0 +1,57 @@
+"""LVIS v1: COCO's instances JSON, but for images that are named by their address, and for what is known not to be drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from tasks.annotations.coco import CocoSource
+from tasks.annotations.source import Listing
+
+_NOT_DRAWN = "not_exhaustive_category_ids"
+_ABSENT = "neg_category_ids"
+
+
+@dataclass(frozen=True)
+class LvisSource(CocoSource):
+    """An LVIS JSON, and the folder that holds COCO's `train2017` and `val2017`, or the images themselves.
+
+    LVIS says of some categories that an image shows none of them, and of some that not all of them are drawn; of the rest it says
+    nothing. Records have no place for that: training takes what is not drawn for background, as with COCO. How many images that
+    concerns is among the notes.
+    """
+
+    def list(self) -> Listing:
+        reader = _CountingReader(self.images, self.annotations)
+        listing = reader.list()
+        counts = reader.counts
+        note = (
+            f"{self.annotations}: of {counts['images']} images {counts[_NOT_DRAWN]} have categories of which not all objects are drawn (`{_NOT_DRAWN}`); "
+            f"training takes these for background, and metrics for errors where they are found; `{_ABSENT}` is not used"
+        )
+        return dataclasses.replace(listing, notes=(*listing.notes, note))
+
+
+@dataclass(frozen=True)
+class _CountingReader(CocoSource):
+    """`counts` are of images, and of those whose lists of categories are not empty, by the lists' keys."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def _lists(self) -> Iterator[tuple[str, Iterator[tuple[Mapping[str, Any], str]]]]:
+        for key, values in super()._lists():
+            yield key, map(self._named, values) if key == "images" else values
+
+    def _named(self, entry: tuple[Mapping[str, Any], str]) -> tuple[Mapping[str, Any], str]:
+        """The image with a `file_name`: the last two parts of its address, where there is such a folder, else the last."""
+        image, text = entry
+        self.counts.update(["images", *(key for key in (_NOT_DRAWN, _ABSENT) if image.get(key))])
+        url = image.get("coco_url")
+        if "file_name" in image or not isinstance(url, str):
+            return entry
+        folder, name = PurePosixPath(url).parts[-2:] if url.count("/") else ("", url)
+        return {**image, "file_name": f"{folder}/{name}" if folder and (self.images / folder).is_dir() else name}, text
