@@ -28,7 +28,7 @@ _SPLITS = {
 }
 _MARKS = (
     *("images", "annotations", "categories", "image_id", "segments_info", "neg_category_ids", "keypoints", "shapes", "imagePath"),
-    *("region_attributes", "shape_attributes", "classTitle", "objects"),
+    *("region_attributes", "shape_attributes", "objects", "size"),
 )
 _FILE_NAME = re.compile(rb'"(?:file_name|filename|imagePath|coco_url)"\s*:\s*("(?:[^"\\]|\\.)*")')
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ _CATEGORY = "object"
 _CALLED_OBJECT = f"all objects are called {_CATEGORY!r}; correct `category` if they have a name"
 _FIRST_LINES = 1000  # bytes
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_CITYSCAPES = {24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle"}
+_CITYSCAPES = ("person", "rider", "car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle")  # from 24 on
 _RECORDS = re.compile(r"\.(tf)?records?(-\d{5}-of-\d{5})?$")
 _SHARD = re.compile(r"\d{5}(-of-\d{5})$")
 _IMAGE_NAME = re.compile(r'<image\s[^>]*?\bname="([^"]*)"')
@@ -74,6 +75,33 @@ def _via(tree: FolderTree) -> Iterator[Found]:
             yield Found("via", path, split_of(path), {"images": images, "annotations": path})
 
 
+def _via_csv(tree: FolderTree) -> Iterator[Found]:
+    for folder, name in tree.named(".csv"):
+        path = str(PurePosixPath(folder, name))
+        with tree.path(path).open(encoding="utf-8", errors="replace", newline="") as stream:
+            header = stream.readline(_FIRST_LINES)
+            if "region_shape_attributes" not in header:
+                continue
+            names = [line.split(",")[0].strip('"') for line in itertools.islice(stream, _FIRST_LINES)]
+        yield Found("via", path, split_of(path), {"images": tree.images_of(path, names), "annotations": path})
+
+
+def _supervisely(tree: FolderTree) -> Iterator[Found]:
+    projects = {
+        str(PurePosixPath(folder).parent.parent)
+        for folder, _, marks in tree.jsons
+        if PurePosixPath(folder).name == "ann" and {"objects", "size"} <= marks
+    }
+    for project in sorted(projects):
+        datasets = [PurePosixPath(one).parent for one in tree.files if PurePosixPath(one).name == "ann"]
+        names = {one.name: split_of(one.name) for one in datasets if str(one.parent) == project}
+        are_splits = {"train", "val"} <= set(names.values()) and len(set(names.values()) - {None}) == len(names)
+        for name, split in names.items() if are_splits else [(None, None)]:
+            yield Found(
+                "supervisely", str(PurePosixPath(project, "meta.json")), split, {"folder": project, **({"dataset": name} if name else {})}
+            )
+
+
 def _cvat(tree: FolderTree) -> Iterator[Found]:
     for folder, name in tree.named(".xml"):
         path = str(PurePosixPath(folder, name))
@@ -89,9 +117,10 @@ def _cvat(tree: FolderTree) -> Iterator[Found]:
 def _yolo(tree: FolderTree) -> Iterator[Found]:
     for folder, name in tree.named(".yaml", ".yml"):
         data = str(PurePosixPath(folder, name))
-        splits = labelled_splits(tree.path(data))
+        splits, others = labelled_splits(tree.path(data))
+        notes = tuple(f"{data}: `{one}` has no labels, or the images of another split, and is passed over" for one in others)
         for split in splits:
-            yield Found("yolo", data, split if len(splits) > 1 else None, {"data": data, "split": split})
+            yield Found("yolo", data, split if len(splits) > 1 else None, {"data": data, "split": split}, notes)
     for folder, files in tree.files.items():
         images, labels = (str(PurePosixPath(folder, name)) for name in ("images", "labels"))
         if "classes.txt" in files and tree.has(images, labels):
@@ -118,7 +147,12 @@ def _pets(tree: FolderTree) -> Iterator[Found]:
 
 
 def _cityscapes(tree: FolderTree) -> Iterator[Found]:
-    endings = {"image_ending": "_leftImg8bit", "mask_ending": "_gtFine_instanceIds", "divisor": 1000, "categories": _CITYSCAPES}
+    endings = {
+        "image_ending": "_leftImg8bit",
+        "mask_ending": "_gtFine_instanceIds",
+        "divisor": 1000,
+        "categories": dict(enumerate(_CITYSCAPES, 24)),
+    }
     for split in ("train", "val"):
         images, masks = f"leftImg8bit/{split}", f"gtFine/{split}"
         if tree.has(images, masks):
@@ -170,10 +204,10 @@ def by_library(tree: FolderTree) -> Iterator[Found]:
 
 
 LOOKS: Sequence[Callable[[FolderTree], Iterator[Found]]] = (
-    *(_tfrecord, _coco, _labelme, _via, _cvat, _yolo, _voc, _pets, _cityscapes, _masks),
+    *(_tfrecord, _coco, _labelme, _via, _via_csv, _supervisely, _cvat, _yolo, _voc, _pets, _cityscapes, _masks),
 )
 LOOKED_FOR = (
-    "JSONs of COCO, LVIS, panoptic, LabelMe and VGG Image Annotator",
+    "JSONs of COCO, LVIS, panoptic, LabelMe, Supervisely and VGG Image Annotator, or its CSV",
     "CVAT's XML",
     "YOLO's data.yaml or classes.txt",
     "Pascal VOC's SegmentationObject",

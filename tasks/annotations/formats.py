@@ -20,6 +20,7 @@ from tasks.annotations.lvis import LvisSource
 from tasks.annotations.panoptic import PanopticSource
 from tasks.annotations.pets import PetsSource
 from tasks.annotations.source import Source
+from tasks.annotations.supervisely import SuperviselySource
 from tasks.annotations.tfrecord import TfRecordSource
 from tasks.annotations.via import ViaSource
 from tasks.annotations.voc import VocSource
@@ -36,6 +37,7 @@ FORMATS: Mapping[str, type[Source]] = {
     "lvis": LvisSource,
     "panoptic": PanopticSource,
     "pets": PetsSource,
+    "supervisely": SuperviselySource,
     "tfrecord": TfRecordSource,
     "via": ViaSource,
     "voc": VocSource,

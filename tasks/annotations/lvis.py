@@ -30,8 +30,8 @@ class LvisSource(CocoSource):
         listing = reader.list()
         counts = reader.counts
         note = (
-            f"{self.annotations}: of {counts['images']} images {counts[_NOT_DRAWN]} have categories of which not all objects are drawn (`{_NOT_DRAWN}`); "
-            f"training takes these for background, and metrics for errors where they are found; `{_ABSENT}` is not used"
+            f"{self.annotations}: in {counts[_NOT_DRAWN]} of {counts['images']} images not all objects of some categories are drawn"
+            f" (`{_NOT_DRAWN}`): training takes these for background, and metrics a find of them for an error; `{_ABSENT}` is not used"
         )
         return dataclasses.replace(listing, notes=(*listing.notes, note))
 

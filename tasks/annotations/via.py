@@ -1,8 +1,11 @@
-"""VGG Image Annotator, versions 1 and 2: one JSON file for all images, exported or as the project is saved."""
+"""VGG Image Annotator, versions 1 and 2: one file for all images, exported as JSON or CSV, or the project as it is saved."""
 
 from __future__ import annotations
 
 import difflib
+import csv
+import io
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +20,14 @@ from tasks.errors import UserError
 from tasks.records.checks import Check, DataError
 
 _NUMERIC = ("x", "y", "width", "height", "cx", "cy", "r", "rx", "ry", "theta", "all_points_x", "all_points_y")
+_TOOL = "VGG Image Annotator"
 _Region = tuple[Mapping[str, Any], Mapping[str, Any]]
 """Attributes and shape."""
 
 
 @dataclass(frozen=True)
 class ViaSource:
-    """A JSON file and the folder that its `filename`s lie in.
+    """A JSON or CSV file and the folder that its `filename`s lie in.
 
     `category_attribute` names the regions' attribute that says what they show; it need not be given where they have one attribute only.
     `category` says it of all regions instead, whatever attributes they have.
@@ -78,7 +82,7 @@ class ViaSource:
 
     def _regions(self) -> dict[str, Sequence[_Region]]:
         """By the names of the images."""
-        content = read_json_object(self.annotations, "VGG Image Annotator")
+        content = self._csv() if self.annotations.suffix.lower() == ".csv" else read_json_object(self.annotations, _TOOL)
         found: dict[str, Sequence[_Region]] = {}
         for key, entry in _object(content.get("_via_img_metadata", content)).items():
             name = _object(entry).get("filename")
@@ -100,6 +104,30 @@ class ViaSource:
             listed = regions.values() if isinstance(regions, Mapping) else regions
             found[name] = [(_object(one.get("region_attributes")), _object(one.get("shape_attributes"))) for one in map(_object, listed)]
         return found
+
+    def _csv(self) -> Mapping[str, Any]:
+        """What the JSON of the same annotations holds: a line of a CSV is a region, or an image without one."""
+        try:
+            text = self.annotations.read_bytes().decode("utf-8-sig").removeprefix("#")
+            rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+            entries: dict[str, dict[str, Any]] = {}
+            for row in rows:
+                key = f"{row['filename']}{row['file_size']}"
+                shape, attributes = (json.loads(row[column]) for column in ("region_shape_attributes", "region_attributes"))
+                regions = entries.setdefault(key, {"filename": row["filename"], "regions": []})["regions"]
+                regions += [{"shape_attributes": shape, "region_attributes": attributes}] * bool(shape)
+        except OSError as error:
+            raise DataError(
+                Check.SOURCE_MISSING,
+                f"{self.annotations}: the annotations cannot be opened: {error.strerror or error}",
+                "correct `annotations` in the dataset's YAML",
+            ) from error
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            reason = f"there is no column {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(
+                Check.SOURCE_MALFORMED, f"{self.annotations}: not a CSV of {_TOOL}: {reason}", "export the annotations as CSV again"
+            ) from error
+        return entries
 
     def _only_attribute(self, regions: Collection[Sequence[_Region]]) -> str:
         names = {name for of_image in regions for attributes, _ in of_image for name in attributes}

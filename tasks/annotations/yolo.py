@@ -103,24 +103,25 @@ class YoloSource:
             yield _listed(file, root, label if label.name in known[label.parent] else None)
 
 
-def labelled_splits(data: Path) -> tuple[str, ...]:
-    """Which of train, val and test a `data.yaml` lists images with labels of; none where it is another YAML.
+def labelled_splits(data: Path) -> tuple[Sequence[str], Sequence[str]]:
+    """Of train, val and test, those that a `data.yaml` lists images with labels of, and those that it lists besides.
 
-    A split of the same images as an earlier one is none.
+    A split of the same images as an earlier one is among the latter. None at all where it is another YAML.
     """
     try:
         description = _Description.read(data)
     except DataError:
-        return ()
-    found: dict[str, Sequence[Path]] = {}
-    for split in ("train", "val", "test"):
+        return (), ()
+    listed = [split for split in ("train", "val", "test") if description.key_of(split)]
+    labelled: dict[str, Sequence[Path]] = {}
+    for split in listed:
+        places = description.places(split)
         try:
-            places = description.places(split)
-            if places not in found.values() and any(image.files for image in YoloSource(data, split).list().images):
-                found[split] = places
+            if places not in labelled.values() and any(image.files for image in YoloSource(data, split).list().images):
+                labelled[split] = places
         except DataError:  # what is missing or without labels is none to choose
             continue
-    return tuple(found)
+    return tuple(labelled), [split for split in listed if split not in labelled] if labelled else ()
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,13 @@ class _Description:
         root, notes = _root(path, content.get("path"))
         return cls(path, root, _names(path, content), lists, notes)
 
+    def key_of(self, split: str) -> str | None:
+        """The file's own word for a split, None where it does not list it."""
+        return next((key for key in _NAMES_OF_SPLITS.get(split, (split,)) if key in self.lists), None)
+
     def places(self, split: str) -> Sequence[Path]:
         """Folders and text files of a split, in their order."""
-        key = next((key for key in _NAMES_OF_SPLITS.get(split, (split,)) if key in self.lists), None)
+        key = self.key_of(split)
         if key is None:
             raise _malformed(self.path, f"it lists no {split}", f"add `{split}`, or give as `split` what it has")
         return [self._place(text) for text in self.lists[key]]

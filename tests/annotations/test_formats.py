@@ -23,6 +23,7 @@ def test_the_formats_and_the_keys_that_each_must_have():
         "lvis": ["images", "annotations"],
         "panoptic": ["images", "annotations", "masks"],
         "pets": ["folder"],
+        "supervisely": ["folder"],
         "tfrecord": ["records", "label_map"],
         "via": ["images", "annotations"],
         "voc": ["folder"],

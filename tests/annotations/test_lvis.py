@@ -53,7 +53,7 @@ def test_what_is_not_drawn_is_told(folder):
     others = [{**IMAGE, "id": number, "not_exhaustive_category_ids": []} for number in (1, 2)]
     listing = lvis(folder, IMAGE, *others).list()
     assert len(list(listing.images)) == 3
-    assert any("of 3 images 1 have categories of which not all objects are drawn" in note for note in listing.notes)
+    assert any("lvis.json: in 1 of 3 images not all objects of some categories are drawn" in note for note in listing.notes)
 
 
 def test_an_image_without_any_name_is_refused(folder):

@@ -102,6 +102,22 @@ FOLDERS = {
         },
         both("via", {"images": "balloon/{}", "annotations": "balloon/{}/via_region_data.json"}),
     ),
+    "VIA's CSV": (
+        {"a.png": BINARY, "via.csv": "filename,file_size,region_shape_attributes\na.png,9,{}\n"},
+        one("via", images=".", annotations="via.csv"),
+    ),
+    "Supervisely": (
+        {"meta.json": {"classes": []}, "ds/img/a.png": BINARY, "ds/ann/a.png.json": {"size": {}, "objects": []}},
+        one("supervisely", folder="."),
+    ),
+    "Supervisely with datasets for splits": (
+        {
+            "p/meta.json": {"classes": []},
+            **{f"p/{name}/img/a.png": BINARY for name in ("training", "val", "more")},
+            **{f"p/{name}/ann/a.png.json": {"size": {}, "objects": []} for name in ("training", "val")},
+        },
+        {"splits": {s: {"format": "supervisely", "folder": "p", "dataset": name} for s, name in (("train", "training"), ("val", "val"))}},
+    ),
     "CVAT": ({"images/a.png": BINARY, "annotations.xml": CVAT}, one("cvat", images="images", annotations="annotations.xml")),
     "Ultralytics": (
         {
@@ -176,6 +192,7 @@ def test_cityscapes(tmp_path):
             tmp_path, **{f"leftImg8bit/{split}/aachen/a_leftImg8bit.png": BINARY, f"gtFine/{split}/aachen/a_gtFine_instanceIds.png": BINARY}
         )
     found = recognise(tmp_path).description["splits"]
+    assert found["val"]["categories"][33] == "bicycle"
     assert {split: (source["format"], source["images"], source["masks"]) for split, source in found.items()} == {
         split: ("id_png", f"leftImg8bit/{split}", f"gtFine/{split}") for split in ("train", "val")
     }
@@ -215,6 +232,18 @@ def test_what_cannot_be_told_is_said(tmp_path, contents, told):
         description_of(files(tmp_path, **contents))
     assert caught.value.fix
     assert not (tmp_path / "maskline.yaml").exists()
+
+
+def test_a_split_that_is_passed_over_is_told(tmp_path):
+    contents, _ = FOLDERS["Ultralytics"]
+    _, *notes = recognise(files(tmp_path, **contents)).notes
+    assert notes == ["data.yaml: `test` has no labels, or the images of another split, and is passed over"]
+
+
+def test_supervisely_datasets_that_are_no_splits_stay_together(tmp_path):
+    names = ("train", "val", "extra")
+    files(tmp_path, **{"meta.json": {}, **{f"{name}/ann/a.png.json": {"size": {}, "objects": []} for name in names}})
+    assert recognise(tmp_path).description == one("supervisely", folder=".")
 
 
 def test_hidden_files_do_not_count(tmp_path):

@@ -160,3 +160,40 @@ def test_a_broken_file_is_refused(source, content, reason):
 def test_a_missing_file_is_named(folder):
     with pytest.raises(UserError, match=r"absent\.json: the annotations cannot be opened"):
         ViaSource(folder, folder / "absent.json").list()
+
+
+HEADER = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes\n"
+
+
+def csv_lines(*regions: tuple[str, dict, dict]) -> str:
+    """As VIA 2 writes them: JSON in fields whose quotes are doubled."""
+
+    def field(value: dict) -> str:
+        return '"' + json.dumps(value).replace('"', '""') + '"'
+
+    return "".join(f'{name},12345,"{{}}",{bool(shape):d},0,{field(shape)},{field(said)}\n' for name, shape, said in regions)
+
+
+@pytest.mark.parametrize("start", [HEADER, "\ufeff" + HEADER, "#" + HEADER, HEADER.replace("\n", "\r\n")])
+def test_a_csv_says_the_same_as_the_json(source, folder, start):
+    said = {"kind": "cat"}, {"kind": "ant"}
+    write(folder / "via.CSV", (start + csv_lines(("b.jpg", SQUARE, said[0]), ("b.jpg", BAR, said[1]), ("a.jpg", {}, {}))).encode())
+    assert read(ViaSource(folder / "images", folder / "via.CSV")) == read(source(VERSION_2))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a,b\n1,2\n", "there is no column 'filename'"),
+        (HEADER + "a.jpg,1,{},1,0,{,{}\n", "Expecting property name"),
+        (HEADER + "a.jpg,1\n", "JSON object must be str"),
+        (HEADER + '"a.jpg', "unexpected end of data"),
+        (HEADER + csv_lines(("", SQUARE, {})), "is no image"),
+    ],
+)
+def test_a_broken_csv_is_refused(folder, text, reason):
+    write(folder / "via.csv", text.encode())
+    with pytest.raises(UserError, match=rf"via\.csv: .*{reason}"):
+        ViaSource(folder, folder / "via.csv").list()
+    with pytest.raises(UserError, match=r"absent\.csv: the annotations cannot be opened"):
+        ViaSource(folder, folder / "absent.csv").list()
