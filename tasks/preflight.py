@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from tasks.annotations.recognition import description_of
 from tasks.dataset import confirm_trainable, read_dataset_config
 from tasks.errors import UserError
 from tasks.pipeline_config.fields import FieldError
@@ -31,7 +32,7 @@ def preflight(
     shard_ranges: Sequence[str] = (),
 ) -> StepResult:
     """Names the dataset in its summary; UserError for the first thing that a later step would refuse."""
-    dataset = read_dataset_config(dataset_yaml)
+    dataset = read_dataset_config(description_of(dataset_yaml))
     confirm_trainable(dataset, choose(dataset.options, {}))
     _confirm_apart(shard_ranges)
     for config in configs:

@@ -9,13 +9,12 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from tasks.errors import UserError
 
 DESCRIBE = "describe the dataset by a YAML file: docs/sources.md"
-CHUNK = 1 << 24
-"""Bytes of a file that are looked at at once."""
-
+_CHUNK = 1 << 24  # bytes that are looked at at once
 _DEPTH = 4  # folders within one another
 _SNIFFED_FILES = 20  # of one folder; where there are more, each is of one image, and a few tell
 _FEW = 3
@@ -40,7 +39,7 @@ class FolderTree:
         self.root = root
         self.files: dict[str, list[str]] = {}
         """Names of files, sorted, by the paths of their folders from the root, `.` being the root"""
-        for path, folders, files in os.walk(root):
+        for path, folders, files in os.walk(root, onerror=_refuse):
             relative = PurePosixPath(os.path.relpath(path, root).replace(os.sep, "/"))
             folders[:] = sorted(name for name in folders if not name.startswith(".")) if len(relative.parts) < _DEPTH else []
             self.files[str(relative)] = sorted(name for name in files if not name.startswith("."))
@@ -58,6 +57,23 @@ class FolderTree:
     def jsons(self) -> list[tuple[str, str, frozenset[str]]]:
         """Folder, name and the keys of interest of each JSON file."""
         return [(folder, name, _marks(self.path(folder, name))) for folder, name in self.named(".json")]
+
+    def beginning(self, path: str, size: int = _CHUNK) -> bytes:
+        """The first bytes of a file."""
+        try:
+            with self.path(path).open("rb") as stream:
+                return stream.read(size)
+        except OSError as error:
+            _refuse(error)
+
+    def image_names(self, path: str) -> Iterator[str]:
+        """Names of images, or of what lies beside them, that a JSON's beginning has; of an address, the last two parts."""
+        for match in _FILE_NAME.finditer(self.beginning(path)):
+            try:
+                name = json.loads(match[1])
+            except ValueError:
+                continue
+            yield "/".join(name.split("/")[-2:]) if "://" in name else name.replace("\\", "/")
 
     def has(self, *folders: str) -> bool:
         return all(folder in self.files for folder in folders)
@@ -89,27 +105,20 @@ def _steps(folder: str, place: str) -> int:
     return len(PurePosixPath(os.path.relpath(place, folder)).parts)
 
 
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"{error.filename} cannot be read: {error.strerror or error}", f"get the right to read it, or {DESCRIBE}") from error
+
+
 def _marks(path: Path) -> frozenset[str]:
     """Which of the keys that tell formats apart a JSON file has, at any depth."""
     found: set[str] = set()
     rest = b""
     try:
         with path.open("rb") as stream:
-            while piece := stream.read(CHUNK):
+            while piece := stream.read(_CHUNK):
                 rest += piece
                 found |= {mark for mark in _MARKS if mark not in found and f'"{mark}"'.encode() in rest}
                 rest = rest[-_LONGEST_MARK:]
-    except OSError:
-        return frozenset()
+    except OSError as error:
+        _refuse(error)
     return frozenset(found)
-
-
-def first_names(path: Path) -> Iterator[str]:
-    """Names of images, or of what lies beside them, that a JSON's beginning has."""
-    with path.open("rb") as stream:
-        for match in _FILE_NAME.finditer(stream.read(CHUNK)):
-            try:
-                name = json.loads(match[1])
-            except ValueError:
-                continue
-            yield "/".join(name.split("/")[-2:]) if "://" in name else name.replace("\\", "/")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from tasks.annotations.folder_tree import CHUNK, FolderTree, first_names, split_of
+from tasks.annotations.folder_tree import FolderTree, split_of
 from tasks.annotations.yolo import labelled_splits
 from tasks.errors import UserError
 
@@ -47,7 +46,7 @@ def _coco(tree: FolderTree) -> Iterator[Found]:
         path = PurePosixPath(folder, name)
         split = split_of(str(path))
         kind = "panoptic" if "segments_info" in marks else "lvis" if "neg_category_ids" in marks else "coco"
-        names = first_names(tree.path(str(path)))
+        names = tree.image_names(str(path))
         if kind == "panoptic":
             masks = str(path.with_suffix(""))
             of_images = (str(PurePosixPath(one).with_suffix(suffix)) for one in names for suffix in _IMAGE_SUFFIXES)
@@ -60,7 +59,8 @@ def _coco(tree: FolderTree) -> Iterator[Found]:
 def _labelme(tree: FolderTree) -> Iterator[Found]:
     for folder in dict.fromkeys(folder for folder, _, marks in tree.jsons if {"shapes", "imagePath"} <= marks):
         first = next(name for place, name, marks in tree.jsons if place == folder and "imagePath" in marks)
-        image, path = next(first_names(tree.path(folder, first)), ""), str(PurePosixPath(folder, first))
+        path = str(PurePosixPath(folder, first))
+        image = next(tree.image_names(path), "")
         values = {"annotations": folder}
         if not tree.path(folder, image).is_file():
             values["images"] = tree.images_of(path, [PurePosixPath(image).name])
@@ -71,18 +71,17 @@ def _via(tree: FolderTree) -> Iterator[Found]:
     for folder, name, marks in tree.jsons:
         if {"region_attributes", "shape_attributes"} <= marks:
             path = str(PurePosixPath(folder, name))
-            images = tree.images_of(path, first_names(tree.path(path)))
+            images = tree.images_of(path, tree.image_names(path))
             yield Found("via", path, split_of(path), {"images": images, "annotations": path})
 
 
 def _via_csv(tree: FolderTree) -> Iterator[Found]:
     for folder, name in tree.named(".csv"):
         path = str(PurePosixPath(folder, name))
-        with tree.path(path).open(encoding="utf-8", errors="replace", newline="") as stream:
-            header = stream.readline(_FIRST_LINES)
-            if "region_shape_attributes" not in header:
-                continue
-            names = [line.split(",")[0].strip('"') for line in itertools.islice(stream, _FIRST_LINES)]
+        header, *lines = tree.beginning(path).decode("utf-8", "replace").splitlines() or [""]
+        if "region_shape_attributes" not in header:
+            continue
+        names = (line.split(",")[0].strip('"') for line in lines)
         yield Found("via", path, split_of(path), {"images": tree.images_of(path, names), "annotations": path})
 
 
@@ -105,12 +104,10 @@ def _supervisely(tree: FolderTree) -> Iterator[Found]:
 def _cvat(tree: FolderTree) -> Iterator[Found]:
     for folder, name in tree.named(".xml"):
         path = str(PurePosixPath(folder, name))
-        with tree.path(path).open("rb") as stream:
-            text = stream.read(_FIRST_LINES)
-            if b"<annotations" not in text:
-                continue
-            text += stream.read(CHUNK)
-        images = tree.images_of(path, map(html.unescape, _IMAGE_NAME.findall(text.decode("utf-8", "replace"))))
+        if b"<annotations" not in tree.beginning(path, _FIRST_LINES):
+            continue
+        text = tree.beginning(path).decode("utf-8", "replace")
+        images = tree.images_of(path, map(html.unescape, _IMAGE_NAME.findall(text)))
         yield Found("cvat", path, split_of(path), {"images": images, "annotations": path})
 
 
@@ -215,5 +212,5 @@ LOOKED_FOR = (
     "gtFine of Cityscapes",
     "a folder `masks` beside `images`",
     "TFRecords with a .pbtxt",
-    "and, with maskline[formats], what the library datumaro knows",
+    "and, with maskline[formats], what the library datumaro knows; at most 4 folders deep",
 )

@@ -15,6 +15,7 @@ from tasks.annotations.recognition import description_of, recognise
 from tasks.dataset import read_dataset_config
 from tasks.errors import UserError
 from tasks.materialize import Effort, materialize
+from tasks.preflight import preflight
 from tests.annotations.files import png, write
 
 COCO = {
@@ -286,6 +287,21 @@ def test_what_is_no_folder_is_left_alone(tmp_path):
 )
 def test_splits_by_name(path, split):
     assert split_of(path) == split
+
+
+def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
+    files(tmp_path, **{"a.png": BINARY, "all.json": COCO})
+    (tmp_path / "all.json").unlink()
+    (tmp_path / "all.json").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"all\.json cannot be read: No such file") as caught:
+        recognise(tmp_path)
+    assert "get the right to read it" in caught.value.fix
+
+
+def test_a_pipeline_run_looks_at_the_same_description(tmp_path):
+    folder = files(tmp_path / "cats", **{"a.png": BINARY, "all.json": COCO})
+    assert preflight(folder, []).summary["dataset"] == "cats"
+    assert (folder / "maskline.yaml").is_file()
 
 
 def test_a_folder_goes_the_whole_way(tmp_path):
