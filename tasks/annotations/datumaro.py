@@ -33,6 +33,7 @@ _OWN_FORMATS = {
 }
 """What is read here by readers that tell faults by image and object, and drop nothing: the library's of CVAT drops ellipses, and its of
 YOLO outlines, without a word."""
+_DIGITS = 2
 _OF_THE_IMAGE = ("label", "caption")
 """Kinds of annotations that are of an image as a whole: no objects."""
 
@@ -132,12 +133,13 @@ class DatumaroSource:
         return ListedImage(source_id, name, Path(path).absolute(), size, _described(item.annotations))  # type: ignore[arg-type]
 
     def _unreadable(self, error: BaseException) -> DataError:
-        reasons: list[str] = []
-        while error is not None:
-            reason = str(error) or type(error).__name__
-            reasons += [reason] * (reason not in reasons)
-            error = error.__cause__  # type: ignore[assignment]
-        return self._malformed(f"the library datumaro cannot read it: {'; '.join(reasons)}", "correct what it names, or export again")
+        """With the library's reasons from its second on, if there are more: the first says that there is no reading it."""
+        reasons = [str(error) or type(error).__name__]
+        while error.__cause__ is not None:
+            error = error.__cause__
+            reasons.append(str(error) or type(error).__name__)
+        told = "; ".join(dict.fromkeys(reasons[1:] or reasons))
+        return self._malformed(f"the library datumaro cannot read it: {told}", "correct what it names, or export again")
 
     def _malformed(self, what: str, fix: str) -> DataError:
         return DataError(Check.SOURCE_MALFORMED, f"{self.folder}: {what}", fix)
@@ -154,13 +156,13 @@ def _described(annotations: Sequence[Any]) -> list[dict[str, Any]]:
 
 def _object(indices: Sequence[int], parts: Sequence[Any]) -> dict[str, Any]:
     kinds = [part.type.name for part in parts]
-    boxes = [part.points for part, kind in zip(parts, kinds, strict=True) if kind == "bbox"]
+    boxes = [_coordinates(part) for part, kind in zip(parts, kinds, strict=True) if kind == "bbox"]
     return {
         "where": f"annotations[{', '.join(map(str, indices))}] ({', '.join(kinds)})",
         "category": parts[0].label,
         "polygons": [_outline(part) for part, kind in zip(parts, kinds, strict=True) if kind in ("polygon", "ellipse")],
         "masks": [_code(part.image) for part, kind in zip(parts, kinds, strict=True) if kind == "mask"],
-        "box": list(map(float, boxes[0])) if boxes else None,
+        "box": boxes[0] if boxes else None,
         "is_crowd": any(bool(part.attributes.get("is_crowd")) for part in parts),
         "is_difficult": any(bool(part.attributes.get("difficult")) for part in parts),
     }
@@ -168,10 +170,16 @@ def _object(indices: Sequence[int], parts: Sequence[Any]) -> dict[str, Any]:
 
 def _outline(shape: Any) -> Polygon:
     """Of a polygon or an ellipse."""
+    points = _coordinates(shape)
     if shape.type.name == "polygon":
-        return [float(value) for value in shape.points]
-    xmin, ymin, xmax, ymax = map(float, shape.points)
+        return points
+    xmin, ymin, xmax, ymax = points
     return ellipse((xmin + xmax) / 2, (ymin + ymax) / 2, (xmax - xmin) / 2, (ymax - ymin) / 2)
+
+
+def _coordinates(shape: Any) -> list[float]:
+    """The library keeps hundredths of a pixel as float32; as what was written, they end on the same pixels again."""
+    return [round(float(value), _DIGITS) for value in shape.points]
 
 
 def _code(pixels: Any) -> dict[str, Any]:
