@@ -102,6 +102,23 @@ def in_windows_folder(source: Path) -> None:
     entry(file_name="sub\\4.png")(source)
 
 
+def as_panoptic(source: Path) -> None:
+    """The images with a PNG of segments for each, segment 1 on the square; that of image 4 is of stuff."""
+    square = np.zeros((*SIZE, 3), np.uint8)
+    square[2:12, 2:12, 0] = 1
+
+    def convert(content: dict) -> None:
+        content["categories"] = [{**content["categories"][0], "isthing": 1}, {"id": 2, "name": "sky", "isthing": 0}]
+        content["annotations"] = [{"image_id": index, "file_name": f"{index}.png", "segments_info": []} for index in range(12)]
+        for index, annotation in enumerate(content["annotations"]):
+            write(UPath(source / "masks" / f"{index}.png"), png(square * (index < 11)))
+            own = {"id": 1, "category_id": 2 if index == 4 else 1, "bbox": [2, 2, 10, 10], "area": 100, "iscrowd": 0}
+            annotation["segments_info"] = [own] * (index < 11)
+
+    change_annotations(source, convert)
+    describe(source, {"format": "panoptic", "images": "images", "annotations": "all.json", "masks": "masks"})
+
+
 PICTURE = Image.fromarray(PIXELS)
 
 COUNTED = {
@@ -122,6 +139,7 @@ COUNTED = {
     Check.DEGENERATE_POLYGON: annotation(segmentation=[[2, 2, 12, 12]]),
     Check.EMPTY_MASK: annotation(segmentation={"size": list(SIZE), "counts": [16 * 24]}),
     Check.OBJECT_OUTSIDE: annotation(segmentation=[[30, 2, 40, 2, 40, 12]]),
+    Check.STUFF_SEGMENT: as_panoptic,
     Check.DUPLICATE_IMAGE: twice(),
 }
 
@@ -134,7 +152,7 @@ def test_what_is_mended_or_left_out_is_counted(source, tmp_path, check):
     assert split.findings == {check: 1}
     assert split.quarantined == {}
     assert quarantined(tmp_path / "out") == []
-    loses_its_object = check in (Check.DEGENERATE_POLYGON, Check.EMPTY_MASK, Check.OBJECT_OUTSIDE)
+    loses_its_object = check in (Check.DEGENERATE_POLYGON, Check.EMPTY_MASK, Check.OBJECT_OUTSIDE, Check.STUFF_SEGMENT)
     assert (split.images, split.objects) == (12, 10 if loses_its_object else 11)
 
 
