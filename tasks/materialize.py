@@ -61,8 +61,9 @@ def materialize(
 ) -> StepResult:
     """The dataset that a YAML file describes, as records in `output` (by default the workspace's folder of its name).
 
-    Of a folder, it is the YAML in it, or one that is written there by what the folder holds. `options` are fields of `Choice` that count instead of the YAML's own (`record_choice.read_options` makes them of texts). Status
-    `skipped` where the folder already holds these inputs in these shards.
+    Of a folder, it is the YAML in it, or one that is written there by what the folder holds. `options` are fields of `Choice` that count
+    instead of the YAML's own (`record_choice.read_options` makes them of texts). Status `skipped` where the folder already holds these
+    inputs in these shards.
     """
     effort = effort or Effort()
     for option, value in (("shards", effort.shards), ("workers", effort.workers)):

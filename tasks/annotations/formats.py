@@ -10,9 +10,9 @@ from types import NoneType, UnionType
 from typing import Any
 
 from tasks.annotations.coco import CocoSource
-from tasks.annotations.folder import portable
 from tasks.annotations.cvat import CvatSource
 from tasks.annotations.datumaro import DatumaroSource
+from tasks.annotations.folder import portable
 from tasks.annotations.id_png import IdPngSource
 from tasks.annotations.instance_png import InstancePngSource
 from tasks.annotations.labelme import LabelMeSource

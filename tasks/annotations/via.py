@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import csv
+import difflib
 import io
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
