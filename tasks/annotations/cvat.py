@@ -13,10 +13,12 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
+from tasks.annotations.folder import portable
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed
 from tasks.annotations.parts import joined
 from tasks.annotations.source import Box, ListedImage, Listing, SourceObject
 from tasks.coco.masks import Mask
+from tasks.pointer_file import pointer_at
 from tasks.records.checks import BadImageError, Check, DataError
 
 _OF_THE_IMAGE = ("tag", "attribute")
@@ -78,10 +80,10 @@ class CvatSource:
                 subsets[subset] = bool(subset) and (self.images / subset).is_dir()
             if subsets[subset]:
                 folder = self.images / subset
-            name = name.replace("\\", "/")
+            name, findings = portable(name, folder)
             shapes = [{"shape": shape.tag, **shape.attrib} for shape in element if shape.tag not in _OF_THE_IMAGE]
             source_id = f"{subset}/{name}" if subset else name
-            yield ListedImage(source_id, name, folder / name, (int(height or 0), int(width or 0)), shapes)
+            yield ListedImage(source_id, name, folder / name, (int(height or 0), int(width or 0)), shapes, (), findings)
 
     def _elements(self, *tags: str) -> Iterator[Element]:
         """The elements of these tags, one at a time in memory."""
@@ -103,6 +105,8 @@ class CvatSource:
                 "correct `annotations` in the dataset's YAML",
             ) from error
         except (ParseError, DefusedXmlException, ValueError) as error:
+            if pointer := pointer_at(self.annotations):
+                raise self._malformed(pointer.problem, pointer.fix) from error
             raise self._malformed(f"it is no XML, or none to trust: {error}", "export the annotations again") from error
 
     def _malformed(self, what: str, fix: str) -> DataError:

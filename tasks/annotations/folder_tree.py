@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+from tasks.annotations.split_names import split_meaning
 from tasks.errors import UserError
 
 DESCRIBE = "describe the dataset by a YAML file: docs/sources.md"
@@ -20,11 +21,6 @@ _SNIFFED_FILES = 20  # of one folder; where there are more, each is of one image
 _FEW = 3
 _LONGEST_MARK = 64
 _TRIED_NAMES = 100
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "eval", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _MARKS = (
     *("images", "annotations", "categories", "image_id", "segments_info", "neg_category_ids", "keypoints", "shapes", "imagePath"),
     *("region_attributes", "shape_attributes", "objects", "size"),
@@ -94,7 +90,7 @@ class FolderTree:
 def split_of(path: str) -> str | None:
     """The split that the last part of a path names, if one does: `instances_train2017.json` and `valid/labels` do."""
     for part in reversed(PurePosixPath(path).parts):
-        named = [_SPLITS[word] for word in re.findall("[a-z]+", part.lower()) if word in _SPLITS]
+        named = [meaning for word in re.findall("[a-z]+", part.lower()) if (meaning := split_meaning(word))]
         if named:
             return named[0]
     return None

@@ -21,6 +21,7 @@ _CALLED_OBJECT = f"all objects are called {_CATEGORY!r}; correct `category` if t
 _FIRST_LINES = 1000  # bytes
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _CITYSCAPES = ("person", "rider", "car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle")  # from 24 on
+_IMAGE_INSIDE = re.compile(rb'"imageData"\s*:\s*"')
 _RECORDS = re.compile(r"\.(tf)?records?(-\d{5}-of-\d{5})?$")
 _SHARD = re.compile(r"\d{5}(-of-\d{5})$")
 _IMAGE_NAME = re.compile(r'<image\s[^>]*?\bname="([^"]*)"')
@@ -62,7 +63,7 @@ def _labelme(tree: FolderTree) -> Iterator[Found]:
         path = str(PurePosixPath(folder, first))
         image = next(tree.image_names(path), "")
         values = {"annotations": folder}
-        if not tree.path(folder, image).is_file():
+        if not tree.path(folder, image).is_file() and not _IMAGE_INSIDE.search(tree.beginning(path)):
             values["images"] = tree.images_of(path, [PurePosixPath(image).name])
         yield Found("labelme", path, split_of(folder), values)
 

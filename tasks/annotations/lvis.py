@@ -6,7 +6,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from tasks.annotations.coco import CocoSource
@@ -44,14 +43,8 @@ class _CountingReader(CocoSource):
 
     def _lists(self) -> Iterator[tuple[str, Iterator[tuple[Mapping[str, Any], str]]]]:
         for key, values in super()._lists():
-            yield key, map(self._named, values) if key == "images" else values
+            yield key, map(self._counted, values) if key == "images" else values
 
-    def _named(self, entry: tuple[Mapping[str, Any], str]) -> tuple[Mapping[str, Any], str]:
-        """The image with a `file_name`: the last two parts of its address, where there is such a folder, else the last."""
-        image, text = entry
-        self.counts.update(["images", *(key for key in (_NOT_DRAWN, _ABSENT) if image.get(key))])
-        url = image.get("coco_url")
-        if "file_name" in image or not isinstance(url, str):
-            return entry
-        folder, name = PurePosixPath(url).parts[-2:] if url.count("/") else ("", url)
-        return {**image, "file_name": f"{folder}/{name}" if folder and (self.images / folder).is_dir() else name}, text
+    def _counted(self, entry: tuple[Mapping[str, Any], str]) -> tuple[Mapping[str, Any], str]:
+        self.counts.update(["images", *(key for key in (_NOT_DRAWN, _ABSENT) if entry[0].get(key))])
+        return entry

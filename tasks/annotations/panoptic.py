@@ -14,6 +14,7 @@ import numpy as np
 
 from tasks.annotations.coco import CocoSource
 from tasks.annotations.mask_file import read_colour_ids
+from tasks.annotations.numbers import as_numbers
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
 from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check, DataError
@@ -59,7 +60,7 @@ class PanopticSource(CocoSource):
             )
         segments, stuff = image.payload
         ids = read_colour_ids(image.files[0], size)
-        listed = Counter(segment["id"] for segment in segments)
+        listed = Counter(map(_number, segments))
         unlisted = set(np.unique(ids).tolist()) - {_VOID, *listed}
         if unlisted or _VOID in listed or any(times > 1 for times in listed.values()):
             raise BadImageError(
@@ -70,8 +71,8 @@ class PanopticSource(CocoSource):
             )
         objects = super().objects(dataclasses.replace(image, payload=json.dumps(segments)), size)
         for segment, one in zip(segments, objects, strict=True):
-            left_out = Check.STUFF_SEGMENT if segment["category_id"] in stuff else None
-            yield dataclasses.replace(one, segmentation=(ids == segment["id"]).view(np.uint8), left_out=left_out)
+            left_out = Check.STUFF_SEGMENT if one.category in stuff else None
+            yield dataclasses.replace(one, segmentation=(ids == _number(segment)).view(np.uint8), left_out=left_out)
 
     def _with_masks(self, images: Iterator[ListedImage], stuff: Sequence[CategoryKey]) -> Iterator[ListedImage]:
         for image in images:
@@ -90,16 +91,16 @@ class PanopticSource(CocoSource):
         with self._readable():
             for key, values in self._lists():
                 if key == "categories":
-                    return {self._field("category", value, "id") for value, _ in values if not self._is_thing(value)}
+                    return {self._category(value)[0] for value, _ in values if not self._is_thing(value)}
         return set()
 
     def _is_thing(self, category: Mapping[str, Any]) -> bool:
-        value = self._field("category", category, "isthing")
+        value, _ = as_numbers(self._field("category", category, "isthing"))
         if value not in (0, 1):
             raise self._malformed(f"category {category.get('id')} has isthing {value!r}", "write 1 for objects, 0 for stuff")
         return bool(value)
 
-    def _annotation(self, value: Mapping[str, Any], text: str, *others: Any) -> Any:
+    def _annotation(self, value: Mapping[str, Any], text: str, used: set[object]) -> tuple[str, str, str]:
         image = self._field("annotation", value, "image_id")
         file, segments = (self._field(f"annotation of image {image}", value, key) for key in ("file_name", "segments_info"))
         if not isinstance(file, str) or not file:
@@ -107,7 +108,16 @@ class PanopticSource(CocoSource):
         if not isinstance(segments, list) or not all(isinstance(one, dict) for one in segments):
             raise self._malformed(f"the annotation of image {image} has segments_info {segments!r}", "write a list of segments")
         for segment in segments:
-            if not isinstance(self._field(f"image {image}: segment", segment, "id"), int):
+            self._field(f"image {image}: segment", segment, "id")
+            if not isinstance(_number(segment), int):
                 raise self._malformed(f"image {image} has the segment {segment['id']!r}", "write R + 256 G + 65536 B of its colour")
-            self._field(f"image {image}: segment", segment, "category_id")
-        return super()._annotation({"id": file, "image_id": image, "category_id": None}, text, *others)
+            category, _ = as_numbers(self._field(f"image {image}: segment", segment, "category_id"))
+            if isinstance(category, int):
+                used.add(category)
+        return super()._annotation({"id": file, "image_id": image, "category_id": None}, text, used)
+
+
+def _number(segment: Mapping[str, Any]) -> Any:
+    """That of a segment, which a tool may have written as text."""
+    number, _ = as_numbers(segment["id"])
+    return number

@@ -17,7 +17,9 @@ from tasks.annotations.numbers import as_numbers
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
 from tasks.annotations.source import ListedImage, Listing, SourceObject
 from tasks.errors import UserError
+from tasks.pointer_file import pointer_in
 from tasks.records.checks import Check, DataError
+from tasks.workspace import decoded
 
 _NUMERIC = ("x", "y", "width", "height", "cx", "cy", "r", "rx", "ry", "theta", "all_points_x", "all_points_y")
 _TOOL = "VGG Image Annotator"
@@ -108,8 +110,8 @@ class ViaSource:
     def _csv(self) -> Mapping[str, Any]:
         """What the JSON of the same annotations holds: a line of a CSV is a region, or an image without one."""
         try:
-            text = self.annotations.read_bytes().decode("utf-8-sig").removeprefix("#")
-            rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+            content = self.annotations.read_bytes()
+            rows = list(csv.DictReader(io.StringIO(decoded(content).removeprefix("#"), newline=""), strict=True))
             entries: dict[str, dict[str, Any]] = {}
             for row in rows:
                 key = f"{row['filename']}{row['file_size']}"
@@ -123,6 +125,8 @@ class ViaSource:
                 "correct `annotations` in the dataset's YAML",
             ) from error
         except (KeyError, TypeError, ValueError, csv.Error) as error:
+            if pointer := pointer_in(content):
+                raise DataError(Check.SOURCE_MALFORMED, f"{self.annotations}: {pointer.problem}", pointer.fix) from error
             reason = f"there is no column {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(
                 Check.SOURCE_MALFORMED, f"{self.annotations}: not a CSV of {_TOOL}: {reason}", "export the annotations as CSV again"

@@ -14,17 +14,18 @@ from typing import Any
 
 import yaml
 
-from tasks.annotations.folder import files_at_any_depth, listed_lines, names
+from tasks.annotations.folder import files_at_any_depth, listed_lines, names, portable
 from tasks.annotations.source import ListedImage, Listing, SourceObject
+from tasks.annotations.split_names import split_meaning
 from tasks.errors import UserError
+from tasks.pointer_file import pointer_in
 from tasks.records.checks import BadImageError, Check, DataError
-from tasks.workspace import read_bytes
+from tasks.workspace import decoded, read_bytes
 
 _IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 _BOX_NUMBERS = 4
 _FEWEST_OUTLINE_NUMBERS = 6
 _ROUNDING = 0.01  # of the image's side; outlines of objects at the border end as far outside in real exports
-_NAMES_OF_SPLITS = {"val": ("val", "valid", "validation"), "valid": ("valid", "val", "validation")}
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,13 @@ class YoloSource:
         """The images that a text file names, a path a line, from the file's folder on."""
         known: dict[Path, frozenset[str]] = {}
         for line in listed_lines(path, "data"):
-            file = path.parent / line.replace("\\", "/")
+            name, findings = portable(line, path.parent)
+            file = path.parent / name
             file = Path(os.path.normpath(file)) if isinstance(file, Path) else file
             label = _beside(file)
             if label.parent not in known:
                 known[label.parent] = frozenset(names(label.parent)) if label.parent.is_dir() else frozenset()
-            yield _listed(file, root, label if label.name in known[label.parent] else None)
+            yield _listed(file, root, label if label.name in known[label.parent] else None, findings)
 
 
 def labelled_splits(data: Path) -> tuple[Sequence[str], Sequence[str]]:
@@ -140,7 +142,9 @@ class _Description:
         try:
             content = yaml.safe_load(_text(path))
         except BadImageError as error:
-            raise DataError(Check.SOURCE_MISSING, error.message, "correct `data` in the dataset's YAML") from error
+            raise DataError(
+                Check.SOURCE_MISSING, error.message, f"correct `data` in the dataset's YAML, or the file: {error.fix}"
+            ) from error
         except yaml.YAMLError as error:
             raise _malformed(path, f"not YAML: {error}", "name a data.yaml as Ultralytics describes it") from error
         if not isinstance(content, dict):
@@ -158,7 +162,9 @@ class _Description:
 
     def key_of(self, split: str) -> str | None:
         """The file's own word for a split, None where it does not list it."""
-        return next((key for key in _NAMES_OF_SPLITS.get(split, (split,)) if key in self.lists), None)
+        if split in self.lists:
+            return split
+        return next((key for key in self.lists if split_meaning(key) == split_meaning(split) is not None), None)
 
     def places(self, split: str) -> Sequence[Path]:
         """Folders and text files of a split, in their order."""
@@ -223,20 +229,24 @@ def _beside(image: Path) -> Path:
     return image.with_name(f"{image.stem}.txt")
 
 
-def _listed(file: Path, root: Path, label: Path | None) -> ListedImage:
+def _listed(file: Path, root: Path, label: Path | None, findings: tuple[Check, ...] = ()) -> ListedImage:
     name = os.path.relpath(str(file), str(root)).replace(os.sep, "/")
-    return ListedImage(str(PurePosixPath(name).with_suffix("")), name, file, None, None, () if label is None else (label,))
+    return ListedImage(str(PurePosixPath(name).with_suffix("")), name, file, None, None, () if label is None else (label,), findings)
 
 
 def _text(path: Path) -> str:
     """BadImageError where it cannot be opened or is no text."""
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        content = read_bytes(path)
+        text = decoded(content)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise BadImageError(
             Check.ANNOTATION_MALFORMED, f"{path}: the file cannot be read: {reason or error}", "export it again, or remove the image"
         ) from error
+    if pointer := pointer_in(content):
+        raise BadImageError(Check.ANNOTATION_MALFORMED, f"{path}: {pointer.problem}", pointer.fix)
+    return text
 
 
 def _object(where: str, words: Sequence[str], size: tuple[int, int]) -> SourceObject:

@@ -95,6 +95,7 @@ def test_where_the_images_of_subsets_are(folder, image, path):
     write(folder / "images" / "train" / "b" / "a.jpg")
     listed = next(cvat(folder, "", image=f'id="0" {image} width="8" height="6"').list().images)
     assert listed.path == folder / "images" / path
+    assert listed.findings == ((Check.PATH_SEPARATORS,) if "\\" in image else ())
 
 
 def test_labels_of_a_project_a_job_or_none(folder):
@@ -131,6 +132,7 @@ def test_a_broken_shape_is_told_by_file_image_and_place(folder, shape, reason, c
     [
         (b"<annotations><image", "it is no XML"),
         (b"", "it is no XML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
         (b"<annotation><object/></annotation>", "it begins with <annotation>"),
         (b"<!DOCTYPE a [<!ENTITY b 'c'>]><annotations>&b;</annotations>", "it is no XML, or none to trust"),
         (b'<annotations><track id="0" label="cat"></track></annotations>', "it is of a video"),

@@ -63,6 +63,14 @@ def test_segments_of_things_are_objects_and_stuff_is_counted(folder):
     assert read(source) == ([CAR, PERSON], {Check.STUFF_SEGMENT: 1})
 
 
+def test_numbers_may_be_written_as_text(folder):
+    texts = [{**one, "id": str(one["id"]), "category_id": str(one["category_id"])} for one in SEGMENTS]
+    source = panoptic(folder, texts, categories=[{**one, "id": str(one["id"]), "isthing": str(one["isthing"])} for one in CATEGORIES])
+    objects, findings = read(source)
+    assert objects == [CAR, PERSON]
+    assert findings == {Check.STUFF_SEGMENT: 1, Check.NUMBER_AS_TEXT: 2}
+
+
 def test_stuff_can_be_kept(folder):
     panoptic(folder)
     source = PanopticSource(folder / "images", folder / "panoptic.json", masks=folder / "masks", stuff="keep")

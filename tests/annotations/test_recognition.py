@@ -95,6 +95,7 @@ FOLDERS = {
         {"images/a.png": BINARY, "labels/a.json": {**LABELME, "imagePath": "..\\elsewhere\\a.png"}},
         one("labelme", annotations="labels", images="images"),
     ),
+    "LabelMe with the images inside": ({"a.json": {**LABELME, "imageData": "aGVsbG8="}}, one("labelme", annotations=".")),
     "VIA": (
         {
             f"balloon/{split}/{name}": content

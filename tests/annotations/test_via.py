@@ -187,6 +187,7 @@ def test_a_csv_says_the_same_as_the_json(source, folder, start):
         ("a,b\n1,2\n", "there is no column 'filename'"),
         (HEADER + "a.jpg,1,{},1,0,{,{}\n", "Expecting property name"),
         (HEADER + "a.jpg,1\n", "JSON object must be str"),
+        ("version https://git-lfs.github.com/spec/v1\nsize 9\n", "it is a Git LFS pointer"),
         (HEADER + '"a.jpg', "unexpected end of data"),
         (HEADER + csv_lines(("", SQUARE, {})), "is no image"),
     ],

@@ -86,7 +86,9 @@ def test_a_split_can_be_several_folders_or_a_list_of_files(folder):
         write(folder / name / "labels" / f"{name}.txt", SQUARE.encode())
     assert list(read(yaml(folder, NAMES + "train: [b/images, a/images]\n"))) == ["b/images/b", "a/images/a"]
     write(folder / "train.txt", b"./b/images/b.jpg\r\n\na\\images\\a.jpg\n")
-    assert list(read(yaml(folder, NAMES + "train: train.txt\n"))) == ["b/images/b", "a/images/a"]
+    listed = yaml(folder, NAMES + "train: train.txt\n")
+    assert list(read(listed)) == ["b/images/b", "a/images/a"]
+    assert [image.findings for image in listed.list().images] == [(), (Check.PATH_SEPARATORS,)]
 
 
 @pytest.mark.parametrize("key", ["val", "valid", "validation"])
@@ -156,6 +158,13 @@ def test_a_broken_line_is_told_by_file_and_number(folder, line, reason, check):
     with pytest.raises(BadImageError, match=rf"a\.txt: .*{reason}|a\.txt: line 2 {reason}") as caught:
         read(YoloSource(images=folder / "images", categories=("cat", "dog")))
     assert caught.value.check == check
+
+
+def test_a_pointer_of_git_lfs_is_called_so(folder):
+    write(folder / "images" / "a.jpg")
+    write(folder / "labels" / "a.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(BadImageError, match=r"a\.txt: it is a Git LFS pointer"):
+        read(YoloSource(images=folder / "images", categories=("cat",)))
 
 
 def test_outlines_that_end_just_outside_are_cut_at_the_border(folder):
