@@ -40,6 +40,7 @@ from tasks.workers import Workers
 from tasks.workspace import DatasetDir, StepResult, dataset_dir, write_text
 
 _IMAGES_PER_SHARD = 500
+_FEW_IDS = 3
 _HASH_CHARACTERS = 13  # 52 bits: as many as a float holds exactly
 
 
@@ -287,11 +288,14 @@ def _split(dataset: DatasetDir, shards: tuple[str, ...], reports: Sequence[Shard
 
 
 def _report_numbering(name: str, label_ids: Iterable[LabelIds]) -> None:
-    """Prints which ids of the sources the label map could not keep."""
+    """Prints which ids of the sources the label map could not keep; many that move by one step, as all that count from 0 do, in short."""
     for ids in {tuple(one.items()): one for one in label_ids}.values():
-        numbers = ", ".join(f"{key} to {label_id}" for key, label_id in ids.items() if isinstance(key, int) and label_id not in (key, None))
-        if numbers:
-            print(f"{name}: category ids renumbered: {numbers}")
+        moved = {key: label_id for key, label_id in ids.items() if isinstance(key, int) and label_id not in (key, None)}
+        first, last = min(moved, default=0), max(moved, default=0)
+        if len(moved) > _FEW_IDS and moved == {key: key + 1 for key in range(first, last + 1)}:
+            print(f"{name}: category ids renumbered: {first} ... {last} to {first + 1} ... {last + 1}")
+        elif moved:
+            print(f"{name}: category ids renumbered: {', '.join(f'{key} to {label_id}' for key, label_id in moved.items())}")
 
 
 def _answer(status: str, dataset: DatasetDir, manifest: Manifest) -> StepResult:

@@ -271,6 +271,12 @@ def test_category_zero_is_said_to_be_renumbered(source, tmp_path, capsys):
     assert read_manifest(tmp_path / "out" / "manifest.json").label_map.names == {1: "cat", 2: "dog"}
 
 
+def test_many_categories_that_count_from_zero_are_told_in_short(source, tmp_path, capsys):
+    change_annotations(source, lambda content: content.update(categories=[{"id": key, "name": f"c{key}"} for key in range(80)]))
+    materialize(source / "dataset.yaml", tmp_path / "out")
+    assert "category ids renumbered: 0 ... 79 to 1 ... 80\n" in capsys.readouterr().out
+
+
 def test_what_was_left_out_is_printed_and_recorded(source, tmp_path, capsys):
     change_annotations(source, lambda content: content["annotations"][4].update(segmentation=[[1, 1, 5, 5]]))
     result = materialize(source / "dataset.yaml", tmp_path / "out")

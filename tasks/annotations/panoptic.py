@@ -51,7 +51,7 @@ class PanopticSource(CocoSource):
         return dataclasses.replace(listing, categories=things, images=self._with_masks(listing.images, sorted(stuff, key=str)))
 
     def objects(self, image: ListedImage, size: tuple[int, int]) -> Iterator[SourceObject]:
-        """DataError of the image where PNG and JSON do not name the same segments."""
+        """BadImageError where PNG and JSON do not name the same segments."""
         if not image.files:
             raise BadImageError(
                 Check.MASK_MISSING,
@@ -60,19 +60,26 @@ class PanopticSource(CocoSource):
             )
         segments, stuff = image.payload
         ids = read_colour_ids(image.files[0], size)
-        listed = Counter(map(_number, segments))
-        unlisted = set(np.unique(ids).tolist()) - {_VOID, *listed}
-        if unlisted or _VOID in listed or any(times > 1 for times in listed.values()):
-            raise BadImageError(
-                Check.MASK_VALUES,
-                f"{image.files[0]}: it does not fit {self.annotations}: "
-                + (f"segment {min(unlisted)} is not listed there" if unlisted else "a segment is listed twice, or has the number 0"),
-                "export the annotations again",
-            )
+        self._confirm_listed(image, set(np.unique(ids).tolist()), Counter(map(_number, segments)))
         objects = super().objects(dataclasses.replace(image, payload=json.dumps(segments)), size)
         for segment, one in zip(segments, objects, strict=True):
             left_out = Check.STUFF_SEGMENT if one.category in stuff else None
             yield dataclasses.replace(one, segmentation=(ids == _number(segment)).view(np.uint8), left_out=left_out)
+
+    def _confirm_listed(self, image: ListedImage, found: set[int], listed: Counter[int]) -> None:
+        """BadImageError unless each segment that is `found` in the PNG is `listed` for the image, each of those once."""
+        unlisted, twice = found - {_VOID, *listed}, [number for number, times in listed.items() if times > 1 or number == _VOID]
+        if unlisted or twice:
+            raise BadImageError(
+                Check.MASK_VALUES,
+                f"{image.files[0]}: it does not fit {self.annotations}: "
+                + (
+                    f"segment {min(unlisted)} is not listed there"
+                    if unlisted
+                    else f"segment {twice[0]} is listed twice, or no segment's number"
+                ),
+                "export the annotations again",
+            )
 
     def _with_masks(self, images: Iterator[ListedImage], stuff: Sequence[CategoryKey]) -> Iterator[ListedImage]:
         for image in images:

@@ -37,7 +37,7 @@ def recognise(folder: Path) -> Recognised:
     kinds = list(dict.fromkeys(one.kind for one in found))
     if not kinds:
         raise UserError(f"{folder}: there are no annotations that are known; looked for {'; '.join(LOOKED_FOR)}", DESCRIBE)
-    where = {kind: _where([one.where for one in found if one.kind == kind]) for kind in kinds}
+    where = {kind: _where(list(dict.fromkeys(one.where for one in found if one.kind == kind))) for kind in kinds}
     if len(kinds) > 1:
         raise UserError(
             f"{folder}: it may be {' or '.join(f'{kind} ({where[kind]})' for kind in kinds)}",

@@ -102,8 +102,8 @@ def test_an_image_of_nothing_is_empty_and_one_without_annotation_a_fault(folder)
     ("segments", "reason", "check"),
     [
         (SEGMENTS[:2], "segment 70000 is not listed there", Check.MASK_VALUES),
-        ([*SEGMENTS, SEGMENTS[0]], "a segment is listed twice", Check.MASK_VALUES),
-        ([*SEGMENTS, {**SEGMENTS[0], "id": 0}], "or has the number 0", Check.MASK_VALUES),
+        ([*SEGMENTS, SEGMENTS[0]], "segment 7 is listed twice", Check.MASK_VALUES),
+        ([*SEGMENTS, {**SEGMENTS[0], "id": 0}], "segment 0 is listed twice, or no segment's number", Check.MASK_VALUES),
         ([{**SEGMENTS[0], "category_id": 4}, *SEGMENTS[1:]], "has the category 4", Check.UNKNOWN_CATEGORY),
         ([{**SEGMENTS[0], "bbox": [1, 2]}, *SEGMENTS[1:]], r"bbox is \[1, 2\]", Check.ANNOTATION_MALFORMED),
         ([{**SEGMENTS[0], "iscrowd": 2}, *SEGMENTS[1:]], "iscrowd is 2", Check.ANNOTATION_MALFORMED),
