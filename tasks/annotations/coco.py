@@ -19,7 +19,7 @@ from tasks.annotations.coco_categories import CocoCategories
 from tasks.annotations.folder import portable
 from tasks.annotations.json_stream import top_level_lists
 from tasks.annotations.numbers import as_numbers
-from tasks.annotations.source import ListedImage, Listing, SourceObject
+from tasks.annotations.source import ListedImage, Listing, SourceObject, unopened
 from tasks.pointer_file import pointer_at
 from tasks.records.checks import BadImageError, Check, DataError
 
@@ -119,11 +119,7 @@ class CocoSource:
         try:
             yield
         except OSError as error:
-            raise DataError(
-                Check.SOURCE_MISSING,
-                f"{self.annotations}: the annotations cannot be opened: {error.strerror or error}",
-                "correct `annotations` in the dataset's YAML",
-            ) from error
+            raise unopened(self.annotations, error) from error
         except ValueError as error:
             if pointer := pointer_at(self.annotations):
                 raise self._malformed(pointer.problem, pointer.fix) from error

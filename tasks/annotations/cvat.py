@@ -16,7 +16,7 @@ from defusedxml.ElementTree import iterparse
 from tasks.annotations.folder import portable
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed
 from tasks.annotations.parts import joined
-from tasks.annotations.source import Box, ListedImage, Listing, SourceObject
+from tasks.annotations.source import Box, ListedImage, Listing, SourceObject, unopened
 from tasks.coco.masks import Mask
 from tasks.pointer_file import pointer_at
 from tasks.records.checks import BadImageError, Check, DataError
@@ -99,11 +99,7 @@ class CvatSource:
                         yield element
                         root.clear()
         except OSError as error:
-            raise DataError(
-                Check.SOURCE_MISSING,
-                f"{self.annotations}: the annotations cannot be opened: {error.strerror or error}",
-                "correct `annotations` in the dataset's YAML",
-            ) from error
+            raise unopened(self.annotations, error) from error
         except (ParseError, DefusedXmlException, ValueError) as error:
             if pointer := pointer_at(self.annotations):
                 raise self._malformed(pointer.problem, pointer.fix) from error

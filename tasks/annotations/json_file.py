@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tasks.annotations.source import unopened
 from tasks.pointer_file import pointer_in
 from tasks.records.checks import Check, DataError
 
@@ -15,11 +16,7 @@ def read_json_object(path: Path, tool: str) -> dict[str, Any]:
     try:
         read = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            Check.SOURCE_MISSING,
-            f"{path}: the annotations cannot be opened: {error.strerror or error}",
-            "correct `annotations` in the dataset's YAML",
-        ) from error
+        raise unopened(path, error) from error
     try:
         content = json.loads(read)
     except ValueError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from tasks.coco.masks import Mask
-from tasks.records.checks import Check
+from tasks.records.checks import Check, DataError
 
 Box = tuple[float, float, float, float]
 CategoryKey = int | str
@@ -90,3 +90,12 @@ class EmbeddedImages(Protocol):
 
     def image_bytes(self, image: ListedImage) -> bytes:
         """The encoded image. BadImageError where it cannot be read."""
+
+
+def unopened(annotations: Path, error: OSError) -> DataError:
+    """The error of a file of annotations that cannot be opened."""
+    return DataError(
+        Check.SOURCE_MISSING,
+        f"{annotations}: the annotations cannot be opened: {error.strerror or error}",
+        "correct `annotations` in the dataset's YAML",
+    )

@@ -15,7 +15,7 @@ from tasks.annotations.folder import portable
 from tasks.annotations.json_file import read_json_object
 from tasks.annotations.numbers import as_numbers
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
-from tasks.annotations.source import ListedImage, Listing, SourceObject
+from tasks.annotations.source import ListedImage, Listing, SourceObject, unopened
 from tasks.errors import UserError
 from tasks.pointer_file import pointer_in
 from tasks.records.checks import Check, DataError
@@ -119,11 +119,7 @@ class ViaSource:
                 regions = entries.setdefault(key, {"filename": row["filename"], "regions": []})["regions"]
                 regions += [{"shape_attributes": shape, "region_attributes": attributes}] * bool(shape)
         except OSError as error:
-            raise DataError(
-                Check.SOURCE_MISSING,
-                f"{self.annotations}: the annotations cannot be opened: {error.strerror or error}",
-                "correct `annotations` in the dataset's YAML",
-            ) from error
+            raise unopened(self.annotations, error) from error
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             if pointer := pointer_in(content):
                 raise DataError(Check.SOURCE_MALFORMED, f"{self.annotations}: {pointer.problem}", pointer.fix) from error
