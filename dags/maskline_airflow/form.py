@@ -44,7 +44,7 @@ def dataset_field() -> Param:
         pattern=r"\S",
         examples=DATASETS,
         title="Data set",
-        description="A data set's YAML file: an absolute path, one from the root of the repository, or a URL. "
+        description="A data set's YAML file, or its folder: an absolute path, one from the root of the repository, or a URL. "
         "Empty the field to see those of configs/datasets/.",
     )
 

@@ -43,7 +43,8 @@ class CvatSource:
             if element.tag != "meta":
                 break
             for label in element.iter("label"):
-                labels.setdefault(label.findtext("name", "").strip())
+                if not label.findtext("parent"):  # one of a skeleton's points, else
+                    labels.setdefault(label.findtext("name", "").strip())
         if not labels:
             labels = {shape.get("label", ""): None for element in self._elements("image") for shape in element}
         return Listing({name: name for name in sorted(labels) if name}, self._images())

@@ -69,16 +69,14 @@ class YoloSource:
     def _images(self, places: Sequence[Path], root: Path) -> Iterator[ListedImage]:
         """The images of folders and lists; a label file of a folder that has no image is listed as the image that it should have."""
         for place in places:
-            number, is_labelled = 0, False
-            for image in self._of_list(place, root) if place.suffix == ".txt" else self._of_folder(place, root):
-                number, is_labelled = number + 1, is_labelled or bool(image.files)
-                yield image
-            if number and not is_labelled:
+            listed = list(self._of_list(place, root) if place.suffix == ".txt" else self._of_folder(place, root))
+            if listed and not any(image.files for image in listed):
                 raise DataError(
                     Check.SOURCE_MISSING,
-                    f"{place}: none of its {number} images has a label file; that of the last one would be {self._label_of(image.path)}",
+                    f"{place}: none of its {len(listed)} images has a label file, such as {self._label_of(listed[0].path)}",
                     "bring the label files there, or give `images` and `labels`",
                 )
+            yield from listed
 
     def _label_of(self, image: Path) -> Path:
         return _beside(image) if self.labels is None else self.labels / f"{image.stem}.txt"

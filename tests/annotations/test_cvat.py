@@ -102,6 +102,8 @@ def test_labels_of_a_project_a_job_or_none(folder):
     for kind in ("project", "job"):
         assert list(cvat(folder, SQUARE, META.replace("task", kind)).list().categories) == ["cat", "dog"]
     assert list(cvat(folder, SQUARE, "").list().categories) == ["cat"]
+    point = "<label><name>nose</name><type>points</type><parent>cat</parent></label></labels>"
+    assert list(cvat(folder, SQUARE, META.replace("</labels>", point)).list().categories) == ["cat", "dog"]
 
 
 @pytest.mark.parametrize(

@@ -299,6 +299,16 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
     assert "get the right to read it" in caught.value.fix
 
 
+def test_where_the_yaml_cannot_be_written_its_text_is_told(tmp_path, monkeypatch):
+    def refuse(path: Path, text: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("tasks.annotations.recognition.write_text", refuse)
+    with pytest.raises(UserError, match=r"maskline\.yaml cannot be written: Permission denied") as caught:
+        description_of(files(tmp_path, **{"a.png": BINARY, "all.json": COCO}))
+    assert "annotations: all.json" in caught.value.fix
+
+
 def test_a_pipeline_run_looks_at_the_same_description(tmp_path):
     folder = files(tmp_path / "cats", **{"a.png": BINARY, "all.json": COCO})
     assert preflight(folder, []).summary["dataset"] == "cats"

@@ -117,7 +117,7 @@ def test_a_label_file_without_its_image_is_missed(folder):
 
 def test_images_of_which_none_is_labelled_are_no_negatives(folder):
     write(folder / "images" / "a.jpg")
-    with pytest.raises(DataError, match=r"images: none of its 1 images has a label file; .*labels/a\.txt") as caught:
+    with pytest.raises(DataError, match=r"images: none of its 1 images has a label file, such as .*labels/a\.txt") as caught:
         list(YoloSource(images=folder / "images", categories=("cat",)).list().images)
     assert caught.value.check == Check.SOURCE_MISSING
 
