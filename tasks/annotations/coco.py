@@ -205,7 +205,8 @@ def _name(annotation: Mapping[str, Any], index: int | None = None) -> str:
 
 def _numeric_values(annotation: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """The values of an annotation's numeric keys, and whether a number in them was written as text."""
-    values, had_text = {}, False
+    values: dict[str, Any] = {"category_id": None}
+    had_text = False
     for key in _NUMERIC:
         value = annotation.get(key)
         if value is not None:

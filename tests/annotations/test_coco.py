@@ -209,6 +209,7 @@ def test_a_broken_file_is_refused_by_name(write, path, value, reason):
     [
         ({"category_id": 17}, Check.UNKNOWN_CATEGORY, "has the category 17"),
         ({"category_id": [90]}, Check.UNKNOWN_CATEGORY, r"has the category \[90\]"),
+        ({"category_id": "cow"}, Check.UNKNOWN_CATEGORY, "has the category 'cow'"),
         ({"segmentation": None}, Check.MASK_MISSING, "has no mask"),
         ({"segmentation": []}, Check.MASK_MISSING, "has no mask"),
         (
@@ -300,6 +301,13 @@ def test_a_supercategory_with_objects_and_a_class_without_children_stay(write):
     ]
     listing = write({**GOOD, "categories": categories}).list()
     assert (listing.categories, listing.findings) == ({90: "animal", 1: "dog", 2: "person"}, {})
+
+
+def test_a_category_of_null_is_unknown(write):
+    source = write({**GOOD, "annotations": [{**GOOD["annotations"][0], "category_id": None}]})
+    categories, (image,) = read(source)
+    with pytest.raises(BadImageError, match="has the category None"):
+        instances_of(source.objects(image, (HEIGHT, WIDTH)), (HEIGHT, WIDTH), {key: key for key in categories})
 
 
 def test_lvis_says_its_files_by_their_url(write, tmp_path):
