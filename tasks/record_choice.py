@@ -19,6 +19,8 @@ from tasks.records.example import MASK_TYPES, PNG_MASKS
 
 _SPLITS = (TRAIN, VAL, TEST)
 _FRACTION_SUM_TOLERANCE = 1e-6
+COMMAND_LINE = "command line"
+"""The place of options that are no YAML's."""
 _SHARES = "write shares of train, val and perhaps test above 0 that sum to 1"
 
 
@@ -80,9 +82,6 @@ def read_options(values: Mapping[str, Any], place: str, folder: Path) -> dict[st
             name = f"--{key.replace('_', '-')}" if place == COMMAND_LINE else f"{place}: {key}"
             raise UserError(f"{name} {error}", error.fix) from error
     return found
-
-
-COMMAND_LINE = "command line"
 
 
 def choose(described: Mapping[str, Any], given: Mapping[str, Any]) -> Choice:
