@@ -13,6 +13,7 @@ import yaml
 
 from tasks.errors import UserError
 from tasks.materialize import materialize
+from tasks.preflight import preflight
 from tasks.record_choice import COMMAND_LINE, OPTIONS, parse_range, read_options
 from tasks.records.annotated_image import Instance
 from tasks.records.checks import Check, DataError
@@ -273,6 +274,8 @@ def test_a_set_of_splits_that_training_cannot_use_is_refused(source, tmp_path, s
     with pytest.raises(UserError, match=f"there is no split `{'val' if split == 'train' else 'train'}`\n.*training reads"):
         materialize(source / "dataset.yaml", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="there is no split"):
+        preflight(source / "dataset.yaml", [])
 
 
 @pytest.mark.parametrize(
