@@ -8,6 +8,10 @@ from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS
 from tasks.pipeline_config.ledger import Reading
 
 _STATIC = "fixed shapes for TPUs change what is sampled and suppressed; they are not supported"
+_STRIDES = {"faster_rcnn_inception_v2": (16,)}
+"""Where the features of an extractor can lie, in pixels; those of the others 8 or 16."""
+_LEAST_CROPS = {"faster_rcnn_inception_resnet_v2": 3}
+"""Cells along a pooled crop's side that the second stage needs, where it is more than one."""
 
 
 def translate_model(model: Reading, *, with_regularization: bool) -> dict[str, Any]:
@@ -27,6 +31,8 @@ def translate_model(model: Reading, *, with_regularization: bool) -> dict[str, A
         hyperparams = _hyperparams(reading, op, activation_is_used=activation_is_used)
         return hyperparams if with_regularization else {**hyperparams, "l2_weight": 0.0}
 
+    if model.value("number_of_stages") > 1:
+        _check_crops(model)
     suppression = _post_processing(model.inside("second_stage_post_processing"))
     return {
         "num_classes": _positive(model, "num_classes"),
@@ -81,7 +87,7 @@ def _refuse_variants(model: Reading) -> None:
     model.require("clip_anchors_to_image", False, "anchors that cross the border are left out of training, not clipped")
     model.require("use_static_shapes", False, _STATIC)
     model.require("use_static_shapes_for_eval", False, _STATIC)
-    model.require("resize_masks", True, "masks are resized together with their image")
+    model.ignore("masks are resized once, with their image, as the original does it where this is false", "resize_masks")
     model.require("use_combined_nms_in_first_stage", False, "proposals are suppressed in the plain way")
     model.ignore("another computation of the same values", "use_matmul_crop_and_resize", "use_matmul_gather_in_matcher")
     model.ignore("another way to draw a sample of the same distribution", "use_static_balanced_label_sampler")
@@ -114,6 +120,15 @@ def _check_head(head: Reading) -> None:
     head.require("convolve_then_upsample_masks", False, "the mask branch upsamples before its convolutions")
 
 
+def _check_crops(model: Reading) -> None:
+    """FieldError where pooling leaves less of a crop than the second stage can work on."""
+    crop, kernel, stride = (_positive(model, name) for name in ("initial_crop_size", "maxpool_kernel_size", "maxpool_stride"))
+    left, least = (crop - kernel) // stride + 1, _LEAST_CROPS.get(model.inside("feature_extractor").value("type"), 1)
+    if left < least:
+        message = f"{crop}: pools of {kernel}, {stride} apart, leave {max(left, 0)} cells of a side, and the second stage needs {least}"
+        raise model.error("initial_crop_size", message, f"write at least {(least - 1) * stride + kernel}")
+
+
 def _image_resizer(resizer: Reading) -> dict[str, Any]:
     kinds = ("keep_aspect_ratio_resizer", "fixed_shape_resizer", "identity_resizer")
     chosen = resizer.choose("image_resizer_oneof", kinds, "image resizer")
@@ -138,8 +153,11 @@ def _feature_extractor(extractor: Reading) -> dict[str, Any]:
             fix = f"for the TF1 build of the same network: --set {extractor.path}.type={kind.removesuffix('_keras')}"
         raise extractor.error("type", f"the feature extractor {kind!r} is not supported", fix)
     stride = extractor.value("first_stage_features_stride")
-    if stride not in (8, 16):
-        raise extractor.error("first_stage_features_stride", f"{stride} is neither 8 nor 16", "write 8 or 16")
+    strides = _STRIDES.get(kind, (8, 16))
+    if stride not in strides:
+        known = " or ".join(map(str, strides))
+        fix = f"write {known}" + ("; the original took 8 as well and built the same network" if strides == (16,) else "")
+        raise extractor.error("first_stage_features_stride", f"{stride}, but the features of {kind} lie {known} pixels apart", fix)
     extractor.ignore(
         "this extractor brings its own layers, as in the original",
         "conv_hyperparams",

@@ -115,6 +115,12 @@ def test_a_field_arrives_where_it_belongs(translated: Any, assignment: str, keys
     assert found == value
 
 
+@pytest.mark.parametrize("side", ["height_offset", "width_offset"])
+def test_anchors_may_begin_outside_of_the_image(translated: Any, side: str) -> None:
+    anchors = translated(f"{RCNN}.first_stage_anchor_generator.grid_anchor_generator.{side}=-8").values["task"]["model"]["anchors"]
+    assert anchors[side] == -8
+
+
 def test_regularization_can_be_switched_off_at_once(translated: Any) -> None:
     assignment = f"{HEAD}.fc_hyperparams.regularizer.l2_regularizer.weight=0.5"
     second_stage = translated(assignment).values["task"]["model"]["second_stage"]
@@ -143,6 +149,8 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
             "--set model.faster_rcnn.feature_extractor.type=faster_rcnn_resnet101",
         ),
         (f"{RCNN}.feature_extractor.first_stage_features_stride=4", "first_stage_features_stride", "8 or 16"),
+        (f"{RCNN}.feature_extractor.type=faster_rcnn_inception_v2", "first_stage_features_stride", "8, but the features"),
+        (f"{RCNN}.initial_crop_size=1", "initial_crop_size", "write at least 2"),
         (f"{KEEP_RATIO}.convert_to_grayscale=true", "convert_to_grayscale", "colour"),
         (f"{KEEP_RATIO}.per_channel_pad_value=[1, 2]", "per_channel_pad_value", "three"),
         (
@@ -182,6 +190,15 @@ def test_what_would_change_the_result_is_refused(translated: Any, assignment: st
     assert words in str(caught.value)
 
 
+def test_crops_too_small_for_unpadded_layers_are_refused(translated: Any) -> None:
+    # Crops of 6, pooled to 3, are the least that Inception-ResNet's convolutions of 3 x 3 without padding can take.
+    kind = f"{RCNN}.feature_extractor.type=faster_rcnn_inception_resnet_v2"
+    assert translated(kind, f"{RCNN}.initial_crop_size=6").values["task"]["model"]["second_stage"]["initial_crop_size"] == 6
+    with pytest.raises(FieldError, match=r"initial_crop_size: 5: .* leave 2 cells of a side.* needs 3\s+fix: write at least 6"):
+        translated(kind, f"{RCNN}.initial_crop_size=5")
+    assert translated(f"{RCNN}.initial_crop_size=2", f"{RCNN}.number_of_stages=1")
+
+
 def _both_readers(assignment: str) -> list[str]:
     """`eval_input_reader={...}` replaces the list; two of them need two elements."""
     if assignment.startswith("eval_input_reader={"):
@@ -192,7 +209,8 @@ def _both_readers(assignment: str) -> list[str]:
 @pytest.mark.parametrize(
     ("assignment", "path"),
     [
-        (f"{RCNN}.use_matmul_crop_and_resize=true", "model.faster_rcnn.use_matmul_crop_and_resize"),
+        (f"{RCNN}.use_matmul_gather_in_matcher=true", "model.faster_rcnn.use_matmul_gather_in_matcher"),
+        (f"{RCNN}.resize_masks=false", "model.faster_rcnn.resize_masks"),
         ("train_config.sync_replicas=true", "train_config.sync_replicas"),
         ("train_config.keep_checkpoint_every_n_hours=1", "train_config.keep_checkpoint_every_n_hours"),
         ("train_input_reader.queue_capacity=2", "train_input_reader.queue_capacity"),

@@ -12,16 +12,18 @@ import tensorflow as tf
 import yaml
 from official.modeling import optimization
 
+from tasks.errors import UserError
 from tasks.mask_rcnn import checkpoint_import, image_resizer
 from tasks.mask_rcnn.augmentation_options import OPTIONS, option
-from tasks.mask_rcnn.backbones import MODULES
-from tasks.mask_rcnn.config import load_experiment
+from tasks.mask_rcnn.backbones import MODULES, build_backbone
+from tasks.mask_rcnn.config import FeatureExtractor, load_experiment
 from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS
 from tasks.pipeline_config import fine_tuning
 from tasks.pipeline_config.augmentation_pb2 import PreprocessingStep
 from tasks.pipeline_config.edits import MaskBranch, Records, to_mask_rcnn
 from tasks.pipeline_config.experiment import translate
 from tasks.pipeline_config.experiment_augmentation import translate_augmentations
+from tasks.pipeline_config.fields import FieldError
 from tasks.pipeline_config.image_resizer_pb2 import ResizeType
 from tasks.pipeline_config.ledger import Ledger, Reading
 from tasks.pipeline_config.parser import read_pipeline_config, set_field
@@ -33,6 +35,15 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def test_the_feature_extractors_are_those_that_can_be_built() -> None:
     assert set(FEATURE_CHANNELS) == set(MODULES)
+
+
+def test_a_stride_that_cannot_be_built_is_not_translated(records: Records) -> None:
+    config, _ = to_mask_rcnn(read_pipeline_config(zoo_configs()["mask_rcnn_inception_v2_coco"]), records, MaskBranch())
+    config, _ = set_field(config, "model.faster_rcnn.feature_extractor.first_stage_features_stride=8")
+    with pytest.raises(FieldError, match="lie 16 pixels apart"):
+        translate(config, name="x")
+    with pytest.raises(UserError, match="lie 16 pixels apart"):
+        build_backbone(FeatureExtractor(type="faster_rcnn_inception_v2", first_stage_features_stride=8))
 
 
 def test_the_resize_methods_are_the_language_s() -> None:

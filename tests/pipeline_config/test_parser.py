@@ -196,6 +196,11 @@ def test_set_field_takes_the_place_of_the_other_choice(configs: Path) -> None:
         ("model.faster_rcnn.num_clases=5", "model.faster_rcnn has no field num_clases", "num_classes?"),
         ("model.faster_rcnn.num_classes=many", "many is out of range or of another type", "at least 1"),
         ("model.faster_rcnn.num_classes=0", "0 is out of range", "at least 1"),
+        (
+            "model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor.dropout_keep_probability=0",
+            "0.0 is out of range",
+            "from 1e-06 to 1",
+        ),
         ("model.faster_rcnn.resize_masks=yes", "this is a switch", "true or false"),
         ("model.faster_rcnn.second_stage_post_processing.score_converter=SOFTMX", "SOFTMX is not a value", "SOFTMAX?"),
         ("model.faster_rcnn.num_classes.x=5", "holds a value, not fields", "set model.faster_rcnn.num_classes itself"),
