@@ -29,10 +29,12 @@ class BoxHead(tf_keras.Model):
         `features` is [N, h, w, C]; background is column 0.
         """
         pooled = tf.reduce_mean(features, axis=[1, 2])
-        if training and self._drop:
-            pooled = tf.nn.dropout(pooled, self._drop)
-        encodings = tf.cast(self.box_encodings(pooled), tf.float32)
+
+        def predicted(layer: tf_keras.layers.Dense) -> tf.Tensor:
+            # Each predictor drops features of its own, as in the original.
+            return tf.cast(layer(tf.nn.dropout(pooled, self._drop) if training and self._drop else pooled), tf.float32)
+
         return {
-            "refined_box_encodings": tf.reshape(encodings, [-1, self._box_classes, 4]),
-            "class_predictions_with_background": tf.cast(self.classes(pooled), tf.float32),
+            "refined_box_encodings": tf.reshape(predicted(self.box_encodings), [-1, self._box_classes, 4]),
+            "class_predictions_with_background": predicted(self.classes),
         }

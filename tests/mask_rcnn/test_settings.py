@@ -84,7 +84,8 @@ def test_crops_are_sampled_and_pooled_in_the_sizes_asked_for() -> None:
 
 def box_head(**settings: bool | float) -> BoxHead:
     head = BoxHead(config.SecondStage(**settings), 3, 1000)
-    head.classes.kernel.assign(tf.ones_like(head.classes.kernel))
+    for predictor in (head.classes, head.box_encodings):
+        predictor.kernel.assign(tf.ones_like(predictor.kernel))
     return head
 
 
@@ -99,6 +100,20 @@ def test_dropout_keeps_its_share_and_makes_up_for_the_rest() -> None:
     assert sums.std() == pytest.approx(4 * np.sqrt(1000 * 0.25 * 0.75), rel=0.4)
     for still in (head(features), box_head(dropout_keep_probability=0.25)(features, training=True)):
         np.testing.assert_array_equal(still["class_predictions_with_background"], 1000)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_both_predictors_and_all_proposals_drop_features_of_their_own(shared: bool) -> None:
+    tf.random.set_seed(0)
+    head = box_head(use_dropout=True, dropout_keep_probability=0.5, share_box_across_classes=shared)
+    outputs = head(tf.ones([400, 1, 1, 1000]), training=True)
+    boxes, classes = outputs["refined_box_encodings"].numpy()[:, 0, 0], outputs["class_predictions_with_background"].numpy()[:, 0]
+    # Sums of what was kept: of 400 independent pairs the correlation is 0, give or take 0.05.
+    for first, second in ((boxes, classes), (boxes[::2], boxes[1::2]), (classes[::2], classes[1::2])):
+        assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
+    assert boxes.std() == pytest.approx(2 * np.sqrt(1000 * 0.5 * 0.5), rel=0.2)
+    # Within a predictor all outputs of a proposal see the same features.
+    np.testing.assert_array_equal(outputs["class_predictions_with_background"], np.repeat(classes[:, np.newaxis], 4, axis=1))
 
 
 @pytest.mark.parametrize(("shared", "boxes"), [(False, 3), (True, 1)])
