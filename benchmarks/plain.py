@@ -9,7 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
-from tasks.mask_rcnn import boxes, config, xla
+from tasks.mask_rcnn import config, xla
 from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.cropped_network import CroppedNetwork
 from tasks.mask_rcnn.mask_head import MaskHead
@@ -55,10 +55,9 @@ class PlainMaskRCNN(MaskRCNN):
         self.mask_head = PlainMaskHead(self.mask_head, model.mask_head)
 
     def masks(self, outputs: Tensors, true_shapes: tf.Tensor) -> tf.Tensor:
-        padding = tf.cast(true_shapes, tf.float32) / outputs["image_size"]
-        crop_boxes = boxes.scale(outputs["detection_boxes"], padding[:, :1], padding[:, 1:])
         classes = outputs["detection_classes"]
-        logits = self.mask_head(self._cropped(outputs["rpn_features_to_crop"], crop_boxes), tf.reshape(classes, [-1]))
+        crops = self._cropped(outputs["rpn_features_to_crop"], self.mask_boxes(outputs, true_shapes))
+        logits = self.mask_head(crops, tf.reshape(classes, [-1]))
         return tf.reshape(tf.sigmoid(logits), [-1, classes.shape[1], *logits.shape[1:]])
 
     def mask_rows(self, target_classes: tf.Tensor) -> tf.Tensor:

@@ -104,6 +104,10 @@ def convert_command(
         int | None, typer.Option(help="Channels of the mask branch; 0 derives them from the number of classes.")
     ] = None,
     mask_conv_layers: Annotated[int | None, typer.Option(help="Convolutions of the mask branch, counting the last.")] = None,
+    original_padded_masks: Annotated[
+        bool,
+        typer.Option("--original-padded-masks", help="Predict masks of padded images where the original did: docs/parity.md."),
+    ] = False,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="TF1 checkpoint to start from: prefix, folder or tarball, or a folder of several named as zoo configs."),
@@ -136,6 +140,7 @@ def convert_command(
             start=start,
             mask_type=mask_type,
             reverse=reverse,
+            original_padded_masks=original_padded_masks,
         ),
         result,
     )

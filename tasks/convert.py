@@ -51,12 +51,14 @@ def convert(
     start: StartingPoint | None = None,
     mask_type: str = "auto",
     reverse: bool = False,
+    original_padded_masks: bool = False,
 ) -> StepResult:
     """Writes the experiment of `config` on `dataset` into `output`, unless the same inputs wrote it before.
 
     Without a dataset the config keeps its own records, label map and number of classes; without an output nothing is written, and
     the differences are printed. `mask_type` is `auto`, `png` or `numerical`; `auto` asks the dataset, or looks into the config's records.
-    `assignments` (`path=value`) are applied after the edits, in order; then the checkpoint is looked up. Raises UserError, before
+    `assignments` (`path=value`) are applied after the edits, in order; then the checkpoint is looked up. `original_padded_masks`: see
+    `tasks.mask_rcnn.config.MaskRCNN`. Raises UserError, before
     anything is written, for a config, dataset or checkpoint that cannot be used.
     """
     file = find_config(config)
@@ -70,7 +72,9 @@ def convert(
         edited, edits = _edited(original, records, branch or MaskBranch(), mask_type, reverse)
         edited, overrides = _overridden(edited, assignments)
         edited, started = start_from(edited, start, file.stem)
-        experiment = translate(edited, name=file.stem, checkpoint_label_map=checkpoint_label_map)
+        experiment = translate(
+            edited, name=file.stem, checkpoint_label_map=checkpoint_label_map, original_padded_masks=original_padded_masks
+        )
         _check_against(edited, records)
     except FieldError as error:
         raise located(error, text, str(file)) from error

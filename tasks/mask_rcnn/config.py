@@ -102,9 +102,11 @@ class SecondStage(base_config.Config):
     """Crops, box head, and what becomes of its predictions. `initial_crop_size` and the pool are in feature cells.
 
     `classification_loss`: `weighted_softmax` or `weighted_sigmoid`; `score_converter`: `SOFTMAX` or `SIGMOID`.
+    `use_matmul_crop_and_resize` holds for the targets of masks too.
     """
 
     initial_crop_size: int = 14
+    use_matmul_crop_and_resize: bool = False
     maxpool_kernel_size: int = 2
     maxpool_stride: int = 2
     fc_hyperparams: Hyperparams = dataclasses.field(default_factory=Hyperparams)
@@ -139,6 +141,9 @@ class MaskHead(base_config.Config):
 class MaskRCNN(base_config.Config):
     """One of the zoo models. `number_of_stages`: 1 proposals only, 2 boxes, 3 boxes and masks.
 
+    `original_padded_masks`: at inference on padded images, masks are predicted where the original looked: on the padded feature map, at
+    boxes that are relative to the image without its padding. False looks where the boxes are.
+
     `jit_compile`: its networks run as XLA programs, which pays where many images have one size.
     """
 
@@ -150,6 +155,7 @@ class MaskRCNN(base_config.Config):
     first_stage: FirstStage = dataclasses.field(default_factory=FirstStage)
     second_stage: SecondStage = dataclasses.field(default_factory=SecondStage)
     mask_head: MaskHead = dataclasses.field(default_factory=MaskHead)
+    original_padded_masks: bool = False
     jit_compile: bool = False
 
 

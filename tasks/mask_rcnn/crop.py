@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -14,10 +14,12 @@ def crop_and_pool(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, second_
 
     `crop_and_resize` samples bilinearly between the corners of a box, in float32 and in TensorFlow's own order of operations: for a box
     that ends exactly at 1.0 the rounding of that order decides whether the last row is features or zeros, so no other will do.
+    With `use_matmul_crop_and_resize` they are `matmul_crop_and_resize`'s.
     """
     size = second_stage.initial_crop_size
     # In float32 under mixed precision too: the operation has no gradient for bfloat16.
-    crops = _crop(tf.cast(features, tf.float32), boxes_yxyx_normalized, size)
+    crop = _matmul_crop if second_stage.use_matmul_crop_and_resize else _crop
+    crops = crop(tf.cast(features, tf.float32), boxes_yxyx_normalized, size)
     crops = tf.ensure_shape(tf.cast(crops, features.dtype), [None, size, size, features.shape[-1]])
     if not pools(second_stage):
         return crops
@@ -60,3 +62,51 @@ def _crop(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, size: int) -> t
         return tf.image.crop_and_resize(features, flat_boxes, tf.repeat(tf.range(batch), count), [size, size]), gradient
 
     return crop(features)
+
+
+def matmul_crop_and_resize(images: tf.Tensor, boxes: tf.Tensor, box_indices: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
+    """Crops float32 [K, c, d, C] of `images` [G, h, w, C], any number type, as the original makes them for `use_matmul_crop_and_resize`.
+
+    `boxes` float32 [K, 4], yxyx normalized, `box_indices` int32 [K] of their images, as for `tf.image.crop_and_resize`. That sets a sample
+    beyond the border to zero; here each of its four neighbours beyond the border is zero, so that samples fade over one cell. The
+    differences are whole rows and columns: a box that ends at the border has its last samples on it, or by rounding just beyond.
+    """
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    # In float32 and in the original's order of operations: positions decide about neighbours.
+    corners = boxes * tf.cast(tf.stack([height, width, height, width]) - 1, tf.float32)
+    rows = _sample_positions(corners[:, 0], corners[:, 2], crop_size[0])
+    columns = _sample_positions(corners[:, 1], corners[:, 3], crop_size[1])
+    cells = tf.reshape(images, [-1, images.shape[-1]])
+    first_cells = tf.cast(box_indices, tf.int64) * tf.cast(height * width, tf.int64)
+    crops = []
+    for row, row_weight in _neighbours(rows, height):
+        for column, column_weight in _neighbours(columns, width):
+            places = first_cells[:, tf.newaxis, tf.newaxis] + row[:, :, tf.newaxis] * tf.cast(width, tf.int64) + column[:, tf.newaxis]
+            weights = row_weight[:, :, tf.newaxis] * column_weight[:, tf.newaxis]
+            crops.append(tf.cast(tf.gather(cells, places), tf.float32) * weights[..., tf.newaxis])
+    return tf.add_n(crops)
+
+
+def _matmul_crop(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, size: int) -> tf.Tensor:
+    batch, count = tf.shape(boxes_yxyx_normalized)[0], tf.shape(boxes_yxyx_normalized)[1]
+    flat_boxes = tf.reshape(boxes_yxyx_normalized, [-1, 4])
+    return matmul_crop_and_resize(features, flat_boxes, tf.repeat(tf.range(batch), count), (size, size))
+
+
+def _sample_positions(start: tf.Tensor, end: tf.Tensor, count: int) -> tf.Tensor:
+    """[K, count]: `count` positions from `start` [K] to `end` [K]; a single one lies between them."""
+    length = (end - start)[:, tf.newaxis]
+    if count == 1:
+        return start[:, tf.newaxis] + length / 2
+    return start[:, tf.newaxis] + tf.linspace(0.0, 1.0, count) * length
+
+
+def _neighbours(positions: tf.Tensor, size: tf.Tensor) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """The cells before and behind each position, int64, and their weights, zero for those that are none of the `size` cells."""
+    before = tf.floor(positions)
+    fraction = positions - before
+    # Not `before + 1`: just below a whole number the sum may round up to the next but one, in the original too.
+    for cell, weight in ((before, 1.0 - fraction), (tf.floor(positions + 1), fraction)):
+        index = tf.cast(cell, tf.int32)
+        inside = (index >= 0) & (index < size)
+        yield tf.cast(tf.clip_by_value(index, 0, size - 1), tf.int64), tf.where(inside, weight, 0.0)

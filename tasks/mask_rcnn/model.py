@@ -9,6 +9,7 @@ from tasks.mask_rcnn import boxes, config, losses, xla
 from tasks.mask_rcnn.anchors import anchors_per_cell, grid_anchors
 from tasks.mask_rcnn.backbones import build_backbone
 from tasks.mask_rcnn.box_head import BoxHead
+from tasks.mask_rcnn.crop import matmul_crop_and_resize
 from tasks.mask_rcnn.cropped_network import CroppedNetwork
 from tasks.mask_rcnn.detections import detect
 from tasks.mask_rcnn.mask_head import MaskHead
@@ -147,13 +148,11 @@ class MaskRCNN(tf_keras.Model):
     def masks(self, outputs: Tensors, true_shapes: tf.Tensor) -> tf.Tensor:
         """Stage 3: probabilities float32 [B, D, mask_h, mask_w] of each detection's own class.
 
-        Crops are taken anew, at the detections. The original takes boxes that are normalized to the true image for boxes on the padded
-        feature map; here they are rescaled first, which differs from it only where there is padding.
+        Crops are taken anew, at the detections.
         """
         # Only places that hold a detection in some image are computed: at least one, as fused convolutions refuse an empty batch.
         batch, most = tf.shape(true_shapes)[0], tf.maximum(tf.reduce_max(outputs["num_detections"]), 1)
-        padding = tf.cast(true_shapes, tf.float32) / outputs["image_size"]
-        crop_boxes = boxes.scale(outputs["detection_boxes"][:, :most], padding[:, :1], padding[:, 1:])
+        crop_boxes = self.mask_boxes(outputs, true_shapes)[:, :most]
         # Never compiled: their number changes from image to image, and every number would be another program.
         features = self._cropped(outputs["rpn_features_to_crop"], crop_boxes)
         logits = self.mask_head(features, tf.reshape(outputs["detection_classes"][:, :most], [-1]))
@@ -162,6 +161,16 @@ class MaskRCNN(tf_keras.Model):
         masks *= tf.sequence_mask(outputs["num_detections"], most, tf.float32)[..., tf.newaxis, tf.newaxis]
         masks = tf.pad(masks, [[0, 0], [0, places - most], [0, 0], [0, 0]])
         return tf.ensure_shape(masks, [None, places, *logits.shape[1:]])
+
+    def mask_boxes(self, outputs: Tensors, true_shapes: tf.Tensor) -> tf.Tensor:
+        """Where on the padded feature map masks are predicted, [B, D, 4]: at the detections, which are relative to the true image.
+
+        The original forgot the padding, and with `original_padded_masks` so does this.
+        """
+        if self.config.original_padded_masks:
+            return outputs["detection_boxes"]
+        padding = tf.cast(true_shapes, tf.float32) / outputs["image_size"]
+        return boxes.scale(outputs["detection_boxes"], padding[:, :1], padding[:, 1:])
 
     def training_outputs(self, outputs: Tensors, true_shapes: tf.Tensor, groundtruth: Tensors) -> Tensors:
         """What `compute_losses` needs: `outputs` of `propose` in training, with targets, sampled proposals and their predictions."""
@@ -273,11 +282,12 @@ class MaskRCNN(tf_keras.Model):
         # All masks of the batch in one row, with an empty one for images without objects.
         flat = tf.reshape(object_masks, [-1, image_shape[0], image_shape[1], 1])
         flat = tf.pad(flat, [[0, 1], [0, 0], [0, 0], [0, 0]])
-        targets = tf.image.crop_and_resize(
+        crop = matmul_crop_and_resize if self.config.second_stage.use_matmul_crop_and_resize else tf.image.crop_and_resize
+        targets = crop(
             flat,
             tf.gather(tf.reshape(outputs["proposal_boxes_normalized"], [-1, 4]), rows),
             rows // self.config.second_stage.batch_size * objects + tf.maximum(matches, 0),
-            [self.config.mask_head.height, self.config.mask_head.width],
+            (self.config.mask_head.height, self.config.mask_head.width),
         )
         features = tf.gather(outputs["box_classifier_features"], rows)
         return {

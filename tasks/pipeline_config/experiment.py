@@ -29,10 +29,13 @@ class Experiment:
     """`honoured`: paths; `ignored`: path, value, reason."""
 
 
-def translate(config: TrainEvalPipelineConfig, *, name: str, checkpoint_label_map: str = "") -> Experiment:
+def translate(
+    config: TrainEvalPipelineConfig, *, name: str, checkpoint_label_map: str = "", original_padded_masks: bool = False
+) -> Experiment:
     """The experiment called `name`. Raises FieldError for a field that would change the result and is not supported.
 
-    `checkpoint_label_map` is the path of the label map of the checkpoint, where its heads are matched by class name.
+    `checkpoint_label_map` is the path of the label map of the checkpoint, where its heads are matched by class name;
+    `original_padded_masks` that of `tasks.mask_rcnn.config.MaskRCNN`.
     """
     ledger = Ledger()
     root = Reading(config, ledger)
@@ -40,7 +43,9 @@ def translate(config: TrainEvalPipelineConfig, *, name: str, checkpoint_label_ma
     evaluation_reader = _only_evaluation_reader(root)
     root.refuse("graph rewriting (quantization) is not supported", "graph_rewriter")
     regularize = train.value("add_regularization_loss")
-    model = translate_model(root.inside("model").inside("faster_rcnn"), with_regularization=regularize)
+    model = translate_model(
+        root.inside("model").inside("faster_rcnn"), with_regularization=regularize, original_padded_masks=original_padded_masks
+    )
     steps = train.value("num_steps")
     if steps == 0:
         raise train.error("num_steps", "training without end is not supported", "--set train_config.num_steps=200000")

@@ -14,8 +14,10 @@ _LEAST_CROPS = {"faster_rcnn_inception_resnet_v2": 3}
 """Cells along a pooled crop's side that the second stage needs, where it is more than one."""
 
 
-def translate_model(model: Reading, *, with_regularization: bool) -> dict[str, Any]:
+def translate_model(model: Reading, *, with_regularization: bool, original_padded_masks: bool) -> dict[str, Any]:
     """The `task.model` mapping; `with_regularization` False drops every L2 weight.
+
+    `original_padded_masks` is no field of the language: the original knew of no other masks.
 
     Raises FieldError for what the model cannot do.
     """
@@ -57,6 +59,7 @@ def translate_model(model: Reading, *, with_regularization: bool) -> dict[str, A
         },
         "second_stage": {
             "initial_crop_size": _positive(model, "initial_crop_size"),
+            "use_matmul_crop_and_resize": model.value("use_matmul_crop_and_resize"),
             "maxpool_kernel_size": _positive(model, "maxpool_kernel_size"),
             "maxpool_stride": _positive(model, "maxpool_stride"),
             "fc_hyperparams": layers(head.inside("fc_hyperparams"), "FC", activation_is_used=False),
@@ -78,6 +81,7 @@ def translate_model(model: Reading, *, with_regularization: bool) -> dict[str, A
             "conv_hyperparams": layers(head.inside("conv_hyperparams"), "CONV", activation_is_used=True),
             "loss_weight": model.value("second_stage_mask_prediction_loss_weight"),
         },
+        "original_padded_masks": original_padded_masks,
     }
 
 
@@ -89,7 +93,7 @@ def _refuse_variants(model: Reading) -> None:
     model.require("use_static_shapes_for_eval", False, _STATIC)
     model.ignore("masks are resized once, with their image, as the original does it where this is false", "resize_masks")
     model.require("use_combined_nms_in_first_stage", False, "proposals are suppressed in the plain way")
-    model.ignore("another computation of the same values", "use_matmul_crop_and_resize", "use_matmul_gather_in_matcher")
+    model.ignore("another computation of the same values", "use_matmul_gather_in_matcher")
     model.ignore("another way to draw a sample of the same distribution", "use_static_balanced_label_sampler")
     model.ignore("has no effect without fixed shapes", "use_partitioned_nms_in_first_stage")
     model.ignore(
