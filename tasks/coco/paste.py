@@ -21,22 +21,22 @@ IntArray = npt.NDArray[np.int64]
 _MIN_EXTENT = np.float32(1e-4)
 
 
-def paste_masks(masks: npt.ArrayLike, boxes_yxyx: npt.ArrayLike, height: int, width: int, threshold: float = 0.5) -> list[Rle]:
+def paste_masks(masks: npt.ArrayLike, boxes_yxyx_normalized: npt.ArrayLike, height: int, width: int, threshold: float = 0.5) -> list[Rle]:
     """N run-length codes of the image's size.
 
     Args:
       masks: float [N, h, w], probabilities over each box, corner pixels on the box's corners.
-      boxes_yxyx: float [N, 4], pixels of the image (not normalized); a box may reach outside the image.
+      boxes_yxyx_normalized: float [N, 4], of the image's height and width; a box may reach outside the image. Not in pixels: the last
+        bit of a coordinate decides whether a row at the image's border is inside, and does not survive the way there and back.
       height, width: size of the image in pixels.
       threshold: a pixel belongs to the object when its interpolated probability is greater.
     """
     masks = np.asarray(masks, np.float32)
-    boxes = np.array(boxes_yxyx, np.float32).reshape(-1, 4)
+    boxes = np.asarray(boxes_yxyx_normalized, np.float32).reshape(-1, 4)
     if masks.ndim != 3 or len(masks) != len(boxes):
         raise ValueError(f"masks {masks.shape} and boxes {boxes.shape} must be [N, h, w] and [N, 4]")
     if not len(masks):
         return []
-    boxes /= np.asarray([height, width, height, width], np.float32)
     rows = _sample_positions(boxes[:, 0], boxes[:, 2], masks.shape[1], height)
     columns = _sample_positions(boxes[:, 1], boxes[:, 3], masks.shape[2], width)
     codes = []

@@ -10,7 +10,7 @@ from tasks.mask_rcnn import config
 from tasks.mask_rcnn.anchors import grid_anchors
 from tasks.mask_rcnn.backbones import build_backbone
 from tasks.mask_rcnn.box_head import BoxHead
-from tasks.mask_rcnn.crop import crop_and_pool
+from tasks.mask_rcnn.crop import crop_and_pool, matmul_crop_and_resize
 from tasks.mask_rcnn.head_layers import convolution
 from tasks.mask_rcnn.mask_head import MaskHead
 from tasks.mask_rcnn.model import MaskRCNN
@@ -18,6 +18,7 @@ from tasks.mask_rcnn.rpn import RegionProposalNetwork
 
 RPN = {"Loss/RPNLoss/localization_loss", "Loss/RPNLoss/objectness_loss"}
 BOXES = {"Loss/BoxClassifierLoss/localization_loss", "Loss/BoxClassifierLoss/classification_loss"}
+INCEPTION = config.FeatureExtractor(type="faster_rcnn_inception_v2")
 MASKS = {"Loss/BoxClassifierLoss/mask_loss"}
 
 
@@ -80,6 +81,53 @@ def test_crops_are_sampled_and_pooled_in_the_sizes_asked_for() -> None:
     settings = config.SecondStage(initial_crop_size=6, maxpool_kernel_size=3, maxpool_stride=3)
     pooled = crop_and_pool(features, tf.constant([[[0.0, 0.0, 1.0, 1.0]]]), settings)
     np.testing.assert_allclose(pooled[0, ..., 0], [[2, 2], [5, 5]], atol=1e-5)
+
+
+def hat(position: float, cells: int) -> np.ndarray:
+    """Weights [cells] of linear interpolation, where cells beyond the border are zero."""
+    return np.maximum(1 - np.abs(position - np.arange(cells)), 0)
+
+
+# Inside, ending at the border, crossing it by less than a cell and by more, and flipped.
+CROPPED = np.array(
+    [[0.1, 0.2, 0.6, 0.7], [0.3, 0.4, 1, 1], [-0.05, 0.5, 0.5, 1.05], [-0.5, -0.2, 1.4, 1.2], [0.8, 0.9, 0.2, 0.3]], np.float32
+)
+
+
+def test_crops_by_products_fade_over_a_cell_at_the_border() -> None:
+    features = np.random.default_rng(0).normal(size=(1, 9, 12, 3)).astype(np.float32)
+    settings = config.SecondStage(initial_crop_size=5, use_matmul_crop_and_resize=True, maxpool_kernel_size=1, maxpool_stride=1)
+    with tf.GradientTape() as tape:
+        watched = tf.Variable(features)
+        crops = crop_and_pool(watched, tf.constant(CROPPED[np.newaxis]), settings)
+        total = tf.reduce_sum(crops**2) / 2
+    rows, columns = (
+        np.array([[hat(place * (cells - 1), cells) for place in np.linspace(box[axis], box[axis + 2], 5)] for box in CROPPED])
+        for axis, cells in ((0, 9), (1, 12))
+    )
+    np.testing.assert_allclose(crops, np.einsum("nyh,nxw,hwc->nyxc", rows, columns, features[0]), atol=1e-5)
+    gradient = np.einsum("nyh,nxw,nyxc->hwc", rows, columns, crops)
+    np.testing.assert_allclose(tf.convert_to_tensor(tape.gradient(total, watched))[0], gradient, atol=1e-4)
+
+
+def test_crops_by_products_take_bytes_and_each_box_s_own_image() -> None:
+    masks = np.random.default_rng(1).integers(0, 2, (3, 9, 12, 1), np.uint8)
+    picked = [2, 0, 1, 2, 0]
+    crops = matmul_crop_and_resize(tf.constant(masks), tf.constant(CROPPED), tf.constant(picked), (1, 2))
+    for box, mask, crop in zip(CROPPED, masks[picked, ..., 0], crops, strict=True):
+        # One row, in the middle; two columns, at the ends.
+        expected = [hat((box[0] + box[2]) / 2 * 8, 9) @ mask @ hat(box[axis] * 11, 12) for axis in (1, 3)]
+        np.testing.assert_allclose(crop[0, :, 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("original", "scale"), [(False, [0.75, 0.5]), (True, [1.0, 1.0])])
+def test_masks_of_padded_images_are_predicted_at_their_objects_or_where_the_original_did(original: bool, scale: list[float]) -> None:
+    network = MaskRCNN(config.MaskRCNN(number_of_stages=1, original_padded_masks=original, feature_extractor=INCEPTION))
+    outputs = {"detection_boxes": tf.constant([[[0.2, 0.4, 1.0, 0.8]]]), "image_size": tf.constant([64.0, 64.0])}
+    boxes = network.mask_boxes(outputs, tf.constant([[48, 32]]))
+    np.testing.assert_allclose(boxes, [[np.multiply([0.2, 0.4, 1.0, 0.8], scale * 2)]], rtol=1e-6)
+    # Without padding there is one place.
+    np.testing.assert_array_equal(network.mask_boxes(outputs, tf.constant([[64, 64]])), outputs["detection_boxes"])
 
 
 def box_head(**settings: bool | float) -> BoxHead:

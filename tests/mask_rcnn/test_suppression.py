@@ -77,6 +77,34 @@ def test_detections(settings: dict[str, float], expected: list[tuple[int, int]])
     np.testing.assert_allclose(found["detection_scores"][0, :count], scores, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_equal_scores_come_by_class_then_by_proposal_and_the_first_suppresses(shared: bool) -> None:
+    # Proposals 0 and 2 are A, 1 and 3 are C: of the two of each class the first is left, whatever there is to choose from.
+    found = detect(
+        tf.zeros([1, 4, 1 if shared else 3, 4]),
+        tf.zeros([1, 4, 4]),
+        tf.constant([[A, C, A, C]]),
+        tf.constant([4]),
+        tf.constant([[40, 40]]),
+        config.SecondStage(score_converter="SIGMOID", max_total_detections=5),
+    )
+    assert found["detection_classes"].numpy().tolist() == [[0, 0, 1, 1, 2]]
+    assert found["detection_anchor_indices"].numpy().tolist() == [[0, 1, 0, 1, 0]]
+
+
+def test_a_limit_per_class_keeps_the_first_of_equals() -> None:
+    found = detect(
+        tf.zeros([1, 3, 1, 4]),
+        tf.zeros([1, 3, 2]),
+        tf.constant([[C, B, D]]),
+        tf.constant([3]),
+        tf.constant([[40, 40]]),
+        config.SecondStage(score_converter="SIGMOID", max_detections_per_class=2, max_total_detections=3),
+    )
+    assert found["num_detections"].numpy().tolist() == [2]
+    assert found["detection_anchor_indices"].numpy().tolist() == [[0, 1, 0]]
+
+
 def test_sigmoid_scores_are_each_class_s_own() -> None:
     # Background, class 0, class 1 of C: they need not sum to one, and the background, though the surest, is no class.
     probabilities = [0.9, 0.8, 0.3]

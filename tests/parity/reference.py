@@ -34,6 +34,9 @@ class Reference:
         self.name: str = self.meta["config"]
         self.seed: int = self.meta["seed"]
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._arrays
+
     def __getitem__(self, key: str) -> Any:
         self._unread.discard(key)
         return self._arrays[key]
@@ -94,13 +97,19 @@ def is_unused(name: str) -> bool:
     return name.startswith("FirstStageFeatureExtractor/") and "/block4" in name
 
 
-def zoo_model(reference: Reference) -> config.MaskRCNN:
-    """The model of the zoo's pipeline.config that a reference was made with, and the reference's own numbers of boxes."""
-    name = f"mask_rcnn_{reference.name}{'' if reference.name == 'inception_v2' else '_atrous'}_coco"
+def zoo_model_of(network: str) -> config.MaskRCNN:
+    """The model of the zoo's pipeline.config for a network of `SCOPES`."""
+    name = f"mask_rcnn_{network}{'' if network == 'inception_v2' else '_atrous'}_coco"
     path = zoo_configs()[name]
     model: config.MaskRCNN = config.experiment_from(translate(read_pipeline_config(path), name=name).values, path).task.model
-    model.first_stage.max_proposals = reference.meta["proposals"]
-    model.second_stage.max_total_detections = reference.meta["detections"]
+    return model
+
+
+def zoo_model(reference: Reference) -> config.MaskRCNN:
+    """The model that a reference was made with: the zoo's, with the reference's own numbers of boxes where it had any."""
+    model = zoo_model_of(reference.name)
+    model.first_stage.max_proposals = reference.meta.get("proposals") or model.first_stage.max_proposals
+    model.second_stage.max_total_detections = reference.meta.get("detections") or model.second_stage.max_total_detections
     return model
 
 

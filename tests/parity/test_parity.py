@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.parity.border import possible_turns
 from tests.parity.deviation import STAGE_1, Deviation, in_spreads
-from tests.parity.reference import REFERENCES, Reference
+from tests.parity.reference import REFERENCES, Reference, zoo_model
 from tests.parity.report import main
 
-CHEAP = ("ops", "resnet50_small", "inception_v2_small")
+CHEAP = ("ops", "settings", "resnet50_small", "inception_v2_small")
 DEAR = ("resnet101_small", "inception_resnet_v2_small")
 
 
@@ -46,6 +50,37 @@ def test_a_turned_crop_ends_the_other_way_and_nothing_else_moves() -> None:
         assert (box in (0, 1), axis) == (True, 0)
         assert abs(change).max() < 1e-4
     assert turns
+
+
+def changed(source: str, path: Path, meta: dict[str, Any] | None = None, drop: str = "-", **arrays: Any) -> Path:
+    """A copy of a reference at `path`, without the arrays whose names begin with `drop`, and others in `meta` (None: gone) and `arrays`."""
+    stored = {name: array for name, array in np.load(REFERENCES / f"{source}.npz").items() if not name.startswith(drop)} | arrays
+    if meta:
+        stored["meta"] = json.dumps({key: value for key, value in (json.loads(str(stored["meta"])) | meta).items() if value is not None})
+    np.savez(path, **stored)
+    return path
+
+
+def test_a_failure_counts_though_another_file_of_its_title_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = changed("ops", tmp_path / "wrong.npz", **{"resize/0/true_shape": np.array([1, 2, 3])})
+    assert main([str(wrong), str(REFERENCES / "ops.npz")]) == 1
+    assert main([str(REFERENCES / "ops.npz"), str(wrong)]) == 1
+    assert capsys.readouterr().out.count("| operations |") == 4
+
+
+def test_a_reference_of_inference_alone_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = changed("inception_v2_small", tmp_path / "inference.npz", {"threads": 1, "train_proposals": None}, drop="train")
+    assert main([str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "| inception_v2, 128x160, seed 0 | 1 |" in printed
+    assert "train/" not in printed
+
+
+@pytest.mark.parametrize("unsaid", ["proposals", "detections"])
+def test_numbers_that_a_reference_does_not_tell_are_the_zoo_s(tmp_path: Path, unsaid: str) -> None:
+    model = zoo_model(Reference(changed("inception_v2_small", tmp_path / "unsaid.npz", {unsaid: None})))
+    told = {"proposals": model.first_stage.max_proposals, "detections": model.second_stage.max_total_detections}
+    assert told == {"proposals": 40, "detections": 16} | {unsaid: 300}
 
 
 def test_a_reference_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,7 @@ def test_every_config_of_the_project_translates(config_file: Path, records: Reco
     ("assignment", "keys", "value"),
     [
         (f"{RCNN}.first_stage_minibatch_size=128", "task.model.first_stage.minibatch_size", 128),
+        (f"{RCNN}.use_matmul_crop_and_resize=true", "task.model.second_stage.use_matmul_crop_and_resize", True),
         (f"{RCNN}.second_stage_batch_size=32", "task.model.second_stage.batch_size", 32),
         (
             f"{RCNN}.feature_extractor.batch_norm_trainable=true",
