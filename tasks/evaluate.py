@@ -2,15 +2,20 @@
 
     maskline evaluate MODEL_DIR [--split test]
 
-Reads the last checkpoint and `train/experiment.yaml`; writes `evaluation/`: `detections.json` and `groundtruth.json` in COCO's format,
-`pictures/`, and last `metrics.json`. With `--split test` the records are the dataset's split `test`, which nothing else reads, and the
-folder is `evaluation_test/`; MLflow has these metrics under names that start with `test/`.
+Reads the last checkpoint and `train/experiment.yaml`; writes `evaluation/`: in COCO's format `groundtruth.json`, `detections.json` (masks,
+or boxes where the model has no masks) and, beside masks, `detections_boxes.json`; `pictures/`, and last `metrics.json`. pycocotools finds
+the same figures in these files: `COCOeval(truth, truth.loadRes("detections.json"), "segm")`, and with the boxes "bbox". Figures over
+objects that the records have none of are no figures; `metrics.json` lists them under `unmeasured`.
+
+With `--split test` the records are the dataset's split `test`, which nothing else reads, and the folder is `evaluation_test/`; MLflow has
+these metrics under names that start with `test/`.
 Runtime: about a second per image on two CPU cores at the demo's image size.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,11 +24,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from official.core import config_definitions as cfg
+from rich.console import Console
+from rich.table import Table
 
 from tasks import tracking
 from tasks.annotations.split_names import TEST, VAL, split_meaning
 from tasks.coco.masks import rle_from_mask
-from tasks.coco.metrics import CocoEvaluator
+from tasks.coco.metrics import SUMMARY_NAMES, CocoEvaluator
 from tasks.coco.paste import paste_masks
 from tasks.coco.pictures import PictureObjects, draw_comparison
 from tasks.errors import UserError
@@ -38,8 +45,10 @@ from tasks.workspace import ModelDir, StepResult, read_json, staged_directory, w
 MASK_AP, MASK_AP50 = "DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU"
 BOX_AP = "DetectionBoxes_Precision/mAP"
 
+FORMAT_VERSION = 2
 _PICTURES = 8
 _LINE_SECONDS = 5.0
+_MOST_DIGITS = 20  # of an image id, 64 bits
 
 
 def evaluate(model: ModelDir, split: str = VAL) -> StepResult:
@@ -59,6 +68,7 @@ def evaluate(model: ModelDir, split: str = VAL) -> StepResult:
     evaluation = model.test_evaluation if is_test else model.evaluation
     done = evaluation / "metrics.json"
     basis = {
+        "format_version": FORMAT_VERSION,
         "checkpoint": trained.checkpoint,
         "checkpoint_digest": trained.checkpoint_digest,
         "dataset_digest": records.digest,
@@ -128,11 +138,43 @@ def _measure(experiment: cfg.ExperimentConfig, network: MaskRCNN, folder: Path) 
                 print(f"evaluated {len(seconds)} images  {np.median(seconds):.2f} s/image", flush=True)
     if not seconds:
         raise UserError(f"{data.input_path} holds no record", "materialize the dataset again with images in that split")
-    metrics = evaluator.evaluate()
-    write_json(folder / "detections.json", evaluator.detections_json())
+    figures = evaluator.evaluate()
+    write_json(folder / "detections.json", evaluator.detections_json("segm" if with_masks else "bbox"))
+    if with_masks:
+        write_json(folder / "detections_boxes.json", evaluator.detections_json("bbox"))
     write_json(folder / "groundtruth.json", evaluator.groundtruth_json())
-    # The first image compiles.
-    return {"images": len(seconds), "seconds_per_image": float(np.median(seconds[1:] or seconds)), "metrics": metrics}
+    if max(image_ids) >= 2**63:
+        print("image ids pass 63 bits: pycocotools itself finds -1 in the files of detections, if others do not", flush=True)
+    return {
+        "images": len(seconds),
+        "objects": evaluator.objects,
+        "crowds": evaluator.crowds,
+        # The first image compiles.
+        "seconds_per_image": float(np.median(seconds[1:] or seconds)),
+        # COCO says -1 where there is nothing to measure on.
+        "metrics": {name: value for name, value in figures.items() if value >= 0},
+        "unmeasured": sorted(name for name, value in figures.items() if value < 0),
+    }
+
+
+def _print(measured: dict[str, Any]) -> None:
+    """The figures, masks beside boxes; where there are none, a warning on standard error."""
+    metrics, crowds = measured["metrics"], measured["crowds"]
+    held = f"{measured['images']} images with {measured['objects']} objects" + (f" and {crowds} crowds" if crowds else "")
+    if not metrics:
+        fix = "materialize the dataset with objects in its validation split"
+        if crowds:
+            fix += ", or its crowds as objects (`crowds: objects`): nobody has to find a crowd"
+        print(f"warning: nothing was measured, on {held}\n  fix: {fix}", file=sys.stderr, flush=True)
+        return
+    table = Table("", title=f"{held}, {measured['seconds_per_image']:.2f} s/image", title_justify="left")
+    kinds = [kind for kind in ("Boxes", "Masks") if f"Detection{kind}_{SUMMARY_NAMES[0]}" in metrics]
+    for kind in kinds:
+        table.add_column(kind.lower(), justify="right")
+    for name in SUMMARY_NAMES:
+        figures = (metrics.get(f"Detection{kind}_{name}") for kind in kinds)
+        table.add_row(name, *("-" if figure is None else f"{figure:.4f}" for figure in figures))
+    Console(width=None if Console().is_terminal else 100).print(table)
 
 
 def _detector(network: MaskRCNN) -> Any:
@@ -147,8 +189,8 @@ def _detector(network: MaskRCNN) -> Any:
 
 
 def _free_image_id(source_id: str, taken: set[int]) -> int:
-    """COCO's own image id, where the record carries one and it is not taken; else the next free number."""
-    number = int(source_id) if source_id.isdecimal() else len(taken) + 1
+    """COCO's own image id, where the record carries one of up to 64 bits that is not taken; else the next free number."""
+    number = int(source_id) if source_id.isdecimal() and len(source_id) <= _MOST_DIGITS else len(taken) + 1
     while number in taken:
         number += 1
     return number
@@ -189,9 +231,9 @@ def _detections(outputs: dict[str, npt.NDArray[Any]], height: int, width: int, k
     """
     ids = outputs["detection_classes"][0, : int(outputs["num_detections"][0])] + 1
     chosen = np.flatnonzero(np.isin(ids, known))
-    boxes = outputs["detection_boxes"][0, chosen] * np.array([height, width, height, width], np.float32)
+    boxes = outputs["detection_boxes"][0, chosen]
     return {
-        "boxes_yxyx": boxes,
+        "boxes_yxyx": boxes * np.array([height, width, height, width], np.float32),
         "scores": outputs["detection_scores"][0, chosen],
         "category_ids": ids[chosen],
         "masks": paste_masks(outputs["detection_masks"][0, chosen], boxes, height, width) if with_masks else None,
@@ -199,6 +241,7 @@ def _detections(outputs: dict[str, npt.NDArray[Any]], height: int, width: int, k
 
 
 def _answer(status: str, evaluation: Path, measured: dict[str, Any], identity: dict[str, Any]) -> StepResult:
+    _print(measured)
     metrics = measured["metrics"]
     return StepResult(
         "evaluate",
@@ -211,7 +254,7 @@ def _answer(status: str, evaluation: Path, measured: dict[str, Any], identity: d
         {
             "mask_ap": metrics.get(MASK_AP),
             "mask_ap50": metrics.get(MASK_AP50),
-            "box_ap": metrics[BOX_AP],
+            "box_ap": metrics.get(BOX_AP),
             "seconds_per_image": measured["seconds_per_image"],
             "mlflow_run_id": identity.get("run_id"),
             "mlflow_url": identity.get("url"),

@@ -64,7 +64,7 @@ class CocoEvaluator:
         """Takes the objects of one image; call it for images without objects too, as detections there are wrong.
 
         Args:
-          image_id: unique among the images.
+          image_id: unique among the images; of any size.
           height, width: of the image, pixels.
           boxes_yxyx: float [M, 4], pixels.
           category_ids: int [M], as in the label map (1-based).
@@ -130,6 +130,15 @@ class CocoEvaluator:
                 detection["segmentation"] = _compressed(masks[index])
             self._detections.append(detection)
 
+    @property
+    def objects(self) -> int:
+        """Those that are to be found."""
+        return sum(not annotation["iscrowd"] for annotation in self._groundtruth)
+
+    @property
+    def crowds(self) -> int:
+        return len(self._groundtruth) - self.objects
+
     def evaluate(self) -> dict[str, float]:
         """`DetectionBoxes_...` and, with masks, `DetectionMasks_...`: the twelve figures and the AP of every category.
 
@@ -148,9 +157,14 @@ class CocoEvaluator:
                 metrics[name] = float(defined.mean()) if defined.size else -1.0
         return metrics
 
-    def detections_json(self) -> list[dict[str, Any]]:
-        """COCO's results format: image_id, category_id, bbox [x, y, width, height] in pixels, score, segmentation."""
-        return [_with_text_counts(detection) for detection in self._detections]
+    def detections_json(self, iou_type: str) -> list[dict[str, Any]]:
+        """COCO's results format for `COCO.loadRes` and `COCOeval(..., iou_type)`, which then find the figures of `evaluate`.
+
+        Each has image_id, category_id, score and, for `bbox`, bbox [x, y, width, height] in pixels or, for `segm`, segmentation. Never
+        both: beside a box, `loadRes` takes the box's area for the mask's, which decides what is small, medium and large.
+        """
+        other = "segmentation" if iou_type == "bbox" else "bbox"
+        return [_with_text_counts({key: value for key, value in one.items() if key != other}) for one in self._detections]
 
     def groundtruth_json(self) -> dict[str, Any]:
         """COCO's dataset format (images, categories, annotations): what the detections were measured against."""
@@ -184,7 +198,7 @@ class CocoEvaluator:
     def _run(self, iou_type: str) -> COCOeval:
         # pycocotools writes into the annotations and prints as it goes.
         with contextlib.redirect_stdout(io.StringIO()):
-            groundtruth = self._indexed([dict(annotation) for annotation in self._groundtruth])
+            groundtruth = self._indexed(self._groundtruth)
             results = self._indexed(
                 [
                     detection | {"id": number, "iscrowd": 0, "area": _detected_area(detection, iou_type)}
@@ -198,9 +212,17 @@ class CocoEvaluator:
         return evaluation
 
     def _indexed(self, annotations: list[dict[str, Any]]) -> COCO:
-        """Not `loadRes`, which fails when there is no detection at all."""
+        """Copies, whose images are numbered in the order of their ids: where some pass 63 bits, pycocotools makes floats of all.
+
+        Not `loadRes`, which fails when there is no detection at all.
+        """
+        numbers = {image_id: number for number, image_id in enumerate(sorted(self._images), start=1)}
         coco = COCO()
-        coco.dataset = {**self.groundtruth_json(), "annotations": annotations}
+        coco.dataset = {
+            **self.groundtruth_json(),
+            "images": [image | {"id": numbers[image["id"]]} for image in self._images.values()],
+            "annotations": [annotation | {"image_id": numbers[annotation["image_id"]]} for annotation in annotations],
+        }
         coco.createIndex()
         return coco
 

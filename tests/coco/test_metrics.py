@@ -176,7 +176,7 @@ def test_no_ground_truth_but_detections():
 def test_no_images():
     evaluator = CocoEvaluator(CATEGORIES)
     assert set(evaluator.evaluate().values()) == {-1.0}
-    assert evaluator.detections_json() == []
+    assert evaluator.detections_json("segm") == []
 
 
 def test_a_missing_area_is_the_area_of_the_box():
@@ -192,29 +192,83 @@ def test_a_missing_area_is_the_area_of_the_box():
     assert metrics["DetectionMasks_Precision/mAP (small)"] == -1
 
 
-def test_the_files_give_pycocotools_the_same_figures(tmp_path):
+def fruits(image_ids):
+    """Five images with four objects and four detections each, of all sizes; masks fill half of their boxes, so that their areas differ."""
     rng = np.random.default_rng(0)
     evaluator = CocoEvaluator(CATEGORIES)
-    for image_id in range(1, 6):
-        corners = rng.integers(0, 60, (4, 2))
-        boxes = np.concatenate([corners, corners + rng.integers(8, 40, (4, 2))], axis=1)
-        add_groundtruth(evaluator, image_id, boxes.tolist(), rng.integers(1, 3, 4), file_name=f"{image_id}.jpg")
+    for image_id in image_ids:
+        corners = rng.integers(0, 40, (4, 2))
+        boxes = np.concatenate([corners, corners + rng.integers(8, 60, (4, 2))], axis=1)
         shifted = np.clip(boxes + rng.integers(-3, 4, boxes.shape), 0, 100)
-        add_detections(evaluator, image_id, shifted.tolist(), rng.uniform(0, 1, 4), rng.integers(1, 3, 4))
+        categories = rng.integers(1, 3, 4)
+        halves = [[[top, left, bottom, (left + right) // 2] for top, left, bottom, right in some] for some in (boxes, shifted)]
+        masks, found = ([box_mask(half) for half in some] for some in halves)
+        areas = [coco_mask.area(mask) for mask in masks]
+        evaluator.add_groundtruth(image_id, 100, 100, boxes, categories, masks, areas=areas, is_crowd=[0, 0, 0, 1])
+        evaluator.add_detections(image_id, shifted, rng.uniform(0, 1, 4), categories, found)
+    return evaluator
+
+
+def stock_evaluation(evaluator, iou_type, folder):
+    """What the usual call finds in the files."""
+    (folder / "groundtruth.json").write_text(json.dumps(evaluator.groundtruth_json()))
+    (folder / "detections.json").write_text(json.dumps(evaluator.detections_json(iou_type)))
+    groundtruth = COCO(str(folder / "groundtruth.json"))
+    stock = COCOeval(groundtruth, groundtruth.loadRes(str(folder / "detections.json")), iou_type)
+    stock.evaluate()
+    stock.accumulate()
+    stock.summarize()
+    return stock
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_the_usual_call_finds_every_figure_in_the_files(tmp_path, with_masks):
+    evaluator = fruits(range(1, 6))
+    if not with_masks:
+        evaluator._with_masks = False
     metrics = evaluator.evaluate()
-    (tmp_path / "groundtruth.json").write_text(json.dumps(evaluator.groundtruth_json()))
-    (tmp_path / "detections.json").write_text(json.dumps(evaluator.detections_json()))
-    groundtruth = COCO(str(tmp_path / "groundtruth.json"))
-    detections = groundtruth.loadRes(str(tmp_path / "detections.json"))
-    for iou_type, kind in (("bbox", "DetectionBoxes_"), ("segm", "DetectionMasks_")):
-        stock = COCOeval(groundtruth, detections, iou_type)
-        stock.evaluate()
-        stock.accumulate()
-        stock.summarize()
-        # loadRes takes the box's area for both kinds, which moves the size buckets of masks; the others must agree.
-        same = range(12) if iou_type == "bbox" else (0, 1, 2, 6, 7, 8)
-        assert 0 < stock.stats[0] < 1
-        assert [metrics[kind + SUMMARY_NAMES[i]] for i in same] == pytest.approx([stock.stats[i] for i in same])
+    kinds = [("bbox", "DetectionBoxes_"), ("segm", "DetectionMasks_")]
+    for iou_type, kind in kinds[: 1 + with_masks]:
+        stock = stock_evaluation(evaluator, iou_type, tmp_path)
+        assert [metrics[kind + name] for name in SUMMARY_NAMES] == pytest.approx(stock.stats.tolist(), abs=1e-12)
+        assert len({*stock.stats}) > 6
+        for index, name in enumerate(("apple", "pear")):
+            precision = stock.eval["precision"][:, :, index, 0, -1]
+            assert metrics[f"{kind}PerformanceByCategory/mAP/{name}"] == pytest.approx(precision[precision > -1].mean(), abs=1e-12)
+
+
+def test_boxes_beside_masks_would_mislead_the_usual_call(tmp_path):
+    """An apple of 30 x 30 pixels, found, and before it a wrong detection of 50 x 20 in a box of 50 x 50: small by its mask alone."""
+    evaluator = CocoEvaluator(CATEGORIES)
+    add_groundtruth(evaluator, 1, [[0, 0, 30, 30]], [1])
+    masks = [box_mask([50, 50, 100, 70]), box_mask([0, 0, 30, 30])]
+    evaluator.add_detections(1, [[50, 50, 100, 100], [0, 0, 30, 30]], [0.9, 0.8], [1, 1], masks)
+    small = evaluator.evaluate()["DetectionMasks_Precision/mAP (small)"]
+    assert small == stock_evaluation(evaluator, "segm", tmp_path).stats[3]
+    both = [one | other for one, other in zip(evaluator.detections_json("bbox"), evaluator.detections_json("segm"), strict=True)]
+    evaluator.detections_json = lambda iou_type: both
+    assert stock_evaluation(evaluator, "segm", tmp_path).stats[3] != small
+
+
+# Hashes of 64 bits, among which some pass 63; of 53 bits and a bit more, which floats cannot tell apart; and small ones that grow apart.
+@pytest.mark.parametrize("ids", [[2**64 - 1, 5, 2**63, 2**62 + 1, 3], [2**53, 2**53 + 1, 2**53 + 2, 2**53 + 3, 2**63 + 1], [9, 7, 5, 3, 1]])
+def test_image_ids_of_any_size_change_no_figure_and_are_written_as_they_are(ids):
+    evaluator = fruits(ids)
+    expected = fruits(range(1, 6)).evaluate()
+    assert evaluator.evaluate() == pytest.approx(expected, abs=1e-12)
+    assert expected["DetectionMasks_Precision/mAP"] > 0.1
+    assert [image["id"] for image in evaluator.groundtruth_json()["images"]] == ids
+    for written in (evaluator.groundtruth_json()["annotations"], evaluator.detections_json("segm"), evaluator.detections_json("bbox")):
+        assert json.loads(json.dumps([one["image_id"] for one in written])) == list(np.repeat(np.array(ids, object), 4))
+
+
+def test_category_ids_of_any_size_a_label_map_has(tmp_path):
+    evaluator = CocoEvaluator([(1, "apple"), (2**31 - 1, "pear")])
+    boxes = [[0, 0, 10, 10], [50, 50, 90, 90]]
+    add_groundtruth(evaluator, 1, boxes, [1, 2**31 - 1])
+    add_detections(evaluator, 1, boxes, [0.9, 0.8], [1, 2**31 - 1])
+    assert evaluator.evaluate()["DetectionMasks_PerformanceByCategory/mAP/pear"] == pytest.approx(1)
+    assert stock_evaluation(evaluator, "segm", tmp_path).stats[0] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
