@@ -167,14 +167,15 @@ def _print(measured: dict[str, Any]) -> None:
             fix += ", or its crowds as objects (`crowds: objects`): nobody has to find a crowd"
         print(f"warning: nothing was measured, on {held}\n  fix: {fix}", file=sys.stderr, flush=True)
         return
-    table = Table("", title=f"{held}, {measured['seconds_per_image']:.2f} s/image", title_justify="left")
+    print(f"{held}, {measured['seconds_per_image']:.2f} s/image")
+    table = Table("")
     kinds = [kind for kind in ("Boxes", "Masks") if f"Detection{kind}_{SUMMARY_NAMES[0]}" in metrics]
     for kind in kinds:
         table.add_column(kind.lower(), justify="right")
     for name in SUMMARY_NAMES:
         figures = (metrics.get(f"Detection{kind}_{name}") for kind in kinds)
         table.add_row(name, *("-" if figure is None else f"{figure:.4f}" for figure in figures))
-    Console(width=None if Console().is_terminal else 100).print(table)
+    Console().print(table)
 
 
 def _detector(network: MaskRCNN) -> Any:

@@ -116,6 +116,14 @@ def test_mask_branch_and_overrides_reach_the_experiment(dataset: DatasetDir, mod
     assert [(change["before"], change["after"]) for change in overrides] == [("1", "2"), ("2", "3")]
 
 
+def test_masks_of_padded_images_as_the_original_predicted_them_are_asked_for(dataset: DatasetDir, model: ModelDir) -> None:
+    convert(ZOO, dataset, model)
+    assert yaml.safe_load(model.experiment.read_text())["task"]["model"]["original_padded_masks"] is False
+    assert convert(ZOO, dataset, model, original_padded_masks=True).status == "done"
+    assert yaml.safe_load(model.experiment.read_text())["task"]["model"]["original_padded_masks"] is True
+    assert convert(ZOO, dataset, model, original_padded_masks=True).status == "skipped"
+
+
 @pytest.mark.parametrize(
     ("assignments", "words"),
     [
