@@ -33,6 +33,8 @@ The zoo's models, built from their `pipeline.config` files, against tensors of t
 Outputs: the largest absolute difference over the tensor's standard deviation, of all stored values and, for the tensor as a whole, of
 its mean, standard deviation, minimum, maximum and mean absolute value. Losses and gradients: relative, the gradients' over all variables
 together. Counts, shapes and variables must be equal. `block4` of the first stage, which the original builds and never uses, is left out.
+*operations* are single computations; *settings*, written by `tests/parity/references/original_settings.py`, what the original makes of
+settings that the zoo does not use.
 
 After an optimizer step there are no stored proposals to feed. For a crop that ends at the image's border, the last bit of a coordinate
 decides whether its last row is features or zeros, in the original as here: where a remark says so, the losses are those with one or a
@@ -59,6 +61,8 @@ tolerance for that reason alone; how many threads a reference was made on stands
 
 No difference is `use_matmul_crop_and_resize`, which is honoured. It is no other way to the same crops: it lets a sample beyond the feature
 map fade over one cell where the native crop is zero. The rows `crops` under *settings* tell how many samples that moves.
+
+## All references
 
 """
 
