@@ -132,7 +132,7 @@ class CocoEvaluator:
 
     @property
     def objects(self) -> int:
-        """Those that are to be found."""
+        """How many objects there are to find: crowds are none."""
         return sum(not annotation["iscrowd"] for annotation in self._groundtruth)
 
     @property
@@ -198,33 +198,36 @@ class CocoEvaluator:
     def _run(self, iou_type: str) -> COCOeval:
         # pycocotools writes into the annotations and prints as it goes.
         with contextlib.redirect_stdout(io.StringIO()):
-            groundtruth = self._indexed(self._groundtruth)
-            results = self._indexed(
+            dataset = self.groundtruth_json()
+            results = indexed(
+                dataset,
                 [
                     detection | {"id": number, "iscrowd": 0, "area": _detected_area(detection, iou_type)}
                     for number, detection in enumerate(self._detections, start=1)
-                ]
+                ],
             )
-            evaluation = COCOeval(groundtruth, results, iou_type)
+            evaluation = COCOeval(indexed(dataset, self._groundtruth), results, iou_type)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
         return evaluation
 
-    def _indexed(self, annotations: list[dict[str, Any]]) -> COCO:
-        """Copies, whose images are numbered in the order of their ids: where some pass 63 bits, pycocotools makes floats of all.
 
-        Not `loadRes`, which fails when there is no detection at all.
-        """
-        numbers = {image_id: number for number, image_id in enumerate(sorted(self._images), start=1)}
-        coco = COCO()
-        coco.dataset = {
-            **self.groundtruth_json(),
-            "images": [image | {"id": numbers[image["id"]]} for image in self._images.values()],
-            "annotations": [annotation | {"image_id": numbers[annotation["image_id"]]} for annotation in annotations],
-        }
-        coco.createIndex()
-        return coco
+def indexed(dataset: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> COCO:
+    """`annotations` on the images and categories of `dataset`, in COCO's format, as copies for `COCOeval`, which writes into them.
+
+    Images are numbered in the order of their ids: where some ids pass 63 bits, pycocotools makes floats of all and finds none again.
+    Not `loadRes`, which fails where there is no detection at all.
+    """
+    numbers = {image_id: number for number, image_id in enumerate(sorted(image["id"] for image in dataset["images"]), start=1)}
+    coco = COCO()
+    coco.dataset = {
+        "images": [{**image, "id": numbers[image["id"]]} for image in dataset["images"]],
+        "categories": dataset["categories"],
+        "annotations": [{**annotation, "image_id": numbers[annotation["image_id"]]} for annotation in annotations],
+    }
+    coco.createIndex()
+    return coco
 
 
 def _detected_area(detection: Mapping[str, Any], iou_type: str) -> float:
