@@ -21,7 +21,7 @@ from rich.table import Table
 
 from tasks.coco.plots import draw_accuracy_against_speed
 from tasks.errors import UserError
-from tasks.tracking import close_pipeline_run, pipeline_run_identity
+from tasks.tracking import close_pipeline_run, comparison_url, pipeline_run_identity
 from tasks.workspace import ModelDir, RunDir, StepResult, read_json, staged_directory
 
 MASK_AP, MASK_AP50 = "DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU"
@@ -92,7 +92,6 @@ def compare(run: RunDir) -> StepResult:
         run,
         complete=len(ready) == len(rows),
         artifacts=run.comparison,
-        metrics=_metrics(ready, best),
         tags={"best.config": best.config},
         description=markdown,
     )
@@ -110,7 +109,7 @@ def compare(run: RunDir) -> StepResult:
             "mask_ap": best.mask_ap,
             "not_evaluated": [row.config for row in rows if row.state != _READY],
             "mlflow_run_id": identity and identity.run_id,
-            "mlflow_url": identity and identity.url,
+            "mlflow_url": identity and comparison_url(identity),
         },
     )
 
@@ -182,14 +181,6 @@ def _points(rows: Sequence[Row]) -> list[tuple[str, float, float, int]]:
 def short_name(config: str) -> str:
     """What tells the zoo's configs apart: their backbone."""
     return config.removeprefix("mask_rcnn_").removesuffix("_coco")
-
-
-def _metrics(ready: Sequence[Row], best: Row) -> dict[str, float]:
-    """The figures of every model and of the best, for the parent run."""
-    figures = ("mask_ap", "mask_ap50", "box_ap", "train_images_per_second", "seconds_per_image")
-    labelled = [(row.config, row) for row in ready] + [("best", best)]
-    values = {f"{label}/{figure}": getattr(row, figure) for label, row in labelled for figure in figures}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _cell(name: str, value: Any) -> str:

@@ -82,9 +82,11 @@ def evaluate(model: ModelDir, split: str = VAL) -> StepResult:
         with staged_directory(evaluation) as folder:
             measured = {"config": model.name, "split": TEST if is_test else VAL, **basis, **_measure(experiment, network, folder)}
             write_json(folder / "metrics.json", measured)
-        metrics = measured["metrics"] | {"seconds_per_image": measured["seconds_per_image"]}
         prefix = f"{TEST}/" if is_test else ""
-        run.log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step_of(trained.checkpoint))
+        run.log_metrics({f"{prefix}{name}": value for name, value in measured["metrics"].items()}, step_of(trained.checkpoint))
+        if not is_test:
+            run.log_summary(_figures(measured) | {"val_objects": measured["objects"]})
+            run.log_pictures(evaluation / "pictures", step_of(trained.checkpoint))
         run.log_artifacts(evaluation, evaluation.name)
     return _answer("done", evaluation, measured, vars(run.identity) if run.identity else {})
 
@@ -178,6 +180,13 @@ def _print(measured: dict[str, Any]) -> None:
     Console().print(table)
 
 
+def _figures(measured: dict[str, Any]) -> dict[str, float | None]:
+    """What a person looks at first; None where there was nothing to measure."""
+    names = {"mask_ap": MASK_AP, "mask_ap50": MASK_AP50, "box_ap": BOX_AP}
+    found = {name: measured["metrics"].get(metric) for name, metric in names.items()}
+    return found | {"seconds_per_image": measured["seconds_per_image"]}
+
+
 def _detector(network: MaskRCNN) -> Any:
     """The network as a graph that is traced once, for images of any size: (images, true_shapes) -> final detections."""
 
@@ -243,7 +252,6 @@ def _detections(outputs: dict[str, npt.NDArray[Any]], height: int, width: int, k
 
 def _answer(status: str, evaluation: Path, measured: dict[str, Any], identity: dict[str, Any]) -> StepResult:
     _print(measured)
-    metrics = measured["metrics"]
     return StepResult(
         "evaluate",
         status,
@@ -253,10 +261,9 @@ def _answer(status: str, evaluation: Path, measured: dict[str, Any], identity: d
             "detections": str(evaluation / "detections.json"),
         },
         {
-            "mask_ap": metrics.get(MASK_AP),
-            "mask_ap50": metrics.get(MASK_AP50),
-            "box_ap": metrics.get(BOX_AP),
-            "seconds_per_image": measured["seconds_per_image"],
+            **_figures(measured),
+            "images": measured["images"],
+            "objects": measured["objects"],
             "mlflow_run_id": identity.get("run_id"),
             "mlflow_url": identity.get("url"),
         },

@@ -14,12 +14,12 @@ import sys
 from tasks.errors import UserError
 from tasks.records.dataset_page import dataset_page
 from tasks.records.manifest import read_manifest
-from tasks.tracking import add_to_pipeline_run, open_pipeline_run, pipeline_run_identity
+from tasks.tracking import add_to_pipeline_run, comparison_url, open_pipeline_run, pipeline_run_identity
 from tasks.workspace import DatasetDir, RunDir, StepResult, write_text
 
 
 def open_run(run: RunDir, dataset: DatasetDir) -> StepResult:
-    """`skipped` where the same run is open already; otherwise the summary names the new MLflow run and its page.
+    """`skipped` where the same run is open already; otherwise the summary names the new MLflow run, and the page that shows its models.
 
     Raises:
       UserError: the dataset is not materialized, its records are broken, or the folder belongs to another dataset.
@@ -35,7 +35,7 @@ def open_run(run: RunDir, dataset: DatasetDir) -> StepResult:
         outputs["dataset_page"] = str(run.dataset_page)
         if page is not None or status == "done":
             add_to_pipeline_run(run, run.dataset_page, "dataset")
-    summary = {"mlflow_run_id": identity and identity.run_id, "mlflow_url": identity and identity.url}
+    summary = {"mlflow_run_id": identity and identity.run_id, "mlflow_url": identity and comparison_url(identity)}
     return StepResult("open-run", status, outputs, summary)
 
 

@@ -22,6 +22,7 @@ from official.core import config_definitions as cfg
 
 from tasks import tracking
 from tasks.errors import UserError
+from tasks.mask_rcnn.compared_settings import compared_settings
 from tasks.mask_rcnn.config import load_experiment
 from tasks.mask_rcnn.inputs import records_read
 from tasks.mask_rcnn.training import TOTAL_LOSS, run_training
@@ -78,7 +79,9 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     write_text(trained, yaml.safe_dump(resolved, sort_keys=True))
 
     with tracking.model_run(model, records, "train") as run:
-        run.log_params(resolved)
+        run.log_params(compared_settings(experiment, records))
+        # No parameter, since MLflow keeps a parameter's first value, and a training may be gone on with.
+        run.log_summary({"steps": experiment.trainer.train_steps})
         for artifact in (model.pipeline_config, trained, model.conversion_report, model.zoo_difference, records.description):
             if artifact.exists():
                 run.log_artifacts(artifact)

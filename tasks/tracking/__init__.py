@@ -1,4 +1,4 @@
-"""Runs kept in MLflow, one experiment per dataset: a parent run per pipeline run, a child run per zoo config.
+"""Runs kept in MLflow, one experiment per dataset: a run for each pipeline run, and beside it one for each of its zoo configs.
 
 Nothing else in the house knows MLflow, and nothing depends on it: what it holds is a copy of local files, and when it
 does not answer, a loud warning says so and the step goes on.
@@ -10,6 +10,7 @@ from tasks.tracking.runs import (
     RunIdentity,
     add_to_pipeline_run,
     close_pipeline_run,
+    comparison_url,
     model_run,
     open_pipeline_run,
     pipeline_run_identity,
@@ -21,6 +22,7 @@ __all__ = [
     "RunIdentity",
     "add_to_pipeline_run",
     "close_pipeline_run",
+    "comparison_url",
     "mlflow_name",
     "model_run",
     "open_pipeline_run",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.records.record_set import RecordSet
+from tasks.tracking.experiment_view import NOTE
 
 _AIRFLOW_VARIABLES = {
     "airflow.dag_id": "MASKLINE_AIRFLOW_DAG_ID",
@@ -21,9 +22,6 @@ _AIRFLOW_VARIABLES = {
     "airflow.try_number": "MASKLINE_AIRFLOW_TRY_NUMBER",
     "airflow.url": "MASKLINE_AIRFLOW_URL",
 }
-NOTE = "mlflow.note.content"
-"""The tag whose Markdown MLflow shows on the run's page."""
-
 _PACKAGES = ("maskline", "tensorflow", "tensorflow-cpu", "tf-models-official", "numpy")
 
 
