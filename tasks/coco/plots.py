@@ -3,64 +3,96 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 _INK, _FAINT, _GRID = "#22252b", "#6b7280", "#e5e7eb"
-_COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#ca8a04", "#4b5563")
+_BEST, _LEVEL, _OTHER = "#1d4ed8", "#7aa2e3", "#b6bcc8"
+_KEY = (("best", "Dark blue:", "the best"), ("level", "light blue:", "not told apart from it"), ("other", "grey:", "the others"))
+_ROW_INCHES, _FRAME_INCHES = 0.42, 1.7
+_LONGEST_LABEL = 36
+_TEXT_SHARE = 1.3
+"""What an axis is longer than its longest bar or interval, so that the figure behind it stays inside."""
 
 
-def draw_accuracy_against_speed(points: Sequence[tuple[str, float, float, int]]) -> bytes:
-    """A PNG with a disc, as large as the model, for each (label, images per second, mask AP, parameters).
+@dataclass(frozen=True)
+class ModelBar:
+    """One model; a figure that does not exist is None."""
 
-    Better is up and to the right. No points give a plot that says so.
+    label: str
+    precision: float | None
+    interval: tuple[float, float] | None
+    """95 %, from the chance of which images were at hand."""
+    seconds_per_image: float | None
+    parameters: int | None
+    standing: str
+    """`best`, `level` (not told apart from the best) or `other`."""
+
+
+def draw_models(models: Sequence[ModelBar], precision: str, note: str) -> bytes:
+    """A PNG with a row for each model, in their order, in three panels from zero: its precision, its time of inference, its size.
+
+    `precision` names the first panel, `note` stands below: what the figures stand on. Rows have one height, whatever their number, so
+    that no name can lie on another.
     """
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(11, _FRAME_INCHES + _ROW_INCHES * max(len(models), 1)), dpi=130, layout=ConstrainedLayoutEngine(wspace=0.06))
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_axisbelow(True)
-    axes.grid(color=_GRID, linewidth=0.8)
-    for side in ("top", "right", "left", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(colors=_FAINT, length=0)
-    axes.set_title("Mask AP against speed", loc="left", color=_INK, fontsize=13, fontweight="bold", pad=12)
-    axes.set_xlabel("images per second, inference (log scale)", color=_FAINT)
-    axes.set_ylabel("mask AP", color=_FAINT)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    if not points:
-        axes.text(0.5, 0.5, "no model with masks was evaluated", transform=axes.transAxes, ha="center", color=_FAINT)
-    largest = max((parameters for *_, parameters in points), default=1)
-    for index, (label, speed, precision, parameters) in enumerate(points):
-        # Area, not diameter, tells the size.
-        area = max(900 * parameters / largest, 30)
-        axes.scatter(speed, precision, s=area, color=_COLORS[index % len(_COLORS)], alpha=0.8, linewidth=0)
-        axes.annotate(
-            f"{label}\n{parameters / 1e6:.0f} M parameters",
-            (speed, precision),
-            # Alternately above and below the disc, as good models crowd together.
-            xytext=(0, (1 if index % 2 == 0 else -1) * (math.sqrt(area) / 2 + 5)),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if index % 2 == 0 else "top",
-            fontsize=9,
-            color=_INK,
-        )
-    if points:
-        speeds = [speed for _, speed, _, _ in points]
-        low, high = min(speeds), max(speeds)
-        margin = max((high / low) ** 0.25, 2.2)
-        axes.set_xlim(low / margin, high * margin)
-        precisions = [precision for _, _, precision, _ in points]
-        spread = max(max(precisions) - min(precisions), 0.05)
-        axes.set_ylim(max(min(precisions) - 0.35 * spread, -0.35 * spread), max(precisions) + 0.35 * spread)
+    panels = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1.2, 1.2))
+    intervals = [model.interval for model in models]
+    title = f"{precision}, with its 95 % interval" if any(intervals) else precision
+    _panel(panels[0], models, title, [model.precision for model in models], "{:.3f}", intervals)
+    _panel(panels[1], models, "seconds an image", [model.seconds_per_image for model in models], "{:.3g}")
+    sizes = [None if model.parameters is None else model.parameters / 1e6 for model in models]
+    _panel(panels[2], models, "million parameters", sizes, "{:.1f}")
+    panels[0].set_yticks(range(len(models)), [_shortened(model.label) for model in models], color=_INK)
+    panels[0].set_ylim(max(len(models), 1) - 0.5, -0.5)
+    if not models:
+        panels[0].text(0.5, 0.5, "no model was evaluated", transform=panels[0].transAxes, ha="center", color=_FAINT)
+    told = {model.standing for model in models}
+    key = [f"{color} {meaning}" for standing, color, meaning in _KEY if standing in told and {"best"} < told]
+    figure.supxlabel("\n".join(filter(None, [note, ", ".join(key)])), color=_FAINT, fontsize=9)
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png")
     return encoded.getvalue()
+
+
+def _shortened(label: str) -> str:
+    """What fits before the bars; a long name keeps its beginning and its end."""
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL // 2]}…{label[1 - _LONGEST_LABEL // 2 :]}"
+
+
+def _panel(
+    axes: Axes,
+    models: Sequence[ModelBar],
+    title: str,
+    values: Sequence[float | None],
+    form: str,
+    intervals: Sequence[tuple[float, float] | None] = (),
+) -> None:
+    axes.set_axisbelow(True)
+    axes.grid(axis="x", color=_GRID, linewidth=0.8)
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.spines["left"].set_color(_GRID)
+    axes.tick_params(colors=_FAINT, length=0)
+    axes.set_title(title, loc="left", color=_INK, fontsize=10, pad=8)
+    axes.xaxis.set_major_locator(MaxNLocator(5 if intervals else 4))
+    colors = {"best": _BEST, "level": _LEVEL, "other": _OTHER}
+    longest = 0.0
+    for row, (model, value) in enumerate(zip(models, values, strict=True)):
+        end = value or 0.0
+        if value is not None:
+            axes.barh(row, value, height=0.62, color=colors[model.standing])
+        if intervals and (interval := intervals[row]) is not None:
+            axes.plot(interval, (row, row), color=_INK, linewidth=1.2, solid_capstyle="butt")
+            end = max(end, interval[1])
+        longest = max(longest, end)
+        text = "not measured" if value is None else form.format(value)
+        axes.annotate(text, (end, row), (5, 0), textcoords="offset points", va="center", color=_INK, fontsize=9)
+    axes.set_xlim(0, longest * _TEXT_SHARE or 1)

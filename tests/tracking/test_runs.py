@@ -9,12 +9,13 @@ import sys
 
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from tasks.errors import UserError
 from tasks.records.manifest import Manifest, Split, write_manifest
 from tasks.records.record_set import materialized
 from tasks.records.statistics import Statistics
-from tasks.tracking import close_pipeline_run, model_run, open_pipeline_run, original_name, pipeline_run_identity
+from tasks.tracking import close_pipeline_run, comparison_url, model_run, open_pipeline_run, original_name, pipeline_run_identity
 from tasks.tracking.runs import flatten
 from tasks.workspace import DatasetDir, ModelDir, RunDir
 
@@ -113,7 +114,9 @@ def test_parent_and_child_as_mlflow_holds_them(workspace, client, dataset, run, 
     assert json.loads(used.dataset.source) == {"uri": str(dataset.root)}
     assert json.loads(used.dataset.profile) == SPLITS
     tags = held.data.tags
-    assert tags["mlflow.parentRunId"] == parent.run_id
+    # Not nested: MLflow's page of runs would hide it under the other.
+    assert "mlflow.parentRunId" not in tags
+    assert (tags["role"], tags["pipeline"], tags["pipeline_run"]) == ("backbone", run.name, parent.run_id)
     assert tags["dataset.digest"] == DIGEST
     assert tags["airflow.dag_id"] == "mask_rcnn_zoo"
     assert tags["airflow.run_id"] == "manual__1"
@@ -127,6 +130,8 @@ def test_parent_and_child_as_mlflow_holds_them(workspace, client, dataset, run, 
     top = client.get_run(parent.run_id)
     assert top.info.run_name == run.name
     assert top.info.status == "RUNNING"
+    assert (top.data.tags["role"], top.data.tags["pipeline_run"]) == ("pipeline", parent.run_id)
+    assert top.data.metrics == {}
     assert artifacts(client, parent.run_id, "dataset") == {"dataset/manifest.json", "dataset/label_map.pbtxt"}
     assert [used.dataset.name for used in top.inputs.dataset_inputs] == ["fruits"]
 
@@ -151,10 +156,29 @@ def test_a_parent_that_the_store_lost_is_made_anew(client, dataset, run):
     assert open_pipeline_run(run, dataset).run_id != lost.run_id
 
 
-def test_a_model_outside_any_pipeline_run_has_no_parent(client, dataset, run):
+def test_a_model_outside_any_pipeline_run_is_in_the_view_of_all(client, dataset, run):
     with model_run(ModelDir(run.root / "alone"), materialized(dataset), "train") as child:
         pass
-    assert "mlflow.parentRunId" not in client.get_run(child.identity.run_id).data.tags
+    tags = client.get_run(child.identity.run_id).data.tags
+    assert tags["role"] == "backbone"
+    assert not {"pipeline", "pipeline_run", "mlflow.parentRunId"} & tags.keys()
+    experiment = client.get_experiment(child.identity.experiment_id).tags
+    assert experiment["mlflow.experimentKind"] == "custom_model_development"
+    assert "mlflow.sharedViewState.backbones" in experiment
+
+
+def test_a_run_of_an_earlier_version_is_found_beside_the_others(client, dataset, run):
+    parent = open_pipeline_run(run, dataset)
+    model = ModelDir(run.root / "model")
+    with model_run(model, materialized(dataset), "train") as child:
+        pass
+    for tag in ("role", "pipeline", "pipeline_run"):
+        client.delete_tag(child.identity.run_id, tag)
+    client.set_tag(child.identity.run_id, "mlflow.parentRunId", parent.run_id)
+    close_pipeline_run(run, complete=True, description="")
+    (found,) = client.search_runs([parent.experiment_id], f"tags.pipeline_run = '{parent.run_id}' AND tags.role = 'backbone'")
+    assert found.info.run_id == child.identity.run_id
+    assert "mlflow.parentRunId" not in found.data.tags
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError("loss is NaN"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
@@ -195,20 +219,70 @@ def test_a_changed_param_is_said_and_the_others_logged(client, dataset, run, cap
 def test_closing_the_parent(client, dataset, run, tmp_path):
     parent = open_pipeline_run(run, dataset)
     (tmp_path / "comparison.md").write_text("| config |")
-    close_pipeline_run(
-        run,
-        complete=False,
-        artifacts=tmp_path,
-        metrics={"best/DetectionMasks_Precision/mAP@.50IOU": 0.5},
-        tags={"best.config": "a"},
-        description="the table",
-    )
+    with model_run(ModelDir(run.root / "model"), materialized(dataset), "train") as child:
+        pass
+    close_pipeline_run(run, complete=False, artifacts=tmp_path, tags={"best.config": "a"}, description="the table")
     held = client.get_run(parent.run_id)
     assert held.info.status == "FAILED"
     assert held.data.tags["best.config"] == "a"
-    assert held.data.tags["mlflow.note.content"] == "the table"
-    assert held.data.metrics == {"best/DetectionMasks_Precision/mAP:at:.50IOU": 0.5}
     assert artifacts(client, parent.run_id, "compare") == {"compare/comparison.md"}
+    links, table = held.data.tags["mlflow.note.content"].split("\n\n")
+    assert table == "the table"
+    assert f"({comparison_url(parent)})" in links
+    assert f"/#/compare-runs?runs=%5B%22{child.identity.run_id}%22%5D&experiments=%5B%22{parent.experiment_id}%22%5D" in links
+
+    close_pipeline_run(run, complete=True, tags={"best.config": ""}, description="no best")
+    assert "best.config" not in client.get_run(parent.run_id).data.tags
+
+
+def test_figures_of_a_person_stand_beside_the_original_s(client, dataset, run):
+    model = ModelDir(run.root / "model")
+    with model_run(model, materialized(dataset), "evaluate") as child:
+        child.log_metrics({"DetectionMasks_Precision/mAP": 0.123456}, 300)
+        child.log_summary({"mask_ap": 0.123456, "box_ap": None, "steps": 200_001})
+    with model_run(model, materialized(dataset), "evaluate") as child:
+        child.log_summary({"mask_ap": 0.1})
+    held = client.get_run(child.identity.run_id).data.metrics
+    assert held == {"DetectionMasks_Precision/mAP": 0.123456, "mask_ap": 0.1, "steps": 200_001}
+    assert [(point.step, point.value) for point in client.get_metric_history(child.identity.run_id, "mask_ap")] == [(0, 0.1235), (0, 0.1)]
+
+
+def test_pictures_have_one_name_in_every_run(client, dataset, run, tmp_path):
+    """The grid of MLflow sets equal names side by side; they stand in the names of its files: key+step+N+..."""
+    for number in (31, 5):
+        Image.new("RGB", (20, 10)).save(tmp_path / f"{number:04d}.png")
+    keys = []
+    for name in ("one", "two"):
+        with model_run(ModelDir(run.root / name), materialized(dataset), "evaluate") as child:
+            child.log_pictures(tmp_path, 60)
+            child.log_pictures(tmp_path / "missing", 60)
+        assert client.get_run(child.identity.run_id).data.tags["mlflow.loggedImages"] == "True"
+        keys.append({file.split("+timestamp+")[0] for file in artifacts(client, child.identity.run_id, "images")})
+    assert keys[0] == keys[1] == {"images/pictures~01+step+60", "images/pictures~02+step+60"}
+
+
+def test_a_name_that_mlflow_refuses_leaves_the_others_alone(client, dataset, run, capsys):
+    with model_run(ModelDir(run.root / "model"), materialized(dataset), "train") as child:
+        child.log_metrics({"good": 1.0, "a" * 300: 2.0, "after": 3.0}, 1)
+        child.log_metrics({"later": 4.0}, 2)
+        child.log_params({"p": 1, "b" * 300: 2, "q": 3})
+    held = client.get_run(child.identity.run_id)
+    assert held.data.metrics == {"good": 1.0, "after": 3.0, "later": 4.0}
+    assert held.data.params == {"p": "1", "q": "3"}
+    said = capsys.readouterr().err
+    assert said.count("WARNING: MLflow did not take metric 'aaa") == 1
+    assert said.count("WARNING: MLflow did not take param 'bbb") == 1
+    assert "never reached" not in said
+
+
+def test_a_dataset_that_mlflow_refuses_does_not_leave_the_model_untracked(client, dataset, run, monkeypatch, capsys):
+    monkeypatch.setattr(MlflowClient, "log_inputs", lambda *_, **__: (_ for _ in ()).throw(ValueError("no such name")))
+    parent = open_pipeline_run(run, dataset)
+    with model_run(ModelDir(run.root / "model"), materialized(dataset), "train") as child:
+        child.log_metrics({"loss": 1.0}, 1)
+    assert client.get_run(child.identity.run_id).data.metrics == {"loss": 1.0}
+    assert artifacts(client, parent.run_id, "dataset") == {"dataset/manifest.json", "dataset/label_map.pbtxt"}
+    assert capsys.readouterr().err.count("WARNING: MLflow did not take the dataset's name: no such name") == 2
 
 
 def test_a_store_that_cannot_be_opened_stops_nothing(dataset, run, monkeypatch, capsys):
