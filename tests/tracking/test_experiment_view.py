@@ -20,14 +20,14 @@ COLUMNS = [
 ]
 
 
-@pytest.fixture
-def client(tmp_path):
-    return MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    return MlflowClient(tracking_uri=f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
 
 
 @pytest.fixture
-def experiment(client):
-    return client.create_experiment("fruits")
+def experiment(client, request):
+    return client.create_experiment(request.node.name)
 
 
 def state_of(client, experiment, key):
