@@ -68,12 +68,16 @@ class Follower:
         print(f"{minutes:3d}:{seconds:02d}  {text}", flush=True)
 
 
-def run(settings: Settings, conf: dict[str, Any]) -> bool:
-    """Triggers one run, follows it to its end, prints its comparison, if any, and says whether it succeeded."""
+def run(settings: Settings, conf: dict[str, Any]) -> tuple[bool, str | None]:
+    """Triggers one run, follows it to its end and prints its comparison, if any.
+
+    Returns whether it succeeded, and MLflow's page that shows its models side by side, where there is one.
+    """
     airflow = AirflowRest(settings.airflow_url, LOGIN)
     run_id = airflow.trigger(DAG_ID, conf)
     print(f"\nrun {run_id}\n{describe(settings)}\n", flush=True)
     follower = Follower(settings.workspace, run_id, conf["configs"])
+    side_by_side: str | None = None
     state, silent_since = "queued", time.monotonic()
     while state not in FINISHED:
         time.sleep(LOOK_EVERY_SECONDS)
@@ -89,8 +93,11 @@ def run(settings: Settings, conf: dict[str, Any]) -> bool:
     if any(task["task_id"] == "compare" and task["state"] == "success" for task in tasks):
         comparison = Path(airflow.xcom(DAG_ID, run_id, "compare", "markdown"))
         print(f"\n{comparison.read_text()}\n({comparison})")
+        side_by_side = airflow.xcom(DAG_ID, run_id, "compare", "return_value")["summary"].get("mlflow_url")
     print(f"\nthe run ended: {state}", flush=True)
-    return state == "success"
+    if side_by_side:
+        print(f"its models side by side: {side_by_side}", flush=True)
+    return state == "success", side_by_side
 
 
 def main() -> int:
@@ -100,7 +107,7 @@ def main() -> int:
     started = False
     try:
         started = up(settings)
-        succeeded = run(settings, conf)
+        succeeded, side_by_side = run(settings, conf)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -110,6 +117,8 @@ def main() -> int:
             down(settings)
     if started:
         print(f"`make up` brings both back, with this run in them:\n{describe(settings)}")
+        if side_by_side:
+            print(f"         {side_by_side}")
     return 0 if succeeded else 1
 
 

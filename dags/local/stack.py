@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 from airflow_rest import AirflowRest, answers_ok
+from mlflow_rest import experiment_pages
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LOGIN = ("admin", "admin")
@@ -258,7 +259,9 @@ def _wait_until_ready(settings: Settings) -> None:
 
 
 def describe(settings: Settings) -> str:
-    return f"Airflow  {settings.airflow_url}   user {LOGIN[0]}, password {LOGIN[1]}\nMLflow   {settings.mlflow_url}"
+    """Addresses and login; of MLflow also the pages that show the backbones of each data set, while it runs."""
+    lines = [f"Airflow  {settings.airflow_url}   user {LOGIN[0]}, password {LOGIN[1]}", f"MLflow   {settings.mlflow_url}"]
+    return "\n".join(lines + [f"         {name}: {page}" for name, page in experiment_pages(settings.mlflow_url).items()])
 
 
 def _say(text: str) -> None:

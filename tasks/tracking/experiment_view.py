@@ -7,9 +7,11 @@ envelope (name, times in milliseconds, state) whose state is the page's own, the
 
 from __future__ import annotations
 
+import base64
 import json
 import uuid
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +25,8 @@ ROLE, PIPELINE, PIPELINE_RUN = "role", "pipeline", "pipeline_run"
 """Tags of every run: `backbone` or `pipeline`; the pipeline run's name; and its id in MLflow."""
 
 _TRAINING = "custom_model_development"
+_TRAINING_PAGES = "workflowType=machine_learning"
+"""Without it a browser that was never here shows its pages for GenAI, whatever the experiment's kind."""
 _ALL = "backbones"
 _VIEW = "mlflow.sharedViewState."
 _COLUMNS = (
@@ -56,23 +60,25 @@ def picture_key(number: int) -> str:
 
 def prepare(client: Any, experiment_id: str) -> None:
     """Sees that MLflow shows the experiment as one of trainings, and that the view of all its runs is there; says on its page where."""
-    tags = client.get_experiment(experiment_id).tags
+    experiment = client.get_experiment(experiment_id)
+    tags = experiment.tags
     kind = tags.get(KIND, "")
     # Absent, or what the page itself has guessed; a kind that a person has chosen stays.
     if not kind or kind.endswith("_inferred"):
         client.set_experiment_tag(experiment_id, KIND, _TRAINING)
-    _keep(client, experiment_id, tags, _ALL, _envelope("backbones", _state("", order="attributes.start_time")))
+    _keep(client, experiment_id, _ALL, _envelope("backbones", experiment.creation_time, _state("", order="attributes.start_time")), tags)
     if NOTE not in tags:
         figures, curves = (_page(experiment_id, _ALL, charts=charts) for charts in (False, True))
         note = f"[All backbones with their figures](#{figures}), [their curves and pictures](#{curves})"
         client.set_experiment_tag(experiment_id, NOTE, note)
 
 
-def keep_view_of(client: Any, experiment_id: str, pipeline_run_id: str, name: str) -> None:
-    """Keeps the view of one pipeline run's backbones, best first, under the pipeline run's id."""
-    tags = client.get_experiment(experiment_id).tags
-    state = _state(f"tags.{PIPELINE_RUN} = '{pipeline_run_id}' AND tags.{ROLE} = 'backbone'", order="metrics.`mask_ap`")
-    _keep(client, experiment_id, tags, pipeline_run_id, _envelope(name, state))
+def keep_view_of(client: Any, pipeline_run: Any) -> None:
+    """Keeps the view of one pipeline run's backbones, best first, under the pipeline run's id and name."""
+    info = pipeline_run.info
+    state = _state(f"tags.{PIPELINE_RUN} = '{info.run_id}' AND tags.{ROLE} = 'backbone'", order="metrics.`mask_ap`")
+    tags = client.get_experiment(info.experiment_id).tags
+    _keep(client, info.experiment_id, info.run_id, _envelope(info.run_name, info.start_time, state), tags)
 
 
 def view_address(experiment_id: str, key: str = _ALL, *, charts: bool = False) -> str:
@@ -80,25 +86,31 @@ def view_address(experiment_id: str, key: str = _ALL, *, charts: bool = False) -
     return f"{store.ui_address()}/#{_page(experiment_id, key, charts=charts)}"
 
 
+def run_address(experiment_id: str, run_id: str) -> str:
+    """The page of one run."""
+    return f"{store.ui_address()}/#/experiments/{experiment_id}/runs/{run_id}?{_TRAINING_PAGES}"
+
+
 def compare_address(experiment_id: str, run_ids: Sequence[str]) -> str:
     """MLflow's page that sets the parameters and metrics of exactly these runs side by side."""
     runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [experiment_id]))
-    return f"{store.ui_address()}/#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
+    return f"{store.ui_address()}/#/compare-runs?runs={runs}&experiments={experiments}&{_TRAINING_PAGES}"
 
 
 def _page(experiment_id: str, key: str, *, charts: bool = False) -> str:
-    # Without the workflow a browser that was here for the first time shows the side bar of GenAI, whatever the experiment's kind.
     mode = "&compareRunsMode=CHART" if charts else ""
-    return f"/experiments/{experiment_id}/runs?viewStateShareKey={key}{mode}&workflowType=machine_learning"
+    return f"/experiments/{experiment_id}/runs?viewStateShareKey={key}{mode}&{_TRAINING_PAGES}"
 
 
-def _keep(client: Any, experiment_id: str, tags: Any, key: str, envelope: str) -> None:
+def _keep(client: Any, experiment_id: str, key: str, envelope: str, tags: Mapping[str, str]) -> None:
     if tags.get(_VIEW + key) != envelope:
         client.set_experiment_tag(experiment_id, _VIEW + key, envelope)
 
 
-def _envelope(name: str, state: dict[str, Any]) -> str:
-    return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state, separators=(",", ":"))})
+def _envelope(name: str, created: int, state: dict[str, Any]) -> str:
+    """The state is packed, to a fifth: every page of the experiment loads all of its tags."""
+    packed = base64.b64encode(zlib.compress(json.dumps(state, separators=(",", ":")).encode(), level=9)).decode()
+    return json.dumps({"name": name, "createdAt": created, "updatedAt": created, "state": f"deflate;{packed}"})
 
 
 def _state(search: str, order: str) -> dict[str, Any]:

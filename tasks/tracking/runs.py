@@ -128,7 +128,7 @@ def close_pipeline_run(
 def _show_together(client: Any, run: RunDir, identity: RunIdentity) -> None:
     """Sees that the views that show the run's models are there; and that they find the models, which may be of an earlier version."""
     experiment_view.prepare(client, identity.experiment_id)
-    experiment_view.keep_view_of(client, identity.experiment_id, identity.run_id, run.name)
+    experiment_view.keep_view_of(client, client.get_run(identity.run_id))
     for model in _model_identities(run):
         held = store.existing_run(client, model.run_id)
         if held is None:
@@ -289,6 +289,9 @@ def _open_model_run(model: ModelDir, records: RecordSet, step: str) -> ModelRun:
                 client.delete_tag(identity.run_id, "error")
             grouped = _pipeline_tags(RunDir(model.root.parent), parent) if parent else {}
             tags = {ROLE: "backbone", **grouped, "config": model.name, **provenance_tags(step), **_dataset_tags(records)}
+            if parent:
+                beside = f"[Beside the other models of {model.root.parent.name}]({comparison_url(parent)})"
+                tags[NOTE] = f"{beside}\n\n{tags.get(NOTE, '')}".strip()
             _set_tags(client, identity.run_id, tags)
             context = "training" if step == "train" else "evaluation"
             _attempt("the dataset's name", lambda: client.log_inputs(identity.run_id, datasets=[dataset_input(records, context)]))
@@ -320,7 +323,7 @@ def _resumed(client: Any, recorded: RunIdentity | None) -> Any | None:
 
 def _identity(mlflow_run: Any) -> RunIdentity:
     run_id, experiment = mlflow_run.info.run_id, mlflow_run.info.experiment_id
-    return RunIdentity(run_id, experiment, f"{store.ui_address()}/#/experiments/{experiment}/runs/{run_id}")
+    return RunIdentity(run_id, experiment, experiment_view.run_address(experiment, run_id))
 
 
 def _metrics(metrics: Mapping[str, float], step: int) -> list[Any]:

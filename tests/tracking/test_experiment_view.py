@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 
 import pytest
 from mlflow import MlflowClient
@@ -36,7 +38,8 @@ def state_of(client, experiment, key):
     assert isinstance(envelope["name"], str)
     assert isinstance(envelope["createdAt"], int)
     assert isinstance(envelope["state"], str)
-    return json.loads(envelope["state"])
+    assert envelope["state"].startswith("deflate;")
+    return json.loads(zlib.decompress(base64.b64decode(envelope["state"].removeprefix("deflate;"))))
 
 
 @pytest.mark.parametrize(
@@ -66,11 +69,14 @@ def test_the_view_of_all_has_the_figures_first_and_hides_nothing(client, experim
 
 
 def test_the_view_of_a_pipeline_run_holds_its_backbones_alone_best_first(client, experiment):
-    experiment_view.keep_view_of(client, experiment, "abc", "demo")
-    state = state_of(client, experiment, "abc")
+    pipeline = client.create_run(experiment, run_name="demo", tags={"role": "pipeline"})
+    key = pipeline.info.run_id
+    client.set_tag(key, "pipeline_run", key)
+    experiment_view.keep_view_of(client, pipeline)
+    state = state_of(client, experiment, key)
+    assert json.loads(client.get_experiment(experiment).tags[f"mlflow.sharedViewState.{key}"])["name"] == "demo"
     assert state["orderByKey"] == "metrics.`mask_ap`"
-    ours = [client.create_run(experiment, tags={"pipeline_run": "abc", "role": "backbone"}) for _ in range(2)]
-    client.create_run(experiment, tags={"pipeline_run": "abc", "role": "pipeline"})
+    ours = [client.create_run(experiment, tags={"pipeline_run": key, "role": "backbone"}) for _ in range(2)]
     client.create_run(experiment, tags={"pipeline_run": "other", "role": "backbone"})
     found = client.search_runs([experiment], state["searchFilter"])
     assert {run.info.run_id for run in found} == {run.info.run_id for run in ours}
@@ -103,6 +109,7 @@ def test_addresses_open_in_the_browser_s_own_language(monkeypatch):
     table = "http://127.0.0.1:5001/#/experiments/7/runs?viewStateShareKey=abc"
     assert experiment_view.view_address("7", "abc") == f"{table}&workflowType=machine_learning"
     assert experiment_view.view_address("7", "abc", charts=True) == f"{table}&compareRunsMode=CHART&workflowType=machine_learning"
+    assert experiment_view.run_address("7", "abc") == "http://127.0.0.1:5001/#/experiments/7/runs/abc?workflowType=machine_learning"
     assert experiment_view.compare_address("7", ["a", "b"]) == (
         "http://127.0.0.1:5001/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D&workflowType=machine_learning"
     )

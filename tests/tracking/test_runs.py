@@ -123,9 +123,12 @@ def test_parent_and_child_as_mlflow_holds_them(workspace, client, dataset, run, 
     assert tags["airflow.try_number"] == "2"
     assert tags["airflow.url"] == AIRFLOW["MASKLINE_AIRFLOW_URL"]
     assert f"({AIRFLOW['MASKLINE_AIRFLOW_URL']})" in tags["mlflow.note.content"]
+    assert f"({comparison_url(parent)})" in tags["mlflow.note.content"]
     assert tags["mlflow.source.name"] == "maskline evaluate"
     assert tags["version.python"] == ".".join(map(str, sys.version_info[:3]))
-    assert child.identity.url == (f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs/{held.info.run_id}")
+    assert child.identity.url == (
+        f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs/{held.info.run_id}?workflowType=machine_learning"
+    )
 
     top = client.get_run(parent.run_id)
     assert top.info.run_name == run.name
