@@ -15,6 +15,7 @@ from typing import Any
 import mlflow
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from tasks.convert import convert
 from tasks.errors import UserError
@@ -100,7 +101,9 @@ def scenes_with_test(tmp_path: Path) -> DatasetDir:
     return DatasetDir(tmp_path / "kept")
 
 
-def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(model: ModelDir, scenes_with_test: DatasetDir) -> None:
+def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
+    model: ModelDir, scenes_with_test: DatasetDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     scenes = scenes_with_test
     convert("mask_rcnn_resnet50_atrous_coco", scenes, model)
     assert train(model, SMALL).status == "done"
@@ -133,6 +136,24 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(mo
     detections = json.loads((model.evaluation / "detections.json").read_text())
     assert {row["category_id"] for row in detections} <= {category["id"] for category in source["categories"]}
     assert len(list((model.evaluation / "pictures").iterdir())) == 2
+    assert measured["objects"] == objects
+    assert f"on 2 images with {objects} objects" in capsys.readouterr().out
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{model.root.parents[2] / 'mlflow.db'}")
+    run = client.get_run(json.loads(model.tracking.read_text())["run_id"])
+    params, metrics = run.data.params, run.data.metrics
+    assert len(params) <= 35
+    assert {name: params[name] for name in ("dataset", "batch_size", "seed", "checkpoint", "proposals", "train_images")} == {
+        "dataset": "scenes",
+        "batch_size": "1",
+        "seed": "1",
+        "checkpoint": "from scratch",
+        "proposals": "4",
+        "train_images": "4",
+    }
+    assert (metrics["steps"], metrics["val_objects"]) == (2, objects)
+    assert metrics["box_ap"] == round(measured["metrics"]["DetectionBoxes_Precision/mAP"], 4)
+    assert len([file for file in client.list_artifacts(run.info.run_id, "images") if file.path.endswith(".png")]) == 2
 
     assert (train(model, SMALL).status, evaluate(model).status) == ("skipped", "skipped")
     # Another training that ends at the same step is not taken for this one.

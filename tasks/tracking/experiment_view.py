@@ -108,7 +108,7 @@ def _keep(client: Any, experiment_id: str, key: str, envelope: str, tags: Mappin
 
 
 def _envelope(name: str, created: int, state: dict[str, Any]) -> str:
-    """The state is packed, to a fifth: every page of the experiment loads all of its tags."""
+    """The state is packed, to a quarter: every page of the experiment loads all of its tags."""
     packed = base64.b64encode(zlib.compress(json.dumps(state, separators=(",", ":")).encode(), level=9)).decode()
     return json.dumps({"name": name, "createdAt": created, "updatedAt": created, "state": f"deflate;{packed}"})
 
