@@ -19,8 +19,13 @@ URI_VARIABLE = "MLFLOW_TRACKING_URI"
 UI_VARIABLE = "MASKLINE_MLFLOW_UI"
 DEFAULT_UI = "http://127.0.0.1:5000"
 
-# No usage reports, and a dead server is given up after seconds rather than minutes: what it missed is sent again later.
-_DEFAULTS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A dead server is given up after seconds rather than minutes: what it missed is sent again later.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    # It would print pages that open without our columns.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 def tracking_uri() -> str:
