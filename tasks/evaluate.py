@@ -86,7 +86,7 @@ def evaluate(model: ModelDir, split: str = VAL) -> StepResult:
         run.log_metrics({f"{prefix}{name}": value for name, value in measured["metrics"].items()}, step_of(trained.checkpoint))
         if not is_test:
             run.log_summary(_figures(measured) | {"val_objects": measured["objects"]})
-            run.log_pictures(evaluation / "pictures", step_of(trained.checkpoint))
+            run.log_pictures(evaluation / "pictures")
         run.log_artifacts(evaluation, evaluation.name)
     return _answer("done", evaluation, measured, vars(run.identity) if run.identity else {})
 

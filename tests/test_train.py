@@ -137,14 +137,14 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
     assert {row["category_id"] for row in detections} <= {category["id"] for category in source["categories"]}
     assert len(list((model.evaluation / "pictures").iterdir())) == 2
     assert measured["objects"] == objects
-    assert f"on 2 images with {objects} objects" in capsys.readouterr().out
+    assert f"2 images with {objects} objects" in capsys.readouterr().out
 
     client = MlflowClient(tracking_uri=f"sqlite:///{model.root.parents[2] / 'mlflow.db'}")
     run = client.get_run(json.loads(model.tracking.read_text())["run_id"])
     params, metrics = run.data.params, run.data.metrics
     assert len(params) <= 35
     assert {name: params[name] for name in ("dataset", "batch_size", "seed", "checkpoint", "proposals", "train_images")} == {
-        "dataset": "scenes",
+        "dataset": "kept",
         "batch_size": "1",
         "seed": "1",
         "checkpoint": "from scratch",

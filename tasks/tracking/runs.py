@@ -196,15 +196,18 @@ class ModelRun:
         """
         self.log_metrics({name: round(value, 4) for name, value in figures.items() if value is not None}, 0)
 
-    def log_pictures(self, folder: Path, step: int) -> None:
-        """Logs the PNGs of a folder for MLflow's image grid, which sets those of one name side by side over the runs."""
+    def log_pictures(self, folder: Path) -> None:
+        """Logs the PNGs of a folder for MLflow's image grid, which sets those of one name side by side over the runs.
+
+        All at step 0: the grid shows one step of all runs, and theirs may have ended at different ones.
+        """
 
         def send(client: Any, run_id: str) -> None:
             from PIL import Image
 
             for number, file in enumerate(sorted(folder.glob("*.png")), start=1):
                 with Image.open(file) as picture:
-                    client.log_image(run_id, picture, key=experiment_view.picture_key(number), step=step)
+                    client.log_image(run_id, picture, key=experiment_view.picture_key(number), step=0)
 
         self._attempt("the pictures", send)
 
