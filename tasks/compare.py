@@ -216,12 +216,13 @@ def _ranked(run: RunDir, rows: Sequence[Row]) -> list[Row]:
     if not _figure(ready[0], ranking):
         return list(rows)
     measured = [row for row in ready if _figure(row, ranking) is not None]
-    evaluations = {row.config: evaluation for row in measured if (evaluation := _evaluation(run.model(row.config)))}
+    iou_type = "segm" if ranking == "mask AP" else "bbox"
+    evaluations = {row.config: evaluation for row in measured if (evaluation := _evaluation(run.model(row.config), iou_type))}
     images = {config: _images(evaluation) for config, evaluation in evaluations.items()}
     best = measured[0].config
     known, resampled = images.get(best, []), {}
     if known:
-        weights, iou_type = drawn_again(len(known), _RESAMPLES), "segm" if ranking == "mask AP" else "bbox"
+        weights = drawn_again(len(known), _RESAMPLES)
         for config in [config for config, seen in images.items() if seen == known]:
             resampled[config] = resampled_precision(*evaluations[config], weights, iou_type)
     ranked = []
@@ -240,9 +241,10 @@ def _ranked(run: RunDir, rows: Sequence[Row]) -> list[Row]:
     return ranked
 
 
-def _evaluation(model: ModelDir) -> tuple[Any, Any] | None:
+def _evaluation(model: ModelDir, iou_type: str) -> tuple[Any, Any] | None:
     """Ground truth and detections of the model's evaluation; None where the files are not there any more."""
-    files = model.evaluation / "groundtruth.json", model.evaluation / "detections.json"
+    boxes, found = model.evaluation / "detections_boxes.json", model.evaluation / "detections.json"
+    files = model.evaluation / "groundtruth.json", boxes if iou_type == "bbox" and boxes.exists() else found
     return (read_json(files[0]), read_json(files[1])) if all(file.exists() for file in files) else None
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from tasks.coco.metrics import indexed
 
 Weights = npt.NDArray[np.int64]
 
@@ -56,19 +57,11 @@ def resampled_precision(
 
 
 def _matched(groundtruth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou_type: str) -> COCOeval:
-    numbered = [
-        {"area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0, **detection, "id": number}
-        for number, detection in enumerate(detections, start=1)
-    ]
-    # pycocotools writes into the annotations and prints as it goes.
+    # Objects of all sizes are looked at, so that no area decides anything.
+    numbered = [{**detection, "area": 0.0, "iscrowd": 0, "id": number} for number, detection in enumerate(detections, start=1)]
+    # pycocotools prints as it goes.
     with contextlib.redirect_stdout(io.StringIO()):
-        sides = []
-        for annotations in ([dict(annotation) for annotation in groundtruth["annotations"]], numbered):
-            coco = COCO()
-            coco.dataset = {**groundtruth, "annotations": annotations}
-            coco.createIndex()
-            sides.append(coco)
-        evaluation = COCOeval(*sides, iou_type)
+        evaluation = COCOeval(indexed(groundtruth, groundtruth["annotations"]), indexed(groundtruth, numbered), iou_type)
         evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], evaluation.params.areaRngLbl[:1]
         evaluation.params.maxDets = [_MOST_DETECTIONS]
         evaluation.evaluate()
