@@ -271,7 +271,9 @@ def preflight_command(
 @app.command("preflight")
 def preflight_command(
     dataset: Annotated[str, typer.Argument(help="YAML file that names images and annotations: path or URL.")],
-    configs: Annotated[list[str], typer.Option("--config", help="Name of a zoo config, or path of a pipeline.config; repeatable.")],
+    configs: Annotated[
+        list[str] | None, typer.Option("--config", help="Name of a zoo config, or path of a pipeline.config; repeatable.")
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the configs; repeatable.")
     ] = None,
@@ -289,7 +291,7 @@ def preflight_command(
 
     start = StartingPoint(checkpoint=checkpoint, label_map=checkpoint_label_map)
     answer(
-        preflight(located(dataset), configs, assignments=assignments or (), start=start, shard_ranges=shard_ranges or ()),
+        preflight(located(dataset), configs or (), assignments=assignments or (), start=start, shard_ranges=shard_ranges or ()),
         result,
     )
 
@@ -409,6 +411,46 @@ def open_run_command(
     from tasks.workspace import RunDir
 
     answer(open_run(RunDir(run.absolute()), DatasetDir(dataset.root.absolute())), result)
+
+
+@app.command("recall")
+def recall_command(
+    schedule: Annotated[str, typer.Argument(help="Name of the schedule.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the pipeline run that would be next.")],
+    dataset: Annotated[DatasetDir, typer.Option(parser=local_dataset, metavar="FOLDER", help="Folder of a materialized dataset.")],
+    configs: Annotated[list[str], typer.Option("--config", help="Name of a zoo config, or path of a pipeline.config; repeatable.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--setting", metavar="NAME=VALUE", help="A field of the run, as the form calls it; repeatable.")
+    ] = None,
+    from_last_good_run: Annotated[bool, typer.Option("--from-last-good-run", help="Start from its weights.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train though nothing has changed.")] = False,
+    result: ResultOption = None,
+) -> None:
+    """Ask whether a scheduled run would train anything new, and where it would start from."""
+    from tasks.recall import recall
+    from tasks.workspace import RunDir
+
+    for setting in settings or ():
+        if "=" not in setting:
+            raise UserError(f"--setting is {setting!r}", "write NAME=VALUE")
+    values = dict(setting.split("=", 1) for setting in settings or ())
+    answer(
+        recall(schedule, RunDir(run.absolute()), dataset, configs, values, from_last_good_run=from_last_good_run, force=force),
+        result,
+    )
+
+
+@app.command("remember")
+def remember_command(
+    schedule: Annotated[str, typer.Argument(help="Name of the schedule.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the pipeline run that ended well.")],
+    result: ResultOption = None,
+) -> None:
+    """Make a finished run the last good one of its schedule."""
+    from tasks.remember import remember
+    from tasks.workspace import RunDir
+
+    answer(remember(schedule, RunDir(run.absolute())), result)
 
 
 @app.command("compare")

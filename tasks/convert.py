@@ -26,10 +26,10 @@ from tasks.pipeline_config.difference import difference_lines, differences
 from tasks.pipeline_config.edits import Edit, MaskBranch, Records, add_masks, end_training, fit_to_dataset
 from tasks.pipeline_config.experiment import Experiment, translate
 from tasks.pipeline_config.fields import Change, FieldError, value_text
-from tasks.pipeline_config.fine_tuning import StartingPoint, start_from
+from tasks.pipeline_config.fine_tuning import StartingPoint, classes_of_checkpoint, start_from
 from tasks.pipeline_config.parser import located, parse_pipeline_config, print_pipeline_config, read_text, set_field
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
-from tasks.pipeline_config.zoo import find_config, find_label_map
+from tasks.pipeline_config.zoo import find_config
 from tasks.pipeline_config.zoo_difference import ZooDifference, from_zoo
 from tasks.records.example import MASK_TYPES
 from tasks.records.label_map import read_label_map
@@ -67,11 +67,11 @@ def convert(
     records = records_of(dataset, manifest) if dataset is not None and manifest is not None else None
     original = parse_pipeline_config(text, str(file))
     start = start or StartingPoint()
-    checkpoint_label_map = _checkpoint_label_map(start, manifest)
     try:
         edited, edits = _edited(original, records, branch or MaskBranch(), mask_type, reverse)
         edited, overrides = _overridden(edited, assignments)
         edited, started = start_from(edited, start, file.stem)
+        checkpoint_label_map = _checkpoint_label_map(edited, start, manifest)
         experiment = translate(
             edited, name=file.stem, checkpoint_label_map=checkpoint_label_map, original_padded_masks=original_padded_masks
         )
@@ -151,11 +151,11 @@ def _mask_type(wish: str, config: TrainEvalPipelineConfig, records: Records | No
     return found
 
 
-def _checkpoint_label_map(start: StartingPoint, manifest: Manifest | None) -> str:
+def _checkpoint_label_map(config: TrainEvalPipelineConfig, start: StartingPoint, manifest: Manifest | None) -> str:
     """The path of the checkpoint's label map, "" without one; UserError where it shares no name with the dataset's."""
-    if start.label_map is None:
+    path = classes_of_checkpoint(config, start.label_map)
+    if path is None:
         return ""
-    path = find_label_map(start.label_map)
     if manifest is not None:
         match_classes(manifest.label_map.names, read_label_map(path).names)
     return str(path)

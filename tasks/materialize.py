@@ -115,7 +115,8 @@ def _materialize(
         raise UserError(f"--shard-range is {first}:{end}", f"there are {total} shards: give a range within 0:{total}")
     manifest = _existing(dataset, digest.hexdigest(), shards)
     if manifest is not None and sum(manifest.quarantined.values()) <= effort.max_bad:
-        return _answer("skipped", dataset, manifest)
+        return _answer("skipped", dataset, manifest, changed=False)
+    earlier = _digest_of(dataset)
     contents = Contents(
         sources,
         label_ids,
@@ -165,7 +166,7 @@ def _materialize(
     write_text(dataset.label_map, print_label_map(labels))
     write_manifest(dataset.manifest, manifest)
     staging.remove()
-    return _answer("done", dataset, manifest)
+    return _answer("done", dataset, manifest, changed=earlier != manifest.digest)
 
 
 def _confirm_filled(name: str, images: Mapping[str, int], quarantined: Iterable[Quarantined] = ()) -> None:
@@ -298,8 +299,16 @@ def _report_numbering(name: str, label_ids: Iterable[LabelIds]) -> None:
             print(f"{name}: category ids renumbered: {', '.join(f'{key} to {label_id}' for key, label_id in moved.items())}")
 
 
-def _answer(status: str, dataset: DatasetDir, manifest: Manifest) -> StepResult:
-    """Prints what the dataset holds and what had to be done to it."""
+def _digest_of(dataset: DatasetDir) -> str | None:
+    """Of the records that are there, whole or not; None where they do not say."""
+    try:
+        return read_manifest(dataset.manifest).digest
+    except UserError:
+        return None
+
+
+def _answer(status: str, dataset: DatasetDir, manifest: Manifest, *, changed: bool) -> StepResult:
+    """Prints what the dataset holds and what had to be done to it; `changed` tells other data from the same in other shards."""
     for name, split in manifest.splits.items():
         print(
             f"{manifest.name}: {name}: {split.images} images ({split.empty_images} without objects), {split.objects} objects"
@@ -316,6 +325,7 @@ def _answer(status: str, dataset: DatasetDir, manifest: Manifest) -> StepResult:
         summary={
             "name": manifest.name,
             "digest": manifest.digest,
+            "changed": changed,
             "images": {name: split.images for name, split in manifest.splits.items()},
             "objects": {name: split.objects for name, split in manifest.splits.items()},
             "findings": manifest.findings,

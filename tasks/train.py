@@ -3,7 +3,7 @@
     maskline train MODEL_DIR [--steps N --batch-size N --image-size N --learning-rate X --precision P --proposals N --seed N]
 
 Reads `experiment.yaml` of the model's folder and the records that it names; writes `train/`: checkpoints, `experiment.yaml` as trained,
-`metrics.jsonl`, `checkpoint_import.json` where it starts from a TF1 checkpoint, and last `result.json`. A killed training goes on from its
+`metrics.jsonl`, the label map, `checkpoint_import.json` where it starts from a checkpoint, and last `result.json`. A killed training goes on from its
 last checkpoint; a finished one is skipped. Runtime: the zoo's own 200,000 steps are days on a GPU; the demo's settings take up to
 four minutes on two CPU cores.
 """
@@ -77,6 +77,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
         # What follows is a longer training, and is not complete until its own result says so.
         result.unlink()
     write_text(trained, yaml.safe_dump(resolved, sort_keys=True))
+    write_text(model.trained_label_map, Path(experiment.task.train_data.label_map_path).read_text())
 
     with tracking.model_run(model, records, "train") as run:
         run.log_params(compared_settings(experiment, records))

@@ -3,7 +3,9 @@
 <workspace>/
   mlflow.db, mlartifacts/                 tracking store and its artifacts
   datasets/<name>/                        materialize: DatasetDir
+  schedules/<name>.json                   remember: the last good run of a schedule
   runs/<run>/                             one pipeline run: RunDir
+    ingredients.json                      recall, in runs of a schedule
     run.json                              open-run
     <config>/                             one zoo config: ModelDir
     compare/                              compare
@@ -99,6 +101,11 @@ class ModelDir:
         return self.root / "train"
 
     @property
+    def trained_label_map(self) -> Path:
+        """The classes that were trained, for a later training that starts here: the dataset's own file may have others by then."""
+        return self.train / "label_map.pbtxt"
+
+    @property
     def checkpoint_import(self) -> Path:
         """What became of every variable of the TF1 checkpoint that training started from; absent where it started from scratch."""
         return self.train / CHECKPOINT_IMPORT
@@ -142,6 +149,11 @@ class RunDir:
     @property
     def identity(self) -> Path:
         return self.root / "run.json"
+
+    @property
+    def ingredients(self) -> Path:
+        """What a schedule's run is made of: data, configs, settings and code."""
+        return self.root / "ingredients.json"
 
     @property
     def dataset_page(self) -> Path:
@@ -189,6 +201,10 @@ def named(text: str) -> Path:
 
 def dataset_dir(name: str) -> DatasetDir:
     return DatasetDir(workspace_root() / "datasets" / name)
+
+
+def schedule_file(name: str) -> Path:
+    return workspace_root() / "schedules" / f"{name}.json"
 
 
 def run_dir(name: str) -> RunDir:

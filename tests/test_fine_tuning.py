@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from tensorflow.core.protobuf import saver_pb2
 
+from tasks.annotations.categories import CategoryChoice
 from tasks.convert import convert
 from tasks.errors import UserError
 from tasks.mask_rcnn.original_names import original_variables
 from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
+from tasks.materialize import materialize
+from tasks.pipeline_config.edits import MaskBranch
 from tasks.pipeline_config.fine_tuning import StartingPoint
+from tasks.record_choice import Choice
 from tasks.records.label_map import read_label_map
 from tasks.train import Overrides, train
 from tasks.workspace import DatasetDir, ModelDir, read_json
@@ -120,3 +126,84 @@ def test_a_checkpoint_of_another_network_is_refused_and_another_try_begins_anew(
     report = read_json(model.checkpoint_import)
     assert set(report["restored"]) == {name for name in original if name.startswith((FIRST, SECOND))}
     assert set(report["ignored"].values()) == {"a head; load_all_detection_checkpoint_vars restores it"}
+
+
+@pytest.fixture(scope="module")
+def rewritten(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelDir, dict[str, Any], DatasetDir]:
+    """A model that was trained on four classes, its variables, and its dataset, which has other classes since: a new one, one gone."""
+    root = tmp_path_factory.mktemp("rewritten")
+    source, dataset = root / "scenes.yaml", DatasetDir(root / "datasets" / "scenes")
+    source.write_text("name: scenes\nshapes: {train: 4, val: 2, height: 64, width: 80, seed: 3}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASKLINE_WORKSPACE", str(root))
+        materialize(source, dataset.root)
+        first = ModelDir(root / "runs" / "first" / NAME)
+        convert(NAME, dataset, first)
+        train(first, ONE_STEP)
+    materialize(source, dataset.root, Choice(categories=CategoryChoice({"ball": "apple", "star": None})))
+    return first, trained(first), dataset
+
+
+def test_a_model_of_ours_starts_the_next_one_whose_classes_are_found_by_name(
+    rewritten: tuple[ModelDir, dict[str, Any], DatasetDir], model: ModelDir
+) -> None:
+    first, before, dataset = rewritten
+    ids = {name: identity for identity, name in read_label_map(first.trained_label_map).names.items()}
+    now = {name: identity for identity, name in read_label_map(dataset.label_map).names.items()}
+    assert (sorted(ids), sorted(now)) == (["ball", "block", "ring", "star"], ["apple", "block", "ring"])
+    # The folder of the run holds a model for each config.
+    convert(NAME, dataset, model, start=StartingPoint(first.root.parent))
+    train(model, ONE_STEP)
+
+    report = read_json(model.checkpoint_import)
+    assert report["checkpoint"] == str(first.train / "ckpt-1")
+    assert (report["missing"], report["ignored"]) == ([], {})
+    assert (report["known_classes"], report["new_classes"]) == (["block", "ring"], ["apple"])
+    class_heads = {f"{HEAD}{layer}/{leaf}" for layer in ("ClassPredictor", "BoxEncodingPredictor", "Conv_1") for leaf in ("weights", "biases")}
+    assert report["reshaped"].keys() == class_heads
+    found = trained(model)
+    assert_landed(found, {name: value for name, value in before.items() if name not in class_heads})
+    for leaf in ("weights", "biases"):
+        ours, theirs = found[f"{HEAD}ClassPredictor/{leaf}"], before[f"{HEAD}ClassPredictor/{leaf}"]
+        assert ours.shape[-1] == 4
+        columns = [0, now["block"], now["ring"]], [0, ids["block"], ids["ring"]]
+        np.testing.assert_allclose(ours[..., columns[0]], theirs[..., columns[1]], rtol=0, atol=STILL)
+
+
+def test_a_model_of_ours_with_another_backbone_is_refused_by_convert(
+    rewritten: tuple[ModelDir, dict[str, Any], DatasetDir], model: ModelDir
+) -> None:
+    first, _, dataset = rewritten
+    with pytest.raises(UserError, match="is of a model with faster_rcnn_inception_v2, the config has faster_rcnn_resnet50"):
+        convert("mask_rcnn_resnet50_atrous_coco", dataset, model, start=StartingPoint(first.root))
+
+
+def test_a_model_of_ours_that_is_built_differently_is_refused_before_the_first_step(
+    rewritten: tuple[ModelDir, dict[str, Any], DatasetDir], model: ModelDir
+) -> None:
+    first, _, dataset = rewritten
+    convert(NAME, dataset, model, start=StartingPoint(first.train / "ckpt-1"), branch=MaskBranch(conv_layers=3))
+    with pytest.raises(UserError, match=r"built differently: \d+ variables cannot be taken over") as caught:
+        train(model, ONE_STEP)
+    assert "--checkpoint-type detection" in caught.value.fix
+    assert not model.checkpoint_import.exists()
+
+
+def test_the_backbone_alone_of_a_model_of_ours_needs_no_classes(
+    rewritten: tuple[ModelDir, dict[str, Any], DatasetDir], model: ModelDir
+) -> None:
+    first, _, dataset = rewritten
+    convert(NAME, dataset, model, start=StartingPoint(first.root, "detection"))
+    assert "checkpoint_label_map_path" not in yaml.safe_load(model.experiment.read_text())["task"]
+
+
+def test_a_training_that_kept_no_classes_asks_for_them(
+    rewritten: tuple[ModelDir, dict[str, Any], DatasetDir], model: ModelDir, tmp_path: Path
+) -> None:
+    first, _, dataset = rewritten
+    older = tmp_path / "older"
+    shutil.copytree(first.root, older)
+    (older / "train" / "label_map.pbtxt").unlink()
+    with pytest.raises(UserError, match=r"holds no label_map.pbtxt") as caught:
+        convert(NAME, dataset, model, start=StartingPoint(older))
+    assert "--checkpoint-label-map" in caught.value.fix

@@ -38,8 +38,9 @@ def form(values: Mapping[str, Any]) -> dict[str, Param]:
     return fields
 
 
-def dataset_field() -> Param:
+def dataset_field(value: str | None = None) -> Param:
     return Param(
+        value,
         type="string",
         pattern=r"\S",
         examples=DATASETS,
@@ -53,6 +54,7 @@ def _what() -> dict[str, Param]:
     return {
         "dataset": dataset_field(),
         "configs": Param(
+            None,
             type="array",
             items={"type": "string", "enum": ZOO_CONFIGS},
             examples=ZOO_CONFIGS,
@@ -82,12 +84,13 @@ def _training() -> dict[str, Param]:
         ),
         "learning_rate": _number(
             "Learning rate",
-            "Per step, after any warm-up; the schedule's other rates keep their proportion to it. Empty: as the zoo config says.",
+            "A number above 0, reached after any warm-up; the config's other rates keep their proportion to it. Empty: as the zoo config says.",
             type="number",
             exclusiveMinimum=0,
             examples=[0.0001, 0.003],
         ),
         "precision": Param(
+            None,
             type=["null", "string"],
             enum=[None, "float32", "mixed_bfloat16", "mixed_float16"],
             values_display={"null": "as the zoo config says"},
@@ -137,7 +140,7 @@ def _advanced() -> dict[str, Param]:
 
 
 def _text(title: str, description: str, **schema: Any) -> Param:
-    return Param(type=["null", "string"], title=title, description=description, **schema)
+    return Param(None, type=["null", "string"], title=title, description=description, **schema)
 
 
 def _integer(title: str, description: str, minimum: int, examples: list[int]) -> Param:
@@ -147,12 +150,12 @@ def _integer(title: str, description: str, minimum: int, examples: list[int]) ->
 def _number(title: str, description: str, **schema: Any) -> Param:
     """A program may send "" for an empty number too. With examples, Airflow's form still shows a field for numbers."""
     schema["type"] = ["null", schema["type"], "string"]
-    return Param(title=title, description=description, maxLength=0, **schema)
+    return Param(None, title=title, description=description, maxLength=0, **schema)
 
 
 def _lines(title: str, description: str, pattern: str) -> Param:
     """One value a line; blank lines, which a text field easily gets, mean nothing."""
-    return Param(type=["null", "array"], items={"type": "string", "pattern": pattern}, title=title, description=description)
+    return Param(None, type=["null", "array"], items={"type": "string", "pattern": pattern}, title=title, description=description)
 
 
 def template(field: str) -> str:

@@ -6,14 +6,17 @@ setting.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import BaseOperator, Context, TriggerRule, task, task_group
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from maskline_airflow.assets import CANDIDATE, MaterializeOperator
 from maskline_airflow.form import lines_template, template, unknown_fields
+from maskline_airflow.schedule import LAST_GOOD_RUN
 from maskline_airflow.step_operator import StepOperator, run_dir
 
 DAG_SETTINGS: dict[str, Any] = {
@@ -33,6 +36,12 @@ DAG_SETTINGS: dict[str, Any] = {
 
 RUN_DIR = "{{ run_dir(params.run_name, run_id) }}"
 
+_TRAIN_FIELDS = ("image_size", "steps", "batch_size", "learning_rate", "precision", "proposals")
+_SETTINGS = (*_TRAIN_FIELDS, "checkpoint", "checkpoint_label_map")
+_START = {"--checkpoint": template("checkpoint"), "--checkpoint-label-map": template("checkpoint_label_map")}
+_RECALLED = "{{{{ ti.xcom_pull(task_ids='anything_new')['summary']['starts'][task.instance_name]['{}'] }}}}"
+_RECALLED_START = {"--checkpoint": _RECALLED.format("checkpoint"), "--checkpoint-label-map": _RECALLED.format("label_map")}
+
 
 class CheckRequest(StepOperator):
     """The first task: what Airflow's form cannot know is refused here, before anything is written."""
@@ -44,28 +53,37 @@ class CheckRequest(StepOperator):
         return super().execute(context)
 
 
-def pipeline() -> None:
-    """Adds the tasks to the DAG that is being defined."""
-    check_request = CheckRequest(
-        task_id="check_request",
-        step="preflight",
-        arguments=[template("dataset")],
-        options={
-            "--config": lines_template("configs"),
-            "--set": lines_template("config_fields"),
-            "--checkpoint": template("checkpoint"),
-            "--checkpoint-label-map": template("checkpoint_label_map"),
-            "--shard-range": lines_template("shard_ranges"),
-        },
-    )
-    materialize = materialized(after=check_request)
+class AnythingNew(StepOperator):
+    """Lets a scheduled run go on where it would train something new; otherwise it is skipped, with the reason in log and XCom."""
 
+    def execute(self, context: Context) -> dict[str, Any]:
+        result = super().execute(context)
+        reason = result["summary"]["reason"]
+        context["ti"].xcom_push(key="reason", value=reason)
+        if result["status"] == "skipped":
+            raise AirflowSkipException(reason)
+        return result
+
+
+def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
+    """Adds the tasks to the DAG that is being defined.
+
+    With the name of a `schedule`, a run that would train nothing new is skipped, and one that ends well is remembered; with `offer`, it
+    is then a candidate for promotion.
+    """
+    check_request = check_dataset({"--config": lines_template("configs"), "--set": lines_template("config_fields"), **_START})
+    materialize = materialized(after=check_request)
+    start = _START
     open_run = StepOperator(
         task_id="open_run",
         step="open-run",
         arguments=[RUN_DIR],
         options={"--dataset": materialize.output["dataset"]},
     )
+    if schedule is not None:
+        anything_new = _anything_new(schedule, materialize)
+        anything_new >> open_run
+        start = _RECALLED_START
 
     @task
     def chosen_configs(params: dict) -> list[str]:
@@ -92,17 +110,15 @@ def pipeline() -> None:
                 "--dataset": materialize.output["dataset"],
                 "--output": f"{RUN_DIR}/{{{{ task.instance_name }}}}",
                 "--set": lines_template("config_fields"),
-                "--checkpoint": template("checkpoint"),
-                "--checkpoint-label-map": template("checkpoint_label_map"),
+                **start,
             },
             **named,
         )
-        fields = ("image_size", "steps", "batch_size", "learning_rate", "precision", "proposals")
         train = StepOperator(
             task_id="train",
             step="train",
             arguments=[convert.output["model"]],
-            options={f"--{field.replace('_', '-')}": template(field) for field in fields},
+            options={f"--{field.replace('_', '-')}": template(field) for field in _TRAIN_FIELDS},
             priority_weight=1,
             **on_gpu,
             **named,
@@ -130,6 +146,54 @@ def pipeline() -> None:
 
     open_run >> backbones >> [compare, every_backbone_finished]
     compare >> every_backbone_finished
+    if schedule is not None:
+        remember = StepOperator(task_id="remember", step="remember", arguments=[schedule, RUN_DIR])
+        every_backbone_finished >> remember
+        if offer:
+            remember >> offer_for_promotion()
+
+
+def _anything_new(schedule: str, materialize: StepOperator) -> AnythingNew:
+    settings = "\n".join(f"{field}={template(field)}" for field in _SETTINGS)
+    return AnythingNew(
+        task_id="anything_new",
+        step="recall",
+        arguments=[
+            schedule,
+            RUN_DIR,
+            f"{{{{ '--from-last-good-run' if params.start_from == '{LAST_GOOD_RUN}' else '' }}}}",
+            "{{ '--force' if params.force else '' }}",
+        ],
+        options={
+            "--dataset": materialize.output["dataset"],
+            "--config": lines_template("configs"),
+            "--setting": f"{settings}\nconfig_fields={{{{ (params.config_fields or []) | join(' ') }}}}",
+        },
+    )
+
+
+@task(outlets=[CANDIDATE])
+def offer_for_promotion(*, ti: Any, params: dict, run_id: str, outlet_events: Any) -> None:
+    """An event of the asset, which whatever promotes models waits for."""
+    compared = ti.xcom_pull(task_ids="compare")["summary"]
+    outlet_events[CANDIDATE].extra = {
+        "dag_id": ti.dag_id,
+        "run_id": run_id,
+        "run": run_dir(params["run_name"], run_id),
+        "config": compared["best"],
+        "mask_ap": compared["mask_ap"],
+        "mlflow_run_id": compared["mlflow_run_id"],
+    }
+
+
+def check_dataset(options: Mapping[str, str] | None = None) -> CheckRequest:
+    """Adds the task that looks at the data set that was asked for, and at what else `options` of the step `preflight` name."""
+    return CheckRequest(
+        task_id="check_request",
+        step="preflight",
+        arguments=[template("dataset")],
+        options={**(options or {}), "--shard-range": lines_template("shard_ranges")},
+    )
 
 
 def materialized(after: BaseOperator) -> StepOperator:
@@ -150,9 +214,8 @@ def materialized(after: BaseOperator) -> StepOperator:
     ).expand(instance_name=ranges)
 
     # Without ranges there are no parts, which Airflow calls skipped.
-    materialize = StepOperator(
+    materialize = MaterializeOperator(
         task_id="materialize",
-        step="materialize",
         arguments=[template("dataset")],
         options=how,
         trigger_rule=TriggerRule.NONE_FAILED,

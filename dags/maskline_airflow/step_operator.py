@@ -73,7 +73,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
     A step that ends with code 2 has told a person what to mend: the task fails at once. Any other code is retried.
 
     :param step: name of the step, a sub-command of the trainer's command line.
-    :param arguments: positional arguments. (templated)
+    :param arguments: positional arguments and flags, without those that are empty. (templated)
     :param options: options by name, such as `--steps`. One whose value is None or empty is left out; one of several lines is given once
         for each line. (templated)
     :param instance_name: shown in place of the map index when the task is mapped. (templated)
@@ -117,7 +117,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
 
     def command(self) -> list[str]:
         """The step's name, arguments and given options, as the trainer's parser gets them (but for `--result`)."""
-        command = [self.step, *(str(argument).strip() for argument in self.arguments)]
+        command = [self.step, *filter(None, (str(argument).strip() for argument in self.arguments))]
         for name, value in self.options.items():
             lines = "" if value is None else str(value)
             command += [word for line in lines.splitlines() if line.strip() for word in (name, line.strip())]

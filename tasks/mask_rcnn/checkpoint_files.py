@@ -1,4 +1,4 @@
-"""A TF1 checkpoint wherever a user has it: under its prefix, in a folder, or in a tarball as it was downloaded.
+"""A checkpoint wherever a user has it: under its prefix, in a folder, in a tarball as it was downloaded, or where we trained it.
 
 Needs no TensorFlow, so that a step which only names the checkpoint is quick.
 """
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from tasks.errors import UserError
+from tasks.mask_rcnn.own_checkpoint import latest_own_checkpoint
 from tasks.pointer_file import pointer_at
 
 # Of the zoo's and slim's tarballs the largest unpacks to under 2 GiB.
@@ -29,8 +30,9 @@ _LATEST = re.compile(r'^model_checkpoint_path: "(?:.*/)?([^/]+)"$', re.MULTILINE
 def find_checkpoint(path: Path, config: str) -> Path:
     """The absolute path of the checkpoint for the zoo config of that name: `path`, or what a folder of several has for it.
 
-    That is a folder or tarball called as the config, with or without a date, like the zoo's `<config>_2018_01_28.tar.gz`. Tarballs are
-    not opened here. UserError where there is no checkpoint, or no single one.
+    That is a folder or tarball called as the config, with or without a date, like the zoo's `<config>_2018_01_28.tar.gz`, or a model in
+    the folder of a pipeline run. Of a model that was trained here it is the prefix of its last checkpoint. Tarballs are not opened here.
+    UserError where there is no checkpoint, or no single one.
     """
     path = path.absolute()
     if _is_tarball(path):
@@ -38,6 +40,8 @@ def find_checkpoint(path: Path, config: str) -> Path:
         return path
     if not path.is_dir():
         return Path(_checked_prefix(path))
+    if (trained_here := latest_own_checkpoint(path)) is not None:
+        return trained_here
     if _prefixes(path):
         _only_prefix(path, str(path))
         return path

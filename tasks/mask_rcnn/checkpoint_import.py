@@ -1,8 +1,8 @@
-"""Start a training from a TF1 checkpoint: variables find their values by the original's names, classes by theirs.
+"""Start a training from a checkpoint: variables find their values by the original's names, classes by theirs.
 
 Three kinds, as the original has them: `classification` takes a slim network trained on ImageNet into both halves of the backbone,
 `detection` takes the backbone of a Faster or Mask R-CNN, `full` its heads as well. Beyond the original, the heads of a model with
-other classes are restored for those classes that both label maps name.
+other classes are restored for those classes that both label maps name. A checkpoint of our own training must fit as a whole.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from tasks.errors import UserError
 from tasks.mask_rcnn.backbones import FIRST_STAGE_SCOPE, SECOND_STAGE_SCOPE
-from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix
-from tasks.mask_rcnn.checkpoint_reader import open_checkpoint, read_tensor
+from tasks.mask_rcnn.checkpoint_reader import StoredVariables, stored_variables
 from tasks.mask_rcnn.class_match import ClassMatch, check_match
 from tasks.mask_rcnn.class_remap import CLASS_BIASES, class_layouts, remap_classes
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.original_names import original_variables
+from tasks.mask_rcnn.own_checkpoint import own_checkpoint
 
 CLASSIFICATION, DETECTION, FULL = "classification", "detection", "full"
 
@@ -93,14 +93,14 @@ def import_checkpoint(
 
     Args:
       model: any of the zoo's, with its variables.
-      checkpoint: a prefix (`model.ckpt`), the folder of one, or a tarball of one; V2 or V1 format.
+      checkpoint: a TF1 prefix (`model.ckpt`), the folder of one, or a tarball of one, V2 or V1 format; or the prefix of one of ours.
       kind: `classification`, `detection` or `full`.
       load_all_detection_checkpoint_vars: makes `full` of `detection`.
       classes: which of the model's classes the checkpoint knows; without it heads are restored where their shapes are equal.
 
     Raises:
-      UserError: the checkpoint cannot be read, is of another network, or lacks a whole scope that was asked for. The model is then
-        as it was.
+      UserError: the checkpoint cannot be read, is of another network, lacks a whole scope that was asked for, or is ours and does not
+        fit. The model is then as it was.
     """
     wanted = _wanted(model, kind, load_all_detection_checkpoint_vars)
     if classes is not None and CLASS_BIASES not in wanted:
@@ -108,11 +108,12 @@ def import_checkpoint(
             "classes are to be matched by name, but no class predictor is to be restored",
             "set load_all_detection_checkpoint_vars, or leave out the checkpoint's label map",
         )
-    with checkpoint_prefix(checkpoint) as prefix:
-        reader = open_checkpoint(prefix)
-        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    with stored_variables(checkpoint) as stored:
+        shapes = stored.shapes
         _check_scopes(checkpoint, wanted, shapes)
-        values, reshaped = _values(model, wanted, shapes, reader, classes)
+        values, reshaped = _values(model, wanted, stored, classes)
+    if own_checkpoint(checkpoint) is not None:
+        _check_whole(checkpoint, wanted, values, shapes)
     variables = original_variables(model)
     for name, value in values.items():
         variables[name].assign(value)
@@ -174,11 +175,23 @@ def _check_scopes(checkpoint: Path, wanted: Mapping[str, str], shapes: Mapping[s
         )
 
 
+def _check_whole(checkpoint: Path, wanted: Mapping[str, str], values: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    """UserError where a variable got no value: going on with half of a model of ours would be no going on."""
+    left = [name for name in wanted if name not in values]
+    if left:
+        first = f"{left[0]} has another shape there" if wanted[left[0]] in shapes else f"it has no {left[0]}"
+        raise UserError(
+            f"{checkpoint} is of a model that is built differently: {len(left)} variables cannot be taken over ({first})",
+            "keep the fields of the pipeline.config that shape the model as they were in that training, give --checkpoint-label-map where "
+            "the classes differ, or restore the backbone alone: --checkpoint-type detection",
+        )
+
+
 def _values(
-    model: MaskRCNN, wanted: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], reader: Any, classes: ClassMatch | None
+    model: MaskRCNN, wanted: Mapping[str, str], stored: StoredVariables, classes: ClassMatch | None
 ) -> tuple[dict[str, Array], dict[str, Reshaped]]:
     """New values by variable name, and the variables that do not take the checkpoint's tensor as it is."""
-    variables = original_variables(model)
+    variables, shapes = original_variables(model), stored.shapes
     layouts = {}
     their_classes = shapes.get(CLASS_BIASES, (1,))[0] - 1
     if classes:
@@ -192,10 +205,10 @@ def _values(
         theirs, ours = shapes[source], tuple(variables[name].shape)
         layout = layouts.get(name)
         if classes and layout and theirs == (*ours[:-1], layout.columns(their_classes)):
-            values[name] = remap_classes(read_tensor(reader, source), variables[name].numpy(), classes, layout)
+            values[name] = remap_classes(stored.read(source), variables[name].numpy(), classes, layout)
             reshaped[name] = Reshaped(theirs, ours, _CLASS_BY_CLASS)
         elif theirs == ours:
-            values[name] = read_tensor(reader, source)
+            values[name] = stored.read(source)
         else:
             reshaped[name] = Reshaped(theirs, ours, _LEFT)
     return values, reshaped

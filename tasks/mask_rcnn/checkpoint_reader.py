@@ -1,13 +1,46 @@
-"""The named tensors of a TF1 checkpoint, or an error that a person can mend."""
+"""The tensors of a checkpoint under the original's names, or an error that a person can mend."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import tensorflow as tf
 
 from tasks.errors import UserError
+from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix
+from tasks.mask_rcnn.original_names import original_variables
+from tasks.mask_rcnn.own_checkpoint import own_checkpoint
+from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
+
+
+@dataclass(frozen=True)
+class StoredVariables:
+    """Shapes by the original's name, and what reads one of them."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], npt.NDArray[Any]]
+
+
+@contextmanager
+def stored_variables(checkpoint: Path) -> Iterator[StoredVariables]:
+    """Yields the variables of a TF1 checkpoint, as `checkpoint_prefix` takes it, or of one of our trainings, by its prefix.
+
+    A checkpoint of ours knows objects and not names: the network that wrote it is built again, and its variables have the names.
+    """
+    if own_checkpoint(checkpoint) is not None:
+        variables = original_variables(restored_model(read_trained_model(checkpoint.parent, checkpoint)))
+        yield StoredVariables({name: tuple(variable.shape) for name, variable in variables.items()}, lambda name: variables[name].numpy())
+        return
+    with checkpoint_prefix(checkpoint) as prefix:
+        reader = open_checkpoint(prefix)
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        yield StoredVariables(shapes, partial(read_tensor, reader))
 
 
 def open_checkpoint(prefix: str) -> tf.train.CheckpointReader:
@@ -20,7 +53,7 @@ def open_checkpoint(prefix: str) -> tf.train.CheckpointReader:
     if "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes:
         raise UserError(
             f"checkpoint {prefix} is one of TensorFlow 2, which knows objects and not variable names",
-            "use the model's TF1 checkpoint, such as the zoo's of 2018",
+            "use a TF1 checkpoint, such as the zoo's of 2018, or a model's folder as `maskline train` left it",
         )
     return reader
 

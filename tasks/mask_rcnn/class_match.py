@@ -24,7 +24,7 @@ def match_classes(ours: Mapping[int, str], theirs: Mapping[int, str]) -> ClassMa
     if not known:
         raise UserError(
             f"the label maps have no name in common: {', '.join(ours.values())}; {', '.join(theirs.values())}",
-            "spell a class alike in both, or leave out the checkpoint's label map",
+            "spell a class alike in both, or restore the backbone alone: no label map of the checkpoint, or --checkpoint-type detection",
         )
     return ClassMatch(
         pairs=tuple((identity - 1, their_ids[name] - 1) for identity, name in known.items()),

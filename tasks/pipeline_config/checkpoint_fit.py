@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tasks.pipeline_config.fine_tuning import checkpoint_kind
+from tasks.pipeline_config.fine_tuning import checkpoint_kind, restores_heads
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,11 +34,6 @@ def missing_scopes(config: TrainEvalPipelineConfig, shapes: Shapes) -> list[str]
     if restores_heads(config):
         wanted += ["Conv", "FirstStageBoxPredictor", "SecondStageBoxPredictor"]
     return [scope for scope in wanted if not any(name.startswith(f"{scope}/") for name in shapes)]
-
-
-def restores_heads(config: TrainEvalPipelineConfig) -> bool:
-    kind = _kind(config)
-    return kind == "full" or (kind == "detection" and config.train_config.load_all_detection_checkpoint_vars)
 
 
 def head_classes(shapes: Shapes) -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tasks.errors import UserError
-from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, find_checkpoint
+from tasks.mask_rcnn.checkpoint_files import find_checkpoint
 from tasks.pipeline_config.checkpoint_fit import Shapes
 from tasks.pipeline_config.fine_tuning import names_checkpoint
 from tasks.pipeline_config.input_reader_pb2 import InputReader
@@ -79,10 +79,10 @@ def _reader(path: str, reader: InputReader) -> ReaderEvidence:
 
 
 def _shapes(checkpoint: Path) -> Shapes:
-    from tasks.mask_rcnn.checkpoint_reader import open_checkpoint
+    from tasks.mask_rcnn.checkpoint_reader import stored_variables
 
-    with checkpoint_prefix(checkpoint) as prefix:
-        return {name: tuple(shape) for name, shape in open_checkpoint(prefix).get_variable_to_shape_map().items()}
+    with stored_variables(checkpoint) as stored:
+        return stored.shapes
 
 
 def _neighbours(pattern: str) -> tuple[str, ...]:

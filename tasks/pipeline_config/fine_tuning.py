@@ -9,6 +9,7 @@ from typing import Any
 from tasks.errors import UserError
 from tasks.mask_rcnn.checkpoint_files import find_checkpoint
 from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS, automatic_conv_depth
+from tasks.mask_rcnn.own_checkpoint import OwnCheckpoint, own_checkpoint
 from tasks.pipeline_config.edits import MASK_PREDICTOR, Draft, Edited
 from tasks.pipeline_config.fields import FieldError
 from tasks.pipeline_config.ledger import Reading
@@ -52,10 +53,17 @@ def start_from(config: TrainEvalPipelineConfig, wishes: StartingPoint, name: str
     else:
         raise UserError("there is no checkpoint to start from", "give one with --checkpoint")
     draft.put("train_config.fine_tune_checkpoint", str(checkpoint), "training starts from it")
+    own = own_checkpoint(checkpoint)
+    if own is not None:
+        _confirm_same_network(config, own)
     if wishes.checkpoint_type is not None:
         draft.put("train_config.fine_tune_checkpoint_type", wishes.checkpoint_type, "asked for")
-    if wishes.label_map is not None:
-        _keep_mask_depth(draft, read_label_map(find_label_map(wishes.label_map)).num_classes)
+    elif own is not None:
+        draft.put("train_config.fine_tune_checkpoint_type", "full", "all of a model that was trained here")
+    if own is not None:
+        _keep_mask_depth(draft, own.mask_conv_depth, "as that training had it")
+    elif wishes.label_map is not None:
+        _keep_mask_depth_of(draft, read_label_map(find_label_map(wishes.label_map)).num_classes)
     if wishes.all_variables or wishes.label_map is not None:
         train = draft.config.train_config
         kind = checkpoint_kind(train.fine_tune_checkpoint_type, train.from_detection_checkpoint)
@@ -108,10 +116,44 @@ def _own_checkpoint(train: TrainConfig, name: str) -> Path:
         raise FieldError("train_config.fine_tune_checkpoint", error.message, f"{error.fix}; {from_scratch} trains from scratch") from error
 
 
-def _keep_mask_depth(draft: Draft, num_classes: int) -> None:
-    """Mask convolutions as deep as a checkpoint of so many classes has them, where the config derives the depth from its own."""
-    model = draft.config.model.faster_rcnn
-    channels = FEATURE_CHANNELS.get(model.feature_extractor.type)
-    if channels and model.second_stage_box_predictor.mask_rcnn_box_predictor.mask_prediction_conv_depth == 0:
-        depth = automatic_conv_depth(channels, num_classes)
-        draft.put(f"{MASK_PREDICTOR}.mask_prediction_conv_depth", depth, f"the checkpoint's, by its {num_classes} classes")
+def classes_of_checkpoint(config: TrainEvalPipelineConfig, wish: str | None) -> Path | None:
+    """The label map of the checkpoint that the config starts from: the one that was asked for, or what a training of ours kept.
+
+    None where the heads are not restored, or the checkpoint is not ours. UserError where our training kept none.
+    """
+    if wish is not None:
+        return find_label_map(wish)
+    train = config.train_config
+    own = own_checkpoint(Path(train.fine_tune_checkpoint)) if names_checkpoint(train.fine_tune_checkpoint) else None
+    if own is None or not restores_heads(config) or config.model.faster_rcnn.number_of_stages == 1:
+        return None
+    return own.label_map
+
+
+def restores_heads(config: TrainEvalPipelineConfig) -> bool:
+    """Whether more than the backbone is restored."""
+    train = config.train_config
+    kind = checkpoint_kind(train.fine_tune_checkpoint_type, train.from_detection_checkpoint)
+    return kind == "full" or (kind == "detection" and train.load_all_detection_checkpoint_vars)
+
+
+def _confirm_same_network(config: TrainEvalPipelineConfig, own: OwnCheckpoint) -> None:
+    ours = config.model.faster_rcnn.feature_extractor.type
+    if own.feature_extractor != ours:
+        raise UserError(
+            f"checkpoint {own.prefix} is of a model with {own.feature_extractor}, the config has {ours}",
+            "name a checkpoint of the same backbone, or the folder of a run that trained this config",
+        )
+
+
+def _keep_mask_depth_of(draft: Draft, num_classes: int) -> None:
+    """Mask convolutions as deep as a checkpoint of so many classes has them."""
+    channels = FEATURE_CHANNELS.get(draft.config.model.faster_rcnn.feature_extractor.type)
+    if channels:
+        _keep_mask_depth(draft, automatic_conv_depth(channels, num_classes), f"the checkpoint's, by its {num_classes} classes")
+
+
+def _keep_mask_depth(draft: Draft, depth: int, why: str) -> None:
+    """Sets the depth of the mask convolutions where the config derives it from its own number of classes."""
+    if draft.config.model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor.mask_prediction_conv_depth == 0:
+        draft.put(f"{MASK_PREDICTOR}.mask_prediction_conv_depth", depth, why)

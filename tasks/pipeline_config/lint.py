@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import UserError
-from tasks.pipeline_config.checkpoint_fit import head_classes, missing_scopes, restores_heads
+from tasks.pipeline_config.checkpoint_fit import head_classes, missing_scopes
 from tasks.pipeline_config.evidence import Evidence, InputPath
 from tasks.pipeline_config.fields import FieldError, value_text
+from tasks.pipeline_config.fine_tuning import restores_heads
 from tasks.pipeline_config.training_pb2 import TrainConfig
 from tasks.records.label_map import LabelMap
 

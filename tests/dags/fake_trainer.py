@@ -3,6 +3,7 @@
 FAKE_TRAINER_FAILS   `STEP WORD CODE`: a command of that step with that word in an argument ends with that code
 FAKE_TRAINER_WAITS   a file; the step says "waiting" and waits until it exists
 FAKE_TRAINER_DEAF    set: SIGTERM is ignored
+FAKE_TRAINER_REAL    a trainer's command: the steps that need no TensorFlow are its own
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shlex
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 WORKSPACE = Path(os.environ["MASKLINE_WORKSPACE"])
+REAL_STEPS = ("preflight", "materialize", "recall", "remember")
 
 
 def outputs(step: str, arguments: list[str]) -> dict[str, str]:
@@ -23,6 +27,8 @@ def outputs(step: str, arguments: list[str]) -> dict[str, str]:
     first = arguments[0]
     return {
         "preflight": {},
+        "recall": {"run": arguments[1]} if step == "recall" else {},
+        "remember": {"run": arguments[1]} if step == "remember" else {},
         "materialize": {"dataset": f"{WORKSPACE}/datasets/fake"},
         "open-run": {"run": first},
         "convert": {"model": options.get("--output", "")},
@@ -30,6 +36,24 @@ def outputs(step: str, arguments: list[str]) -> dict[str, str]:
         "evaluate": {"model": first, "metrics": f"{first}/evaluation/metrics.json"},
         "compare": {"markdown": f"{first}/compare/comparison.md"},
     }[step]
+
+
+def told(step: str, arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """The status and the summary. The data is new once; a schedule has nothing to train where its workspace says so."""
+    if step == "materialize":
+        seen = WORKSPACE / "materialized"
+        changed = "--shard-range" not in arguments and not seen.exists()
+        seen.touch()
+        return "done" if changed else "skipped", {"name": "fake", "digest": "d" * 64, "changed": changed, "images": {"train": 3}}
+    if step == "recall":
+        if (WORKSPACE / "nothing_new").exists():
+            return "skipped", {"reason": "nothing has changed"}
+        configs = [value for name, value in itertools.pairwise(arguments) if name == "--config"]
+        return "done", {"reason": "new", "starts": {name: {"checkpoint": f"/last/{name}", "label_map": ""} for name in configs}}
+    summary = {} if step in ("preflight", "remember") else {"mlflow_url": f"http://mlflow.example/{step}"}
+    if step == "compare":
+        summary |= {"best": "mask_rcnn_inception_v2_coco", "mask_ap": 0.5, "mlflow_run_id": "parent"}
+    return "done", summary
 
 
 def main() -> int:
@@ -48,13 +72,16 @@ def main() -> int:
         if step == failing_step and any(word in argument for argument in arguments):
             print(f"error: {word} is broken\n  fix: mend it", file=sys.stderr)
             return int(code)
+    if (real := os.environ.get("FAKE_TRAINER_REAL")) and step in REAL_STEPS:
+        trainer = shlex.split(real)
+        os.execv(trainer[0], [*trainer, step, *arguments])
     answer = outputs(step, arguments)
     if step == "compare":
         Path(answer["markdown"]).parent.mkdir(parents=True, exist_ok=True)
         Path(answer["markdown"]).write_text("| config | mask AP |\n")
-    summary = {} if step in ("preflight", "materialize") else {"mlflow_url": f"http://mlflow.example/{step}"}
     result = Path(arguments[arguments.index("--result") + 1])
-    result.write_text(json.dumps({"step": step, "status": "done", "outputs": answer, "summary": summary}))
+    status, summary = told(step, arguments)
+    result.write_text(json.dumps({"step": step, "status": status, "outputs": answer, "summary": summary}))
     print(f"{step}: done")
     return 0
 
