@@ -76,7 +76,7 @@ def test_the_shipped_example_is_right_and_switched_off() -> None:
         ({"cron": "0 3 * *"}, "cron: '0 3 * *' has 4 fields; give five"),
         ({"cron": "0 25 * * 1"}, "cron: '0 25 * * 1': "),
         ({"cron": "@wekly"}, "cron: '@wekly': "),
-        ({"cron": None}, "nothing says when: give cron, or on_dataset_change: true, or both"),
+        ({"cron": None, "time_zone": None}, "nothing says when: give cron, or on_dataset_change: true, or both"),
         ({"time_zone": "Europe/Wien"}, "time_zone: there is no 'Europe/Wien'; did you mean Europe/Vienna?"),
         ({"time_zone": "../etc"}, "time_zone: there is no '../etc'; "),
         ({"cron": None, "on_dataset_change": True}, "time_zone: there is no cron that it could be the time zone of"),
