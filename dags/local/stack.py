@@ -43,7 +43,7 @@ _MARK = "MASKLINE_STACK"
 """In the environment of every process of the stack, so that `down` finds also those that lost their parent."""
 
 
-_BUNDLES = [
+BUNDLES = [
     {"name": "dags-folder", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": {}},
     {"name": "schedules", "classpath": "maskline_airflow.schedules_bundle.SchedulesBundle", "kwargs": {"refresh_interval": 15}},
 ]
@@ -103,7 +103,7 @@ class Settings:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten more processes, for features that are not used here
             "AIRFLOW_HOME": str(self.airflow_home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
-            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(_BUNDLES),
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(BUNDLES),
             "PYTHONPATH": str(REPOSITORY / "dags"),  # where every part of Airflow finds the class of the second bundle
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import shlex
@@ -23,7 +24,10 @@ _home = tempfile.mkdtemp(prefix="maskline-airflow-")
 atexit.register(shutil.rmtree, _home, ignore_errors=True)
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "MASKLINE"))]:
     del os.environ[_name]
+sys.path[:0] = [str(DAGS), str(DAGS / "local")]
+stack = importlib.import_module("stack")
 os.environ |= {
+    "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(stack.BUNDLES),
     "AIRFLOW_HOME": _home,
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -32,7 +36,6 @@ os.environ |= {
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     "AIRFLOW__API__BASE_URL": "http://airflow.example",
 }
-sys.path[:0] = [str(DAGS), str(DAGS / "local")]
 
 
 @pytest.fixture

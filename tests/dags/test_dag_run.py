@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
+from airflow.models.asset import AssetEvent, AssetModel
+from airflow.utils.session import create_session
+from maskline_airflow.retrain import retrain_dag
+from sqlalchemy import select
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINER = REPOSITORY / ".venv" / "bin" / "python"
@@ -34,17 +38,21 @@ class DagRun:
         return [words[1:-2] for words in self.commands if words[0] == step]
 
 
-def run_dag(workspace: Path, conf: dict[str, Any], fails: str | None = None) -> DagRun:
+def run_dag(workspace: Path, conf: dict[str, Any], fails: str | None = None, dag_id: str = "mask_rcnn_zoo", schedule: Path | None = None) -> DagRun:
+    """A run of a DAG of the folder, or of the one that is made of a schedule's file."""
     settings = {
         "MASKLINE_WORKSPACE": str(workspace),
         "MASKLINE_TRAINER": shlex.join([sys.executable, "-I", str(Path(__file__).parent / "fake_trainer.py")]),
         **({"FAKE_TRAINER_FAILS": fails} if fails else {}),
+        **({"MASKLINE_SCHEDULES": str(schedule.parent)} if schedule else {}),
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
         patch.setattr("maskline_airflow.step_operator._POLL_SECONDS", 0.05)
-        done = DagBag(REPOSITORY / "dags").dags["mask_rcnn_zoo"].test(run_conf=conf)
+        dag = retrain_dag(str(schedule)) if schedule else DagBag(REPOSITORY / "dags").dags[dag_id]
+        assert dag is not None
+        done = dag.test(run_conf=conf)
     tasks: dict[str, list[str]] = {}
     for instance in sorted(done.get_task_instances(), key=lambda instance: instance.map_index):
         tasks.setdefault(instance.task_id, []).append(str(instance.state))
@@ -159,12 +167,117 @@ def test_nothing_is_compared_when_no_backbone_finished(all_fail: DagRun) -> None
     assert all_fail.of_step("compare") == []
 
 
+SCHEDULE = f"""
+cron: "@daily"
+dataset: configs/datasets/shapes.yaml
+configs: [{NAMES[0]}]
+steps: 7
+config_fields: [train_config.batch_size=2]
+checkpoint: {Path(__file__).parent}
+start_from: last_good_run
+offer_for_promotion: true
+"""
+
+
+@dataclass(frozen=True)
+class Retrained:
+    first: DagRun
+    second: DagRun
+    insisted: DagRun
+    events: list[tuple[str, dict[str, Any]]]
+    """Name and extra of each asset event that the three runs made"""
+
+
 @pytest.fixture(scope="module")
-def parsed(one_fails: DagRun, one_alone: DagRun) -> list[tuple[str, dict[str, Any]]]:
-    """Step and parsed parameters of every command of both runs, as the trainer's own parser reads them."""
+def retrained(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
+    """A schedule's run that trains, one that finds nothing new, and one on which a person insists."""
+    file = tmp_path_factory.mktemp("schedules") / "daily.yaml"
+    file.write_text(SCHEDULE)
+    workspaces = [tmp_path_factory.mktemp(name) for name in ("first", "second", "insisted")]
+    (workspaces[1] / "nothing_new").touch()
+    for workspace in workspaces[1:]:
+        (workspace / "materialized").touch()
+    before = len(asset_events())
+    runs = []
+    for workspace, conf in zip(workspaces, ({}, {}, {"force": True, "run_name": "again"}), strict=True):
+        runs.append(run_dag(workspace, conf, schedule=file))
+    return Retrained(*runs, asset_events()[before:])
+
+
+def asset_events() -> list[tuple[str, dict[str, Any]]]:
+    with create_session() as session:
+        joined = select(AssetModel.name, AssetEvent.extra).join(AssetEvent, AssetEvent.asset_id == AssetModel.id)
+        return [(name, dict(extra)) for name, extra in session.execute(joined.order_by(AssetEvent.id))]
+
+
+def test_a_schedules_run_trains_what_its_file_says_and_remembers_it(retrained: Retrained) -> None:
+    run = retrained.first
+    assert run.state == "success"
+    assert {state for states in run.tasks.values() for state in states} == {"success", "skipped"}
+    assert run.tasks["anything_new"] == run.tasks["remember"] == run.tasks["offer_for_promotion"] == ["success"]
+    folder = run.of_step("open-run")[0][0]
+    (words,) = run.of_step("recall")
+    assert words[:3] == ["daily", folder, "--from-last-good-run"]
+    assert "--force" not in words
+    settings = [words[index + 1] for index, word in enumerate(words) if word == "--setting"]
+    filled = {name: value for name, value in (setting.split("=", 1) for setting in settings) if value}
+    assert filled == {"steps": "7", "config_fields": "train_config.batch_size=2", "checkpoint": str(Path(__file__).parent)}
+    assert run.of_step("train") == [[f"{folder}/{NAMES[0]}", "--steps", "7"]]
+    assert run.of_step("remember") == [["daily", folder]]
+
+
+def test_training_starts_where_the_trainer_says_the_last_good_run_left_it(retrained: Retrained) -> None:
+    (words,) = retrained.first.of_step("convert")
+    assert words[words.index("--checkpoint") + 1] == f"/last/{NAMES[0]}"
+    assert "--checkpoint-label-map" not in words
+
+
+def test_where_nothing_is_new_the_run_ends_green_with_everything_skipped(retrained: Retrained) -> None:
+    run = retrained.second
+    assert run.state == "success"
+    done = ("check_request", "chosen_ranges", "chosen_configs", "materialize")
+    assert {name: set(states) for name, states in run.tasks.items()} == {
+        name: {"success"} if name in done else {"skipped"} for name in run.tasks
+    }
+    assert [step for step, *_ in run.commands] == ["preflight", "materialize", "recall"]
+
+
+def test_a_person_who_insists_is_heard(retrained: Retrained) -> None:
+    (words,) = retrained.insisted.of_step("recall")
+    assert "--force" in words
+
+
+def test_events_are_of_data_that_changed_and_of_runs_that_are_offered(retrained: Retrained) -> None:
+    names = [name for name, _ in retrained.events]
+    assert names == ["mask_rcnn_dataset_fake", "mask_rcnn_candidate", "mask_rcnn_candidate"]
+    data, offered, again = (extra for _, extra in retrained.events)
+    assert data == {"digest": "d" * 64, "dataset": f"{retrained.first.workspace}/datasets/fake", "images": {"train": 3}}
+    assert (offered["config"], offered["mask_ap"], offered["mlflow_run_id"]) == ("mask_rcnn_inception_v2_coco", 0.5, "parent")
+    assert offered["run"] == retrained.first.of_step("open-run")[0][0]
+    assert again["run"] == f"{retrained.insisted.workspace}/runs/again"
+
+
+@pytest.fixture(scope="module")
+def materialized(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
+    conf = {"dataset": "configs/datasets/shapes.yaml", "shard_ranges": ["0:1", "1:2"], "workers": ""}
+    return run_dag(tmp_path_factory.mktemp("materialized"), conf, dag_id="materialize_dataset")
+
+
+def test_a_data_set_can_be_written_without_a_training(materialized: DagRun) -> None:
+    assert materialized.state == "success"
+    words = ["configs/datasets/shapes.yaml"]
+    assert materialized.of_step("preflight") == [[*words, "--shard-range", "0:1", "--shard-range", "1:2"]]
+    *parts, joins = materialized.of_step("materialize")
+    assert sorted(parts) == [[*words, "--shard-range", part] for part in ("0:1", "1:2")]
+    assert joins == words
+    assert asset_events()[-1][0] == "mask_rcnn_dataset_fake"
+
+
+def parse(*runs: DagRun) -> list[tuple[str, dict[str, Any]]]:
+    """Step and parsed parameters of every command of the runs, as the trainer's own parser reads them."""
     if not TRAINER.exists():
         pytest.skip(f"the trainer environment is not here: {TRAINER}")
-    commands = one_fails.commands + one_alone.commands
+    commands = [words for run in runs for words in run.commands]
     answer = subprocess.run(
         [TRAINER, Path(__file__).with_name("parse_commands.py")],
         input=json.dumps(commands),
@@ -174,6 +287,21 @@ def parsed(one_fails: DagRun, one_alone: DagRun) -> list[tuple[str, dict[str, An
     )
     assert answer.returncode == 0, answer.stderr
     return list(zip((words[0] for words in commands), json.loads(answer.stdout), strict=True))
+
+
+@pytest.fixture(scope="module")
+def parsed(one_fails: DagRun, one_alone: DagRun) -> list[tuple[str, dict[str, Any]]]:
+    return parse(one_fails, one_alone)
+
+
+def test_real_parser_accepts_every_command_of_a_schedule_and_of_a_data_set_alone(retrained: Retrained, materialized: DagRun) -> None:
+    commands = parse(retrained.first, retrained.insisted, materialized)
+    first, insisted = (parameters for step, parameters in commands if step == "recall")
+    assert (first["schedule"], first["configs"], first["from_last_good_run"], first["force"]) == ("daily", NAMES[:1], True, False)
+    assert insisted["force"]
+    assert "steps=7" in first["settings"]
+    (remembered, again) = (parameters["run"] for step, parameters in commands if step == "remember")
+    assert (remembered, again) == (first["run"], insisted["run"])
 
 
 def test_real_parser_accepts_every_command_of_the_dag(parsed: list[tuple[str, dict[str, Any]]]) -> None:
