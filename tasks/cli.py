@@ -110,7 +110,10 @@ def convert_command(
     ] = False,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="TF1 checkpoint to start from: prefix, folder or tarball, or a folder of several named as zoo configs."),
+        typer.Option(
+            help="Checkpoint to start from: a TF1 one's prefix, folder or tarball, a model that was trained here, "
+            "or a folder of several named as zoo configs."
+        ),
     ] = None,
     checkpoint_label_map: Annotated[
         str | None, typer.Option(help="Label map of the checkpoint, or `coco`: restores the heads, class by class.")

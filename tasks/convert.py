@@ -3,7 +3,7 @@
     maskline convert CONFIG [--dataset DATASET_DIR] --output MODEL_DIR [--reverse] [--set path=value ...] [--checkpoint PATH ...]
 
 CONFIG is the name of a zoo config or the path of a Faster or Mask R-CNN pipeline.config. The six edits make it a Mask
-R-CNN config on the dataset (`--reverse` takes the masks away), one more names the TF1 checkpoint to start from; it is then
+R-CNN config on the dataset (`--reverse` takes the masks away), one more names the checkpoint to start from; it is then
 translated. Writes `pipeline.config`, `experiment.yaml`, `zoo_difference.txt` and, last, `conversion.json`, which tells every
 edit, what became of every field, and what differs from the zoo's config. `--dry-run` instead of `--output` only prints that.
 Usual runtime: under a second.

@@ -66,7 +66,7 @@ def _start(config: str, last: LastGoodRun | None, settings: Mapping[str, str], f
     if not from_last_good_run:
         print(f"{config} starts {otherwise}", flush=True)
         return fallback
-    model = last and last.run.model(config)
+    model = last.run.model(config) if last else None
     if model is not None and model.root.is_dir() and latest_own_checkpoint(model.root) is not None:
         print(f"{config} starts from the weights of the last good run, {model.root}", flush=True)
         return {"checkpoint": str(model.root), "label_map": ""}

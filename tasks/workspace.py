@@ -107,7 +107,7 @@ class ModelDir:
 
     @property
     def checkpoint_import(self) -> Path:
-        """What became of every variable of the TF1 checkpoint that training started from; absent where it started from scratch."""
+        """What became of every variable of the checkpoint that training started from; absent where it started from scratch."""
         return self.train / CHECKPOINT_IMPORT
 
     @property

@@ -159,7 +159,9 @@ def test_a_model_of_ours_starts_the_next_one_whose_classes_are_found_by_name(
     assert report["checkpoint"] == str(first.train / "ckpt-1")
     assert (report["missing"], report["ignored"]) == ([], {})
     assert (report["known_classes"], report["new_classes"]) == (["block", "ring"], ["apple"])
-    class_heads = {f"{HEAD}{layer}/{leaf}" for layer in ("ClassPredictor", "BoxEncodingPredictor", "Conv_1") for leaf in ("weights", "biases")}
+    class_heads = {
+        f"{HEAD}{layer}/{leaf}" for layer in ("ClassPredictor", "BoxEncodingPredictor", "Conv_1") for leaf in ("weights", "biases")
+    }
     assert report["reshaped"].keys() == class_heads
     found = trained(model)
     assert_landed(found, {name: value for name, value in before.items() if name not in class_heads})

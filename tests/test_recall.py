@@ -151,9 +151,7 @@ def test_each_config_starts_from_the_weights_of_the_last_good_run_that_has_them(
     assert f"{other} starts from /zoo: the last good run did not train {other}" in told
 
 
-def test_before_there_is_a_good_run_training_starts_elsewhere_saying_so(
-    dataset: DatasetDir, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_before_there_is_a_good_run_training_starts_elsewhere_saying_so(dataset: DatasetDir, capsys: pytest.CaptureFixture[str]) -> None:
     result = ask(dataset, "first", from_last_good_run=True)
     assert result.summary["starts"] == {CONFIG: {"checkpoint": "", "label_map": ""}}
     assert f"{CONFIG} starts from scratch: no run of this schedule ended well yet" in capsys.readouterr().out

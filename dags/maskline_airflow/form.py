@@ -84,7 +84,7 @@ def _training() -> dict[str, Param]:
         ),
         "learning_rate": _number(
             "Learning rate",
-            "A number above 0, reached after any warm-up; the config's other rates keep their proportion to it. Empty: as the zoo config says.",
+            "Above 0, reached after any warm-up; the config's other rates keep their proportion to it. Empty: as the zoo config says.",
             type="number",
             exclusiveMinimum=0,
             examples=[0.0001, 0.003],
@@ -99,13 +99,13 @@ def _training() -> dict[str, Param]:
         ),
         "checkpoint": _text(
             "Checkpoint",
-            "To start from: a TF1 checkpoint's prefix, folder or tarball, or a folder that holds one for each chosen config, named as "
-            "the zoo's are. Empty: from scratch.",
+            "To start from: a TF1 checkpoint's prefix, folder or tarball, a model that was trained here, or a folder that holds one for "
+            "each chosen config, named as the zoo's are, such as that of a run. Empty: from scratch.",
         ),
         "checkpoint_label_map": _text(
             "Label map of the checkpoint",
             "With one, the heads are restored too, for the classes that both label maps name; `coco` is the zoo's. "
-            "Empty: the backbone alone is restored.",
+            "Empty: of a TF1 checkpoint the backbone alone is restored; a model that was trained here brings its own.",
             examples=["coco"],
         ),
     }

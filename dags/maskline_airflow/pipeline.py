@@ -86,7 +86,7 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
         start = _RECALLED_START
 
     @task
-    def chosen_configs(params: dict) -> list[str]:
+    def chosen_configs(params: dict[str, Any]) -> list[str]:
         return list(params["configs"])
 
     configs = chosen_configs()
@@ -94,13 +94,13 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
 
     @task_group
     def backbone(config: str) -> None:
-        named = {
+        named: dict[str, Any] = {
             "instance_name": config,
             "map_index_template": "{{ task.instance_name }}",
             "mlflow_url": "{{ ti.xcom_pull(task_ids='open_run')['summary']['mlflow_url'] }}",
         }
         # Evaluating a model comes before training the next, so that results arrive as early as they can.
-        on_gpu = {"pool": "gpu", "weight_rule": "absolute"}
+        on_gpu: dict[str, Any] = {"pool": "gpu", "weight_rule": "absolute"}
 
         convert = StepOperator(
             task_id="convert",
@@ -173,7 +173,7 @@ def _anything_new(schedule: str, materialize: StepOperator) -> AnythingNew:
 
 
 @task(outlets=[CANDIDATE])
-def offer_for_promotion(*, ti: Any, params: dict, run_id: str, outlet_events: Any) -> None:
+def offer_for_promotion(*, ti: Any, params: dict[str, Any], run_id: str, outlet_events: Any) -> None:
     """An event of the asset, which whatever promotes models waits for."""
     compared = ti.xcom_pull(task_ids="compare")["summary"]
     outlet_events[CANDIDATE].extra = {
@@ -200,7 +200,7 @@ def materialized(after: BaseOperator) -> StepOperator:
     """Adds the tasks that write the data set of the form, in the parts that it asks for; returns the last."""
 
     @task
-    def chosen_ranges(params: dict) -> list[str]:
+    def chosen_ranges(params: dict[str, Any]) -> list[str]:
         return [line for line in params["shard_ranges"] or [] if line]
 
     how = {"--max-bad": template("max_bad"), "--shards": template("shards"), "--workers": template("workers")}

@@ -43,7 +43,7 @@ def own_checkpoint(prefix: Path) -> OwnCheckpoint | None:
         feature_extractor, depth = model["feature_extractor"]["type"], model["mask_head"]["conv_depth"]
         depth = depth or automatic_conv_depth(FEATURE_CHANNELS[feature_extractor], model["num_classes"])
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"{experiment} is not what `maskline train` writes", "name another checkpoint, or train that model again") from error
+        raise UserError(f"{experiment} is not what `maskline train` writes", "name another checkpoint, or train the model again") from error
     return OwnCheckpoint(prefix, feature_extractor, depth)
 
 

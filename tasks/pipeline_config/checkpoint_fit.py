@@ -1,4 +1,4 @@
-"""What the model of a config looks for in the TF1 checkpoint that it starts from, and what of that is there."""
+"""What the model of a config looks for in the checkpoint that it starts from, and what of that is there."""
 
 from __future__ import annotations
 

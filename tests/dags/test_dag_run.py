@@ -38,7 +38,9 @@ class DagRun:
         return [words[1:-2] for words in self.commands if words[0] == step]
 
 
-def run_dag(workspace: Path, conf: dict[str, Any], fails: str | None = None, dag_id: str = "mask_rcnn_zoo", schedule: Path | None = None) -> DagRun:
+def run_dag(
+    workspace: Path, conf: dict[str, Any], fails: str | None = None, dag_id: str = "mask_rcnn_zoo", schedule: Path | None = None
+) -> DagRun:
     """A run of a DAG of the folder, or of the one that is made of a schedule's file."""
     settings = {
         "MASKLINE_WORKSPACE": str(workspace),

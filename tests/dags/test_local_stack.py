@@ -9,12 +9,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import stack
 from airflow_rest import AirflowRest
+from maskline_airflow import step_log
 
+TRAINER = stack.REPOSITORY / ".venv" / "bin" / "python"
+RETRAIN = "retrain_minutely"
+SCHEDULE = """
+cron: "* * * * *"
+on_dataset_change: true
+dataset: configs/datasets/shapes.yaml
+configs: [mask_rcnn_inception_v2_coco]
+start_from: last_good_run
+"""
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
 
 
@@ -123,16 +134,79 @@ def test_training_survives_its_task_under_the_real_scheduler_and_down_leaves_not
         wait_until(lambda: airflow.run_state(stack.DAG_ID, run) in {"success", "failed"})
 
         assert airflow.run_state(stack.DAG_ID, run) == "success"
-        first = next(task for task in airflow.task_instances(stack.DAG_ID, run) if task["task_id"] == "materialize")
+        first = next(task for task in airflow.task_instances(stack.DAG_ID, run) if task["task_id"] == "check_request")
         assert first["try_number"] == 2
         assert link(airflow, run, "open_run") == {"MLflow run": "http://mlflow.example/open-run"}
         steps = [line.split('"')[3] for line in kept.read_text().splitlines()]
-        assert steps == ["materialize", "open-run", "convert", "train", "evaluate", "compare"]
+        assert steps == ["preflight", "materialize", "open-run", "convert", "train", "evaluate", "compare"]
     finally:
         stack.down(settings)
     assert list(stack._marked_processes(settings)) == []
     for port in (free_port, mlflow_port):
         stack._refuse_taken_port(port, "anybody", "")
+
+
+@pytest.mark.slow
+def test_a_schedules_file_runs_by_itself_is_skipped_the_second_time_and_its_dag_keeps_one_version(
+    workspace: Path, free_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if not TRAINER.exists():
+        pytest.skip(f"the trainer environment is not here: {TRAINER}")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        mlflow_port = probe.getsockname()[1]
+    schedules = tmp_path_factory.mktemp("schedules")
+    monkeypatch.setenv("MASKLINE_SCHEDULES", str(schedules))
+    # What decides whether to train is the real trainer's; training itself is not what is tested here.
+    monkeypatch.setenv("FAKE_TRAINER_REAL", f"{TRAINER} -m tasks")
+    settings = stack.Settings(workspace, free_port, mlflow_port)
+    often = settings.process_environment() | {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10"}
+    monkeypatch.setattr(stack.Settings, "process_environment", lambda _: often)
+    try:
+        stack.up(settings)
+        airflow = AirflowRest(settings.airflow_url, stack.LOGIN)
+        (schedules / "broken.yaml").write_text(SCHEDULE + "stpes: 3\n")
+        (schedules / "minutely.yaml").write_text(SCHEDULE)
+
+        # The clock's run trains; that its data is new is an event, which makes one more run that finds nothing to do.
+        wait_until(lambda: [run["state"] for run in runs(airflow)] == ["success", "success"])
+        first, second = (run["dag_run_id"] for run in runs(airflow))
+        assert (states(airflow, first)["anything_new"], states(airflow, second)["anything_new"]) == ("success", "skipped")
+        assert states(airflow, first)["remember"] == "success"
+        assert states(airflow, second)["backbone.train"] == "skipped"
+        reason = airflow.xcom(RETRAIN, second, "anything_new", "reason")
+        folder = step_log.as_file_name(first)
+        assert reason == f"nothing has changed since {folder}, the last good run: the same data, configs, settings and code"
+        assert reason in step_log.latest_log(workspace, second, "anything_new", None).read_text()
+
+        (error,) = airflow._request("GET", "/api/v2/importErrors")["import_errors"]
+        assert error["filename"] == "broken.py"
+        assert error["stack_trace"].endswith(f"{schedules / 'broken.yaml'}\n  there is no field `stpes`: did you mean `steps`?\n")
+
+        parsed = {dag_id: airflow._request("GET", f"/api/v2/dags/{dag_id}")["last_parsed_time"] for dag_id in (stack.DAG_ID, RETRAIN)}
+        for _ in range(3):
+            for dag_id, before in parsed.items():
+                wait_until(lambda dag_id=dag_id, before=before: last_parsed(airflow, dag_id) != before)
+                parsed[dag_id] = last_parsed(airflow, dag_id)
+        for dag_id in parsed:
+            assert len(airflow._request("GET", f"/api/v2/dags/{dag_id}/dagVersions")["dag_versions"]) == 1
+    finally:
+        stack.down(settings)
+
+
+def runs(airflow: AirflowRest) -> list[dict[str, Any]]:
+    """The first two runs of the schedule's DAG, as soon as there is one."""
+    if not airflow.has_dag(RETRAIN):
+        return []
+    return list(airflow._request("GET", f"/api/v2/dags/{RETRAIN}/dagRuns?order_by=id&limit=2")["dag_runs"])
+
+
+def states(airflow: AirflowRest, run: str) -> dict[str, str]:
+    return {task["task_id"]: task["state"] for task in airflow.task_instances(RETRAIN, run)}
+
+
+def last_parsed(airflow: AirflowRest, dag_id: str) -> str:
+    return str(airflow._request("GET", f"/api/v2/dags/{dag_id}")["last_parsed_time"])
 
 
 def kill_the_task_process(settings: stack.Settings) -> psutil.Process:

@@ -101,7 +101,9 @@ def test_everything_that_is_wrong_is_told_at_once(folder: Path) -> None:
     assert [line.split(":")[0] for line in lines] == ["there is no field `colour`", "steps", "cron"]
 
 
-@pytest.mark.parametrize(("text", "told"), [("a: [", "not YAML: "), ("- a\n", "it has to be"), ("", "it has to be"), ("3: 4\n", "it has to be")])
+@pytest.mark.parametrize(
+    ("text", "told"), [("a: [", "not YAML: "), ("- a\n", "it has to be"), ("", "it has to be"), ("3: 4\n", "it has to be")]
+)
 def test_what_is_no_yaml_of_fields_is_told(folder: Path, text: str, told: str) -> None:
     (folder / "weekly.yaml").write_text(text)
     (line,) = problems(folder / "weekly.yaml")
