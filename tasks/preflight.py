@@ -16,7 +16,7 @@ from tasks.annotations.recognition import description_of
 from tasks.dataset import confirm_trainable, read_dataset_config
 from tasks.errors import UserError
 from tasks.pipeline_config.fields import FieldError
-from tasks.pipeline_config.fine_tuning import StartingPoint, start_from
+from tasks.pipeline_config.fine_tuning import StartingPoint, classes_of_checkpoint, start_from
 from tasks.pipeline_config.parser import located, parse_pipeline_config, read_text, set_field
 from tasks.pipeline_config.zoo import find_config
 from tasks.record_choice import choose, parse_range
@@ -32,6 +32,7 @@ def preflight(
     shard_ranges: Sequence[str] = (),
 ) -> StepResult:
     """Names the dataset in its summary; UserError for the first thing that a later step would refuse."""
+    start = start or StartingPoint()
     dataset = read_dataset_config(description_of(dataset_yaml))
     confirm_trainable(dataset, choose(dataset.options, {}))
     _confirm_apart(shard_ranges)
@@ -42,7 +43,8 @@ def preflight(
         try:
             for assignment in assignments:
                 parsed, _ = set_field(parsed, assignment)
-            start_from(parsed, start or StartingPoint(), file.stem)
+            parsed, _ = start_from(parsed, start, file.stem)
+            classes_of_checkpoint(parsed, start.label_map)
         except FieldError as error:
             raise located(error, text, str(file)) from error
     return StepResult("preflight", "done", {}, {"dataset": dataset.name, "configs": list(configs)})

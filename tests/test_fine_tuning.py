@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import saver_pb2
 from tasks.annotations.categories import CategoryChoice
 from tasks.convert import convert
 from tasks.errors import UserError
+from tasks.lint import lint_config
 from tasks.mask_rcnn.original_names import original_variables
 from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
 from tasks.materialize import materialize
@@ -170,6 +171,14 @@ def test_a_model_of_ours_starts_the_next_one_whose_classes_are_found_by_name(
         assert ours.shape[-1] == 4
         columns = [0, now["block"], now["ring"]], [0, ids["block"], ids["ring"]]
         np.testing.assert_allclose(ours[..., columns[0]], theirs[..., columns[1]], rtol=0, atol=STILL)
+
+
+def test_lint_looks_into_a_model_of_ours(rewritten: tuple[ModelDir, dict[str, Any], DatasetDir], model: ModelDir) -> None:
+    first, _, dataset = rewritten
+    convert(NAME, dataset, model, start=StartingPoint(first.root))
+    found = lint_config(str(model.pipeline_config), dataset).summary
+    # Heads of four classes, where the dataset has three: told, and no error.
+    assert (found["errors"], "ML018" in found["warnings"]) == ([], True)
 
 
 def test_a_model_of_ours_with_another_backbone_is_refused_by_convert(

@@ -15,6 +15,7 @@ from tasks.errors import UserError
 from tasks.mask_rcnn import checkpoint_files
 from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, find_checkpoint
 from tasks.mask_rcnn.checkpoint_reader import open_checkpoint
+from tasks.mask_rcnn.own_checkpoint import own_checkpoint
 from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
 
 VALUES = {"Conv/weights": np.float32([[1, 2], [3, 4]]), "global_step": np.int64(7)}
@@ -192,3 +193,48 @@ def test_what_is_not_there_is_not_found(zoo: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             find_checkpoint(path, NAME)
+
+
+def model_of_ours(folder: Path, *steps: int) -> Path:
+    """A model's folder as far as those who look for a checkpoint can see: converted, and trained where there are steps."""
+    (folder / "train").mkdir(parents=True)
+    (folder / "experiment.yaml").touch()
+    if steps:
+        (folder / "train" / "experiment.yaml").touch()
+    for step in steps:
+        (folder / "train" / f"ckpt-{step}.index").touch()
+        (folder / "train" / f"ckpt-{step}.data-00000-of-00001").touch()
+    return folder
+
+
+def test_of_a_model_that_was_trained_here_the_last_checkpoint_counts(tmp_path: Path) -> None:
+    model = model_of_ours(tmp_path / "run" / NAME, 900, 1000, 200)
+    for path in (tmp_path / "run", model, model / "train", model / "train" / "ckpt-1000"):
+        assert find_checkpoint(path, NAME) == model / "train" / "ckpt-1000"
+    assert find_checkpoint(model / "train" / "ckpt-200", NAME) == model / "train" / "ckpt-200"
+
+
+def test_a_training_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+    model = model_of_ours(tmp_path / NAME)
+    (model / "train" / "experiment.yaml").touch()
+    with pytest.raises(UserError, match="holds a training without a checkpoint"):
+        find_checkpoint(model, NAME)
+
+
+def test_a_model_that_was_only_converted_has_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"holds no checkpoint for {NAME}"):
+        find_checkpoint(model_of_ours(tmp_path / NAME), NAME)
+
+
+def test_an_experiment_that_is_none_is_told(tmp_path: Path) -> None:
+    model = model_of_ours(tmp_path / NAME, 5)
+    with pytest.raises(UserError, match=r"experiment\.yaml is not what `maskline train` writes"):
+        own_checkpoint(model / "train" / "ckpt-5")
+    (model / "train" / "experiment.yaml").write_text("task: {model: {feature_extractor: {type: x}, mask_head: {conv_depth: 64}}}")
+    found = own_checkpoint(model / "train" / "ckpt-5")
+    assert found is not None
+    assert (found.feature_extractor, found.mask_conv_depth) == ("x", 64)
+
+
+def test_a_checkpoint_of_somebody_else_is_not_ours(zoo: Path) -> None:
+    assert own_checkpoint(zoo / "model.ckpt") is None
