@@ -167,6 +167,16 @@ def test_an_unchanged_dataset_is_skipped_and_a_changed_or_broken_one_is_not(sour
     assert run(shards=2) == "done"
 
 
+def test_only_other_records_are_a_change(source, tmp_path):
+    out = tmp_path / "out"
+    changed = lambda **options: materialize(source / "dataset.yaml", out, effort=Effort(**options)).summary["changed"]  # noqa: E731
+    assert changed()
+    assert not changed()
+    assert not changed(shards=2)  # written again, and the same
+    change_annotations(source, lambda content: content["annotations"][0].update(iscrowd=1))
+    assert changed(shards=2)
+
+
 def test_an_image_keeps_its_split_when_others_are_added(source, tmp_path):
     def splits_of(out: Path) -> dict[str, str]:
         return {

@@ -65,10 +65,11 @@ class Schedule:
 
 
 def schedule_files() -> list[Path]:
-    """Every schedule's file, those of the repository first."""
-    folders = [CONFIGS / "schedules", *(Path(folder) for folder in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if folder)]
-    files = (path for folder in folders for path in sorted(folder.glob("*")))
-    return [path.absolute() for path in files if path.suffix in (".yaml", ".yml") and path.is_file()]
+    """Every schedule's file, those of the repository first; a folder that is named and not there stands for one that cannot be read."""
+    named = [Path(folder) for folder in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if folder]
+    folders = [CONFIGS / "schedules", *(folder for folder in named if folder.is_dir())]
+    files = [path for folder in folders for path in sorted(folder.glob("*")) if path.suffix in (".yaml", ".yml") and path.is_file()]
+    return [path.absolute() for path in (*files, *(folder for folder in named if not folder.is_dir()))]
 
 
 def read_schedule(file: Path) -> Schedule:

@@ -71,7 +71,8 @@ def _file_name(schedule: Path) -> str:
 
 def _dag_file(schedule: Path) -> str:
     """With the schedule's text, so that Airflow shows it as the DAG's code and reads the file again when it changes."""
-    text = schedule.read_text(errors="replace").replace("\\", "\\\\").replace('"""', "'''")
+    text = schedule.read_text(errors="replace") if schedule.is_file() else ""
+    text = text.replace("\\", "\\\\").replace('"""', "'''")
     return _DAG_FILE.format(file=str(schedule), text=text.rstrip())
 
 

@@ -123,7 +123,7 @@ def test_files_are_those_of_the_repository_and_of_every_folder_that_is_named(tmp
     own = [written(folders[0], {}), written(folders[1], {}, "nightly")]
     (folders[1] / "notes.txt").touch()
     shipped = sorted((REPOSITORY / "configs" / "schedules").glob("*.yaml"))
-    assert schedule_files() == shipped + own
+    assert schedule_files() == [*shipped, *own, tmp_path / "missing"]
 
 
 def test_two_files_of_one_name_are_one_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,15 @@ def test_whatever_a_schedule_says_its_dag_file_is_python(folder: Path, bundle: S
     assert "the file's name becomes the DAG's" in bag.import_errors["odd-name-1-.py"]
 
 
+def test_a_folder_that_is_not_there_is_told(folder: Path, bundle: SchedulesBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "weekly.yaml").write_text(RIGHT)
+    monkeypatch.setenv("MASKLINE_SCHEDULES", f"{folder}{os.pathsep}{folder.parent / 'wekly'}")
+    bag = bagged(bundle)
+    assert list(bag.dags) == ["retrain_weekly"]
+    (error,) = bag.import_errors.values()
+    assert f"{folder.parent / 'wekly'}\n  cannot be read: No such file or directory" in error
+
+
 def test_of_two_files_with_one_name_the_second_is_refused(folder: Path, bundle: SchedulesBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     other = folder.parent / "others"
     other.mkdir()
