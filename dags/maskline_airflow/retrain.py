@@ -54,9 +54,9 @@ def _when(schedule: Schedule) -> Any:
 def _form(schedule: Schedule) -> dict[str, Param]:
     force = Param(
         False,
-        type="boolean",
+        type=["null", "boolean"],
         title="Train though nothing has changed",
-        description="Otherwise a run with the data, configs, settings and program of the last good one is skipped.",
+        description="Whether to train on the data, configs, settings and program of the last good run again. Empty: no.",
     )
     start_from = Param(
         schedule.start_from,

@@ -135,8 +135,10 @@ def _refusal(name: str, param: Param, value: Any) -> Iterator[str]:
     try:
         param.resolve(value)
     except ParamValidationError as error:
-        misspelt = list(_misspelt(value, param.schema))
-        yield from (f"{name}: {hint}" for hint in misspelt or [str(error).splitlines()[0]])
+        hints = list(_misspelt(value, param.schema))
+        if isinstance(value, str) and param.schema.get("maxLength") == 0:
+            hints = [f"{value!r} is no {param.schema['type'][1]}"]
+        yield from (f"{name}: {hint}" for hint in hints or [str(error).splitlines()[0]])
 
 
 def _misspelt(value: Any, schema: Mapping[str, Any]) -> Iterator[str]:

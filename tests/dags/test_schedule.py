@@ -69,7 +69,7 @@ def test_the_shipped_example_is_right_and_switched_off() -> None:
         ({"stpes": 5}, "there is no field `stpes`: did you mean `steps`?"),
         ({"run_name": "mine"}, "there is no field `run_name`: the fields are "),
         ({"steps": 0}, "steps: 0 is less than the minimum of 1"),
-        ({"steps": "many"}, "steps: 'many' is "),
+        ({"steps": "many"}, "steps: 'many' is no integer"),
         ({"learning_rate": [1]}, "learning_rate: [1] is not of type"),
         ({"enabled": "no"}, "enabled: 'no' is not of type 'boolean'"),
         ({"cron": 3}, "cron: 3 is not of type 'string'"),
