@@ -248,32 +248,6 @@ def materialize_command(
 @app.command("preflight")
 def preflight_command(
     dataset: Annotated[str, typer.Argument(help="YAML file that names images and annotations: path or URL.")],
-    configs: Annotated[list[str], typer.Option("--config", help="Name of a zoo config, or path of a pipeline.config; repeatable.")],
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the configs; repeatable.")
-    ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint to start from, as `convert` takes it.")] = None,
-    checkpoint_label_map: Annotated[str | None, typer.Option(help="Label map of the checkpoint, as `convert` takes it.")] = None,
-    shard_ranges: Annotated[
-        list[str] | None, typer.Option("--shard-range", metavar="A:B", help="Shards that one task writes; repeatable.")
-    ] = None,
-    result: ResultOption = None,
-) -> None:
-    """Look at what a pipeline run is asked for, before anything of it is written."""
-    from tasks.pipeline_config.fine_tuning import StartingPoint
-    from tasks.preflight import preflight
-    from tasks.workspace import located
-
-    start = StartingPoint(checkpoint=checkpoint, label_map=checkpoint_label_map)
-    answer(
-        preflight(located(dataset), configs, assignments=assignments or (), start=start, shard_ranges=shard_ranges or ()),
-        result,
-    )
-
-
-@app.command("preflight")
-def preflight_command(
-    dataset: Annotated[str, typer.Argument(help="YAML file that names images and annotations: path or URL.")],
     configs: Annotated[
         list[str] | None, typer.Option("--config", help="Name of a zoo config, or path of a pipeline.config; repeatable.")
     ] = None,
@@ -419,7 +393,7 @@ def open_run_command(
 @app.command("recall")
 def recall_command(
     schedule: Annotated[str, typer.Argument(help="Name of the schedule.")],
-    run: Annotated[Path, typer.Argument(help="Folder of the pipeline run that would be next.")],
+    run: Annotated[Path, typer.Argument(parser=new_folder, metavar="FOLDER", help="Folder of the pipeline run that would be next.")],
     dataset: Annotated[DatasetDir, typer.Option(parser=local_dataset, metavar="FOLDER", help="Folder of a materialized dataset.")],
     configs: Annotated[list[str], typer.Option("--config", help="Name of a zoo config, or path of a pipeline.config; repeatable.")],
     settings: Annotated[

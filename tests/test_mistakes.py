@@ -50,6 +50,8 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "train": [("model", "model")],
     "evaluate": [("model", "model")],
     "export": [("model", "trained"), ("--checkpoint", "own checkpoint")],
+    "recall": ["weekly", ("run", "new"), ("--dataset", "dataset"), "--config", "mask_rcnn_inception_v2_coco"],
+    "remember": ["weekly", ("run", "run")],
     "open-run": [("run", "new"), ("--dataset", "dataset")],
     "compare": [("run", "run")],
     "doctor": [],
