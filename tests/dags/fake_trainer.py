@@ -46,6 +46,7 @@ def told(step: str, arguments: list[str]) -> tuple[str, dict[str, Any]]:
         changed = whole and not seen.exists()
         if whole:
             seen.touch()
+            (WORKSPACE / "datasets" / "fake").mkdir(parents=True, exist_ok=True)
         return "done" if changed else "skipped", {"name": "fake", "digest": "d" * 64, "changed": changed, "images": {"train": 3}}
     if step == "recall":
         if (WORKSPACE / "nothing_new").exists():
