@@ -187,8 +187,8 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:
     if values.get("checkpoint_label_map") and not values.get("checkpoint"):
         yield "checkpoint_label_map: there is no checkpoint that it could belong to"
     dataset = paths.get("dataset", "")
-    if values.get("on_dataset_change") is True and "://" in dataset:
-        yield f"on_dataset_change: what {dataset} is called is not known before it is read; name a file on a disk"
+    if values.get("on_dataset_change") is True and ("://" in dataset or _on_disk(dataset).is_dir()):
+        yield f"on_dataset_change: what {dataset} is called is not known before it is read; name the data set's YAML file on a disk"
     elif values.get("on_dataset_change") is True and _on_disk(dataset).is_file() and _dataset_name(dataset) is None:
         yield f"dataset: {_on_disk(dataset)} gives itself no name"
 

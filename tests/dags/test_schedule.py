@@ -83,6 +83,7 @@ def test_the_shipped_example_is_right_and_switched_off() -> None:
         ({"dataset": None}, "dataset is missing"),
         ({"dataset": "configs/datasets/shapez.yaml"}, f"dataset: there is no {REPOSITORY}/configs/datasets/shapez.yaml"),
         ({"dataset": "s3://bucket/a.yaml", "on_dataset_change": True}, "on_dataset_change: what s3://bucket/a.yaml is called is not known"),
+        ({"dataset": "configs/datasets", "on_dataset_change": True}, "on_dataset_change: what configs/datasets is called is not known"),
         ({"configs": []}, "configs: [] should be non-empty"),
         ({"configs": ["mask_rcnn_inception_v3_coco"]}, "configs: there is no 'mask_rcnn_inception_v3_coco'; did you mean mask_rcnn_incept"),
         ({"precision": "mixed_float61"}, "precision: there is no 'mixed_float61'; did you mean mixed_float16?"),
