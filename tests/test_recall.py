@@ -28,7 +28,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetDir:
 
 def drawn(root: Path, seed: int) -> DatasetDir:
     source = root / "scenes.yaml"
-    source.write_text(f"name: scenes\nshapes: {{train: 2, val: 1, height: 64, width: 80, seed: {seed}}}\n")
+    source.write_text(f"name: scenes\nshapes: {{train: 3, val: 3, height: 64, width: 80, seed: {seed}}}\n")
     materialize(source)
     return DatasetDir(root / "datasets" / "scenes")
 
