@@ -13,7 +13,6 @@ import pytest
 import yaml
 from tensorflow.core.protobuf import saver_pb2
 
-from tasks.annotations.categories import CategoryChoice
 from tasks.convert import convert
 from tasks.errors import UserError
 from tasks.lint import lint_config
@@ -141,7 +140,7 @@ def rewritten(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelDir, dict[
         first = ModelDir(root / "runs" / "first" / NAME)
         convert(NAME, dataset, first)
         train(first, ONE_STEP)
-    materialize(source, dataset.root, Choice(categories=CategoryChoice({"ball": "apple", "star": None})))
+    materialize(source, dataset.root, Choice(remap_categories={"ball": "apple", "star": None}))
     return first, trained(first), dataset
 
 
