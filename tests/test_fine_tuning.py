@@ -21,7 +21,6 @@ from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
 from tasks.materialize import materialize
 from tasks.pipeline_config.edits import MaskBranch
 from tasks.pipeline_config.fine_tuning import StartingPoint
-from tasks.record_choice import Choice
 from tasks.records.label_map import read_label_map
 from tasks.train import Overrides, train
 from tasks.workspace import DatasetDir, ModelDir, read_json
@@ -140,7 +139,7 @@ def rewritten(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelDir, dict[
         first = ModelDir(root / "runs" / "first" / NAME)
         convert(NAME, dataset, first)
         train(first, ONE_STEP)
-    materialize(source, dataset.root, Choice(remap_categories={"ball": "apple", "star": None}))
+    materialize(source, dataset.root, {"remap_categories": {"ball": "apple", "star": None}})
     return first, trained(first), dataset
 
 
