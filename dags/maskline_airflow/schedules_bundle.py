@@ -3,7 +3,7 @@
     AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST='[...,
       {"name": "schedules", "classpath": "maskline_airflow.schedules_bundle.SchedulesBundle", "kwargs": {"refresh_interval": 30}}]'
 
-Why a bundle: docs/decisions/0007-schedules.md.
+Why a bundle: docs/decisions/0008-schedules.md.
 """
 
 from __future__ import annotations
