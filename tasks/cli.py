@@ -183,12 +183,17 @@ def shapes_command(
     height: Annotated[int, typer.Option(help="Rows of an image.")] = 480,
     width: Annotated[int, typer.Option(help="Columns of an image.")] = 640,
     seed: Annotated[int, typer.Option(help="The same seed draws the same scenes.")] = 0,
+    most_objects: Annotated[int, typer.Option(help="Objects that are laid into an image, at most.")] = 7,
+    smallest_radius: Annotated[float, typer.Option(help="Of an object, as a share of the image's shorter side.")] = 0.055,
+    largest_radius: Annotated[float, typer.Option(help="Likewise; up to 0.5.")] = 0.3,
+    coloured_classes: Annotated[bool, typer.Option("--coloured-classes", help="Give each class a hue of its own.")] = False,
     result: ResultOption = None,
 ) -> None:
     """Draw the embedded dataset: lit, overlapping objects of four classes, with exact masks."""
     from tasks.shapes.dataset import ShapesConfig, shapes
 
-    answer(shapes(ShapesConfig(train=train, val=val, test=test, height=height, width=width, seed=seed), folder), result)
+    config = ShapesConfig(train, val, height, width, seed, test, most_objects, smallest_radius, largest_radius, coloured_classes)
+    answer(shapes(config, folder), result)
 
 
 @app.command("materialize")

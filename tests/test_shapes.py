@@ -16,7 +16,8 @@ from tasks.coco.masks import rle_area, rle_extent_yxyx
 from tasks.errors import UserError
 from tasks.shapes.dataset import ShapesConfig, shapes, write_shapes
 from tasks.shapes.forms import CLASSES, Form
-from tasks.shapes.scene import render_scene
+from tasks.shapes.scene import Contents, render_scene
+from tasks.shapes.surfaces import linear_rgb, skin
 
 SMALL = ShapesConfig(train=12, val=3, height=96, width=128, seed=5)
 
@@ -100,6 +101,28 @@ def test_scenes_are_as_various_as_promised(scenes):
     assert 0.1 < np.mean(at_border) < 0.7
 
 
+def test_contents_bound_the_number_and_the_size_of_objects():
+    rng = np.random.default_rng(7)
+    scenes = [render_scene(rng, 64, 80, Contents(most_objects=1, smallest_radius=0.2, largest_radius=0.25)) for _ in range(60)]
+    assert {len(scene.masks) for scene in scenes} == {0, 1}
+    balls = [scene.masks[0] for scene in scenes if scene.class_names == ("ball",)]
+    whole = [ball.sum() for ball in balls if not (ball[0].any() or ball[-1].any() or ball[:, 0].any() or ball[:, -1].any())]
+    # Radii of 12.8 to 16 pixels, less or more by what a pixel that is half on the ball decides.
+    assert len(whole) >= 3
+    assert math.pi * 12.3**2 < min(whole) < max(whole) < math.pi * 16.5**2
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_coloured_classes_keep_to_their_hue(name):
+    hue = Contents(coloured_classes=True).hue_of(name)
+    # The channel that is strongest a third of the circle away from the hue is the weakest on each of these objects.
+    far = int(np.argmin(linear_rgb(hue, 1.0, 1.0)))
+    for seed in range(20):
+        mean = skin(np.random.default_rng(seed), 24, 24, hue).albedo.mean(axis=(0, 1))
+        assert mean[far] <= mean.max() / 1.3
+    assert Contents().hue_of(name) is None
+
+
 def test_objects_overlap_and_the_later_one_is_on_top():
     from tasks.shapes.scene import _visible
 
@@ -153,10 +176,31 @@ def test_the_step_skips_what_is_there_and_refuses_foreign_folders(folder, tmp_pa
     assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize(("field", "value"), [("train", 0), ("val", -1), ("height", 31), ("seed", -1), ("width", 64.5), ("train", True)])
-def test_impossible_numbers_are_refused(field, value):
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("train", 0),
+        ("val", -1),
+        ("height", 31),
+        ("seed", -1),
+        ("width", 64.5),
+        ("train", True),
+        ("most_objects", 0),
+        ("largest_radius", 0.6),
+        ("smallest_radius", 0),
+        ("smallest_radius", True),
+        ("smallest_radius", math.nan),
+        ("coloured_classes", 1),
+    ],
+)
+def test_impossible_values_are_refused(field, value):
     with pytest.raises(UserError, match=f"shapes: {field} is {value!r}"):
         ShapesConfig(**{field: value})
+
+
+def test_radii_in_the_wrong_order_are_refused():
+    with pytest.raises(UserError, match=r"smallest_radius 0\.4 is above largest_radius 0\.3"):
+        ShapesConfig(smallest_radius=0.4)
 
 
 def test_masks_lie_where_the_picture_changes():

@@ -23,14 +23,16 @@ class CroppedNetwork:
         first = [] if pools(second_stage) else [layer for layer in network.layers if _commutes(layer, network.input)]
         self.moved = [layer.name for layer in first]
         outputs = [layer.output for layer in first]
-        self._before = tf_keras.Model(network.input, outputs) if first else None
-        self._after = tf_keras.Model([network.input, *outputs], network.output, name=network.name) if first else network
+        # Behind the zoo's ResNets, whose crops are pooled, every reader of the crops would move: then they need not be cut out at all.
+        maps = [network.input, *outputs] if _others_read(network, first) else outputs
+        self._before = tf_keras.Model(network.input, maps) if first else None
+        self._after = tf_keras.Model(maps, network.output, name=network.name) if first else network
 
     def __call__(
         self, features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, *, training: bool = False, apply: xla.Apply = xla.plain
     ) -> tf.Tensor:
         """What the network makes of the crops at boxes [B, P, 4], normalized to the padded image: [B * P, c', c', C']."""
-        maps = [features, *(tf.nest.flatten(self._before(features)) if self._before else ())]
+        maps = tf.nest.flatten(self._before(features)) if self._before else [features]
         crops = [crop_and_pool(each, boxes_yxyx_normalized, self.second_stage) for each in maps]
         return apply(self._after, crops if self._before else crops[0], training=training)
 
@@ -40,3 +42,9 @@ def _commutes(layer: tf_keras.layers.Layer, crops: tf.Tensor) -> bool:
     if not isinstance(layer, tf_keras.layers.Conv2D) or layer.input is not crops:
         return False
     return layer.kernel_size == layer.strides == (1, 1) and not layer.use_bias
+
+
+def _others_read(network: tf_keras.Model, moved: list[tf_keras.layers.Layer]) -> bool:
+    """Whether a layer that was not moved takes the crops themselves."""
+    staying = (layer for layer in network.layers if layer not in moved and not isinstance(layer, tf_keras.layers.InputLayer))
+    return any(each is network.input for layer in staying for each in tf.nest.flatten(layer.input))

@@ -15,7 +15,7 @@ from PIL import Image
 from tasks.coco.masks import Mask, rle_area, rle_extent_yxyx, rle_from_mask
 from tasks.errors import UserError
 from tasks.shapes.forms import CLASSES
-from tasks.shapes.scene import render_scene
+from tasks.shapes.scene import Contents, render_scene
 from tasks.workspace import StepResult, read_json, staged_directory, write_bytes, write_json, write_text
 
 VERSION = 1
@@ -23,11 +23,15 @@ VERSION = 1
 
 _JPEG_QUALITY = 92
 _SMALLEST_SIDE = 32
+_LARGEST_RADIUS = 0.5
 
 
 @dataclass(frozen=True)
 class ShapesConfig:
-    """How many images of what size, in pixels, from which seed."""
+    """How many images of what size, in pixels, from which seed, and what lies in them.
+
+    A radius is an object's greatest reach from its centre, as a share of the image's shorter side.
+    """
 
     train: int = 48
     val: int = 16
@@ -36,12 +40,35 @@ class ShapesConfig:
     seed: int = 0
     test: int = 0
     """Kept from training; none, and there is no such split"""
+    most_objects: int = Contents.most_objects
+    smallest_radius: float = Contents.smallest_radius
+    largest_radius: float = Contents.largest_radius
+    coloured_classes: bool = Contents.coloured_classes
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            least = {"seed": 0, "test": 0, "height": _SMALLEST_SIDE, "width": _SMALLEST_SIDE}.get(name, 1)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UserError(f"shapes: {name} is {value!r}", f"write a whole number of at least {least}")
+            wrong, fix = _fault(name, value)
+            if wrong:
+                raise UserError(f"shapes: {name} is {value!r}", fix)
+        if self.smallest_radius > self.largest_radius:
+            raise UserError(
+                f"shapes: smallest_radius {self.smallest_radius} is above largest_radius {self.largest_radius}", "exchange them"
+            )
+
+    @property
+    def contents(self) -> Contents:
+        return Contents(self.most_objects, self.smallest_radius, self.largest_radius, self.coloured_classes)
+
+
+def _fault(name: str, value: Any) -> tuple[bool, str]:
+    """Whether a key of `ShapesConfig` cannot have this value, and what to write instead."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name == "coloured_classes":
+        return not isinstance(value, bool), "write true or false"
+    if name.endswith("radius"):
+        return not (is_number and 0 < value <= _LARGEST_RADIUS), f"write a number above 0 and up to {_LARGEST_RADIUS}"
+    least = {"seed": 0, "test": 0, "height": _SMALLEST_SIDE, "width": _SMALLEST_SIDE}.get(name, 1)
+    return not (is_number and isinstance(value, int) and value >= least), f"write a whole number of at least {least}"
 
 
 def shapes(config: ShapesConfig, folder: Path) -> StepResult:
@@ -87,7 +114,7 @@ def _write_split(config: ShapesConfig, split: str, split_index: int, count: int,
     for index in range(count):
         # A generator per image: the first images of a split stay the same when more are asked for.
         rng = np.random.default_rng([config.seed, split_index, index])
-        scene = render_scene(rng, config.height, config.width)
+        scene = render_scene(rng, config.height, config.width, config.contents)
         file_name = f"{split}_{index:06d}.jpg"
         stream = io.BytesIO()
         Image.fromarray(scene.pixels).save(stream, "JPEG", quality=_JPEG_QUALITY)

@@ -15,13 +15,24 @@ from tasks.shapes.surfaces import Field, Picture, Rng, Surface, skin, table
 
 _SUPERSAMPLING = 2
 _EMPTY_SHARE = 0.06
-_MOST_OBJECTS = 7
-_RADII = (0.055, 0.3)
-"""Smallest and largest, as shares of the image's shorter side."""
 _FEWEST_VISIBLE_PIXELS = 20
 _FEWEST_VISIBLE_SHARE = 0.3
 _PLACEMENT_ATTEMPTS = 12
 _SHADOW_SLICES = 10
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What may lie in a scene: up to so many objects, of radii from the smallest to the largest, as shares of the image's shorter side."""
+
+    most_objects: int = 7
+    smallest_radius: float = 0.055
+    largest_radius: float = 0.3
+    coloured_classes: bool = False
+    """Whether each class has a hue of its own, as fruits have; otherwise the form alone tells it"""
+
+    def hue_of(self, name: str) -> float | None:
+        return CLASSES.index(name) / len(CLASSES) if self.coloured_classes else None
 
 
 @dataclass(frozen=True)
@@ -61,15 +72,16 @@ class _Placed:
     """uint8 of the finished image's size: pixels that it covers for at least half."""
 
 
-def render_scene(rng: Rng, height: int, width: int) -> Scene:
+def render_scene(rng: Rng, height: int, width: int, contents: Contents | None = None) -> Scene:
     """The scene that `rng` draws, `height` x `width` pixels; a few have no objects."""
     fine = (height * _SUPERSAMPLING, width * _SUPERSAMPLING)
     lamp = _draw_lamp(rng)
-    objects = [] if rng.random() < _EMPTY_SHARE else _place_objects(rng, height, width)
+    contents = contents or Contents()
+    objects = [] if rng.random() < _EMPTY_SHARE else _place_objects(rng, height, width, contents)
     ground = table(rng, *fine)
     picture = _shade(ground, _slopes(ground.relief), lamp)
     for placed in objects:
-        _lay(rng, picture, placed, lamp)
+        _lay(rng, picture, placed, lamp, contents.hue_of(placed.name))
     masks = _visible([placed.mask for placed in objects])
     return Scene(_photograph(rng, picture), tuple(placed.name for placed in objects), tuple(masks))
 
@@ -84,12 +96,12 @@ def _draw_lamp(rng: Rng) -> _Lamp:
     return _Lamp(towards, colour, ambient, rng.uniform(0.5, 1.6))
 
 
-def _place_objects(rng: Rng, height: int, width: int) -> list[_Placed]:
+def _place_objects(rng: Rng, height: int, width: int, contents: Contents) -> list[_Placed]:
     """Objects in the order in which they are laid down; each still shows enough of itself in the end."""
     objects: list[_Placed] = []
-    for _ in range(rng.integers(1, _MOST_OBJECTS + 1)):
+    for _ in range(rng.integers(1, contents.most_objects + 1)):
         for _ in range(_PLACEMENT_ATTEMPTS):
-            candidate = _draw_object(rng, height, width)
+            candidate = _draw_object(rng, height, width, contents)
             if _all_show([*objects, candidate]):
                 objects.append(candidate)
                 break
@@ -116,10 +128,10 @@ def _visible(masks: Sequence[Mask]) -> list[Mask]:
     return shown
 
 
-def _draw_object(rng: Rng, height: int, width: int) -> _Placed:
+def _draw_object(rng: Rng, height: int, width: int, contents: Contents) -> _Placed:
     name = CLASSES[rng.integers(len(CLASSES))]
     form = Form(name, rng)
-    low, high = (math.log(share * min(height, width)) for share in _RADII)
+    low, high = (math.log(share * min(height, width)) for share in (contents.smallest_radius, contents.largest_radius))
     radius = math.exp(rng.uniform(low, high))
     # Up to half a radius beyond the border, so that some objects are cut by it.
     row, column = (rng.uniform(-0.4 * radius, size + 0.4 * radius) for size in (height, width))
@@ -155,11 +167,11 @@ def _averaged(field: Field) -> Field:
     return means
 
 
-def _lay(rng: Rng, picture: Picture, placed: _Placed, lamp: _Lamp) -> None:
+def _lay(rng: Rng, picture: Picture, placed: _Placed, lamp: _Lamp, own_hue: float | None) -> None:
     """Lays one object into the picture: first its shadow over what is there, then itself."""
     around, shadow = _shadow(placed, picture.shape[:2], lamp)
     picture[around] *= 1 - (1 - lamp.shadow_share) * shadow[..., None]
-    cover = skin(rng, *placed.depth.shape)
+    cover = skin(rng, *placed.depth.shape, own_hue=own_hue)
     inside = np.clip(placed.depth + 0.5, 0, 1)[..., None]
     shaded = _shade(cover, _slopes(placed.height + cover.relief * (placed.depth > 2)), lamp)
     part = picture[placed.window]

@@ -18,6 +18,9 @@ Field = npt.NDArray[Any]
 Picture = npt.NDArray[Any]
 Rng = np.random.Generator
 
+_SKINS = ("paint", "plastic", "wood", "stone", "stripes")
+_HUE_SPREAD = 0.1
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -142,15 +145,18 @@ def sand(rng: Rng, height: int, width: int) -> Surface:
     return Surface(albedo.astype(np.float32), 0.9 * ripple + 2.2 * grain + short * 0.02 * drift, 0.0)
 
 
-def skin(rng: Rng, height: int, width: int) -> Surface:
-    """What one object is covered with: paint, plastic, wood, stone or stripes, in any colour, whatever the object's class."""
+def skin(rng: Rng, height: int, width: int, own_hue: float | None = None) -> Surface:
+    """What one object is covered with: paint, plastic, wood, stone or stripes in any colour; or, but for wood, vividly in its own hue."""
     short = min(height, width)
     hue, value = rng.random(), rng.uniform(0.5, 0.95)
-    base = linear_rgb(hue, rng.uniform(0.35, 0.8), value)
+    saturation = rng.uniform(0.35, 0.8)
+    if own_hue is not None:
+        hue, saturation = own_hue + _HUE_SPREAD * (hue - 0.5), 0.45 + 0.5 * saturation
+    base = linear_rgb(hue, saturation, value)
     wear = noise(rng, height, width, (short * 0.5, short * 0.5), 5)
     albedo = np.asarray(base, np.float32) * (0.88 + 0.24 * wear)[..., None]
     relief: Field = np.zeros((height, width), np.float32)
-    kind = rng.choice(("paint", "plastic", "wood", "stone", "stripes"))
+    kind = rng.choice(_SKINS if own_hue is None else tuple(kind for kind in _SKINS if kind != "wood"))
     gloss = {"paint": 0.25, "plastic": 0.8, "wood": 0.2, "stone": 0.3, "stripes": 0.55}[kind]
     if kind == "wood":
         down, across = _turned(height, width, rng.uniform(0, math.pi))
@@ -163,7 +169,8 @@ def skin(rng: Rng, height: int, width: int) -> Surface:
         relief = 0.5 * speck
     elif kind == "stripes":
         down, _ = _turned(height, width, rng.uniform(0, math.pi))
-        other = linear_rgb(hue + rng.uniform(0.3, 0.7), rng.uniform(0.1, 0.8), rng.uniform(0.6, 0.98))
+        other_hue = rng.uniform(0.3, 0.7) * (own_hue is None)
+        other = linear_rgb(hue + other_hue, rng.uniform(0.1, 0.8), rng.uniform(0.6, 0.98))
         band = np.clip(np.sin(down / short * math.pi * 2 * rng.uniform(1.5, 4) + rng.uniform(0, 6)) * short / 12 + 0.5, 0, 1)
         albedo += (np.asarray(other, np.float32) - albedo) * band[..., None]
     return Surface(np.clip(albedo, 0, 1).astype(np.float32), relief.astype(np.float32), gloss * rng.uniform(0.7, 1.2))

@@ -103,6 +103,19 @@ def test_three_of_the_zoos_convolutions_move() -> None:
     assert sorted(moved) == [f"{scope}/Branch_{branch}/Conv2d_0a_1x1" for branch in range(3)]
 
 
+def test_crops_that_nobody_reads_any_more_are_not_cut_out() -> None:
+    # A ResNet's crops have two readers, and both move: the map itself is left without one.
+    extractor = config.FeatureExtractor(type="faster_rcnn_resnet50", first_stage_features_stride=8)
+    settings = config.SecondStage(initial_crop_size=3, maxpool_kernel_size=1, maxpool_stride=1)
+    network = build_backbone(extractor).second_stage
+    moved, whole = CroppedNetwork(network, settings), PlainCroppedNetwork(network, settings)
+    scope = "SecondStageFeatureExtractor/resnet_v1_50/block4/unit_1/bottleneck_v1"
+    assert sorted(moved.moved) == [f"{scope}/conv1", f"{scope}/shortcut"]
+    features = tf.random.stateless_normal([2, 6, 8, 1024], [0, 1])
+    actual, expected = moved(features, CORNERS), whole(features, CORNERS)
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.fixture(scope="module")
 def models() -> tuple[MaskRCNN, MaskRCNN]:
     """Ours and the plain one, of the same weights."""
