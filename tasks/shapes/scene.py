@@ -171,7 +171,8 @@ def _lay(rng: Rng, picture: Picture, placed: _Placed, lamp: _Lamp, own_hue: floa
     """Lays one object into the picture: first its shadow over what is there, then itself."""
     around, shadow = _shadow(placed, picture.shape[:2], lamp)
     picture[around] *= 1 - (1 - lamp.shadow_share) * shadow[..., None]
-    cover = skin(rng, *placed.depth.shape, own_hue=own_hue)
+    height, width = placed.depth.shape
+    cover = skin(rng, height, width, own_hue)
     inside = np.clip(placed.depth + 0.5, 0, 1)[..., None]
     shaded = _shade(cover, _slopes(placed.height + cover.relief * (placed.depth > 2)), lamp)
     part = picture[placed.window]
