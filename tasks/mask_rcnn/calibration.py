@@ -2,18 +2,19 @@
 
 The zoo's batch norm is frozen: it normalizes by statistics that came with a checkpoint. Without one they are 0 and 1, nothing is
 normalized, and activations double from residual unit to residual unit. So a model that starts from scratch takes them from its own
-first batches, once. Why, with numbers: docs/decisions/0004-from-scratch.md
+first batches, once; or, where batch norm is trained, weighs its first steps so that 0 and 1 are soon forgotten. Why, with numbers:
+docs/decisions/0004-from-scratch.md
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
-import tf_keras
 
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.backbones import build_backbone
+from tasks.mask_rcnn.backbones.slim_layers import BatchNorm
 from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.model import MaskRCNN
 
@@ -26,10 +27,21 @@ def silence_residual_branches(model: MaskRCNN) -> None:
 
     Goyal et al. 2017, section 5.1. Inception networks have no such branches, or no gamma there, and stay as they are.
     """
+    for layer in _batch_norms(model):
+        if layer.name.endswith(_LAST_OF_BRANCH):
+            layer.gamma.assign(tf.zeros_like(layer.gamma))
+
+
+def begin_statistics_anew(model: MaskRCNN, steps: Callable[[], tf.Variable]) -> None:
+    """Lets the moving statistics of all batch norms, which are trained, count from the first of `steps` on: `BatchNorm.begin_anew`."""
+    for layer in _batch_norms(model):
+        layer.begin_anew(steps)
+
+
+def _batch_norms(model: MaskRCNN) -> Iterator[BatchNorm]:
+    """Those of both backbone stages."""
     for stage in (model.first_stage, *([model.second_stage] if model.config.number_of_stages >= 2 else [])):
-        for layer in stage.layers:
-            if layer.name.endswith(_LAST_OF_BRANCH):
-                layer.gamma.assign(tf.zeros_like(layer.gamma))
+        yield from (layer for layer in stage.layers if isinstance(layer, BatchNorm))
 
 
 def calibrate_batch_norm(model: MaskRCNN, batches: Iterable[tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]]) -> int:
@@ -45,7 +57,7 @@ def calibrate_batch_norm(model: MaskRCNN, batches: Iterable[tuple[tf.Tensor, tf.
         stages.append((model.second_stage, twin.second_stage))
     for ours, theirs in stages:
         theirs.set_weights(ours.get_weights())
-    norms = [layer for _, stage in stages for layer in stage.layers if isinstance(layer, tf_keras.layers.BatchNormalization)]
+    norms = [layer for _, stage in stages for layer in stage.layers if isinstance(layer, BatchNorm)]
     for layer in norms:
         layer.momentum = 0.0
     sums: list[tf.Tensor] | None = None

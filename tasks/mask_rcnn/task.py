@@ -10,7 +10,7 @@ import tf_keras
 from official.core import base_task, task_factory
 
 from tasks.mask_rcnn import config, losses
-from tasks.mask_rcnn.calibration import calibrate_batch_norm, silence_residual_branches
+from tasks.mask_rcnn.calibration import begin_statistics_anew, calibrate_batch_norm, silence_residual_branches
 from tasks.mask_rcnn.checkpoint_import import import_checkpoint
 from tasks.mask_rcnn.class_match import match_classes
 from tasks.mask_rcnn.inputs import training_dataset
@@ -35,8 +35,9 @@ class MaskRCNNTask(base_task.Task):
         """Called once, before the first step of a training that has no checkpoint of its own."""
         if self.task_config.init_checkpoint:
             self._import_checkpoint(model)
-        elif not self.task_config.model.feature_extractor.batch_norm_trainable:
-            silence_residual_branches(model)
+            return
+        silence_residual_branches(model)
+        if not self.task_config.model.feature_extractor.batch_norm_trainable:
             layers = calibrate_batch_norm(model, self.build_inputs(self.task_config.train_data).take(_CALIBRATION_BATCHES))
             self.beginning = (
                 f"no fine_tune_checkpoint: {layers} frozen batch norms take their statistics from {_CALIBRATION_BATCHES} batches"
@@ -79,6 +80,8 @@ class MaskRCNNTask(base_task.Task):
     ) -> dict[str, Any]:
         """One optimizer step on one replica's batch; answers with the total loss, and the single ones go to `metrics`."""
         images, true_shapes, groundtruth = inputs
+        if not self.task_config.init_checkpoint and self.task_config.model.feature_extractor.batch_norm_trainable:
+            begin_statistics_anew(model, lambda: optimizer.iterations)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
         with tf.GradientTape() as tape:

@@ -12,6 +12,7 @@ import tf_keras
 from tasks.errors import UserError
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.backbones import Backbone, build_backbone
+from tasks.mask_rcnn.backbones.slim_layers import BatchNorm
 from tasks.mask_rcnn.original_names import original_variables
 
 
@@ -68,6 +69,30 @@ def test_batch_norm_statistics_move_only_where_the_config_says_so(trainable: boo
         np.testing.assert_array_equal(training, second_stage(crops, training=False))
     trained = {variable.ref() for variable in second_stage.trainable_variables}
     assert {name.rsplit("/", 1)[-1] for name, variable in names.items() if variable.ref() in trained} == {"weights", "gamma", "beta"}
+
+
+def test_statistics_that_begin_anew_forget_the_zeros_they_began_with() -> None:
+    extractor = config.FeatureExtractor(type="faster_rcnn_inception_v2", first_stage_features_stride=16, batch_norm_trainable=True)
+    second_stage = build_backbone(extractor).second_stage
+    names = original_variables(second_stage)
+    scope = "SecondStageFeatureExtractor/InceptionV2/Mixed_5a/Branch_0/Conv2d_0a_1x1"
+    kernel, variance = names[f"{scope}/weights"], names[f"{scope}/BatchNorm/moving_variance"]
+    count, steps = len(second_stage.weights), tf.Variable(0, dtype=tf.int64)
+    for layer in second_stage.layers:
+        if isinstance(layer, BatchNorm):
+            layer.begin_anew(lambda: steps)
+    step = tf.function(lambda crops: second_stage(crops, training=True))
+    expected = np.ones(variance.shape)
+    # Decays 1/10 and 2/11, and at last the layer's own instead of 100001/100010.
+    for at, decay in ((0, 1 / 10), (1, 2 / 11), (100_000, 0.9997)):
+        steps.assign(at)
+        crops = tf.random.stateless_normal([2, 3, 3, 576], [0, at])
+        step(crops)
+        batch = np.var(tf.tensordot(crops, kernel[0, 0], 1), axis=(0, 1, 2))
+        # Fused batch norm keeps the unbiased variance: of 18 cells.
+        expected = decay * expected + (1 - decay) * batch * 18 / 17
+        np.testing.assert_allclose(variance, expected, rtol=1e-4)
+    assert len(second_stage.weights) == count
 
 
 @functools.cache

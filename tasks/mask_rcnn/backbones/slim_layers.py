@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras
@@ -11,6 +12,31 @@ import tf_keras
 def variance_scaling() -> tf_keras.initializers.Initializer:
     """slim's default kernel initializer: truncated normal of variance 2 / fan-in."""
     return tf_keras.initializers.VarianceScaling(scale=2.0, mode="fan_in", distribution="truncated_normal")
+
+
+class BatchNorm(tf_keras.layers.BatchNormalization):
+    """Keras's batch norm, whose moving statistics can be told to forget soon what they began with."""
+
+    _steps: Callable[[], tf.Variable] | None = None
+
+    def begin_anew(self, steps: Callable[[], tf.Variable]) -> None:
+        """Lets statistics count from the first of `steps` on: the decay at step t is (1 + t) / (10 + t), up to the layer's own.
+
+        That is `num_updates` of TensorFlow's `ExponentialMovingAverage`. Has to come before the layer is called in a graph.
+        """
+        # Not the variable itself, which Keras would take for one of the layer's weights.
+        self._steps = steps
+
+    @property
+    def momentum(self) -> float | tf.Tensor:
+        if self._steps is None:
+            return self._decay
+        step = tf.cast(self._steps(), tf.float32)
+        return tf.minimum(self._decay, (1 + step) / (10 + step))
+
+    @momentum.setter
+    def momentum(self, decay: float) -> None:
+        self._decay = decay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +89,6 @@ class SlimLayers:
 
     def normalize(self, x: tf.Tensor, scope: str, relu: bool) -> tf.Tensor:
         """Batch norm `scope`/BatchNorm, then the ReLU `scope`/Relu."""
-        norm = tf_keras.layers.BatchNormalization(momentum=self.decay, epsilon=self.epsilon, scale=self.scale, name=f"{scope}/BatchNorm")
+        norm = BatchNorm(momentum=self.decay, epsilon=self.epsilon, scale=self.scale, name=f"{scope}/BatchNorm")
         x = norm(x) if self.batch_norm_trainable else norm(x, training=False)
         return tf_keras.layers.ReLU(name=f"{scope}/Relu")(x) if relu else x
