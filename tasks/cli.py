@@ -28,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _LONGEST_MESSAGE = 500
+_SET_HELP = "Set a field of the config; repeatable. `NAME: PATH=VALUE` sets it in the config NAME alone."
 
 app = typer.Typer(
     name="maskline",
@@ -93,7 +94,8 @@ def convert_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be different, and write nothing.")] = False,
     reverse: Annotated[bool, typer.Option("--reverse", help="Take the masks away: back to Faster R-CNN.")] = False,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the config; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help=_SET_HELP),
     ] = None,
     mask_type: Annotated[
         str, typer.Option(help="How the records store masks: png or numerical; auto asks the dataset, or looks into the config's records.")
@@ -257,7 +259,8 @@ def preflight_command(
         list[str] | None, typer.Option("--config", help="Name of a zoo config, or path of a pipeline.config; repeatable.")
     ] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the configs; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help=_SET_HELP),
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint to start from, as `convert` takes it.")] = None,
     checkpoint_label_map: Annotated[str | None, typer.Option(help="Label map of the checkpoint, as `convert` takes it.")] = None,

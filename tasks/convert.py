@@ -20,6 +20,7 @@ import yaml
 
 from tasks.errors import UserError
 from tasks.mask_rcnn.class_match import match_classes
+from tasks.pipeline_config.assignments import assignments_of
 from tasks.pipeline_config.box_edits import remove_masks
 from tasks.pipeline_config.dataset_records import records_of
 from tasks.pipeline_config.difference import difference_lines, differences
@@ -57,9 +58,10 @@ def convert(
 
     Without a dataset the config keeps its own records, label map and number of classes; without an output nothing is written, and
     the differences are printed. `mask_type` is `auto`, `png` or `numerical`; `auto` asks the dataset, or looks into the config's records.
-    `assignments` (`path=value`) are applied after the edits, in order; then the checkpoint is looked up. `original_padded_masks`: see
-    `tasks.mask_rcnn.config.MaskRCNN`. Raises UserError, before
-    anything is written, for a config, dataset or checkpoint that cannot be used.
+    `assignments` (`path=value`, or `config: path=value` for the config of that name alone) are applied after the edits, in order; then the
+    checkpoint is looked up. `original_padded_masks`: see `tasks.mask_rcnn.config.MaskRCNN`.
+
+    Raises UserError, before anything is written, for a config, dataset or checkpoint that cannot be used.
     """
     file = find_config(config)
     text = read_text(file)
@@ -69,7 +71,7 @@ def convert(
     start = start or StartingPoint()
     try:
         edited, edits = _edited(original, records, branch or MaskBranch(), mask_type, reverse)
-        edited, overrides = _overridden(edited, assignments)
+        edited, overrides = _overridden(edited, assignments_of(file.stem, assignments))
         edited, started = start_from(edited, start, file.stem)
         checkpoint_label_map = _checkpoint_label_map(edited, start, manifest)
         experiment = translate(

@@ -15,6 +15,7 @@ from pathlib import Path
 from tasks.annotations.recognition import description_of
 from tasks.dataset import confirm_trainable, read_dataset_config
 from tasks.errors import UserError
+from tasks.pipeline_config.assignments import assignments_of
 from tasks.pipeline_config.fields import FieldError
 from tasks.pipeline_config.fine_tuning import StartingPoint, classes_of_checkpoint, start_from
 from tasks.pipeline_config.parser import located, parse_pipeline_config, read_text, set_field
@@ -36,12 +37,12 @@ def preflight(
     dataset = read_dataset_config(description_of(dataset_yaml))
     confirm_trainable(dataset, choose(dataset.options, {}))
     _confirm_apart(shard_ranges)
-    for config in configs:
-        file = find_config(config)
+    files = [find_config(config) for config in configs]
+    for file in files:
         text = read_text(file)
         parsed = parse_pipeline_config(text, str(file))
         try:
-            for assignment in assignments:
+            for assignment in assignments_of(file.stem, assignments, [other.stem for other in files]):
                 parsed, _ = set_field(parsed, assignment)
             parsed, _ = start_from(parsed, start, file.stem)
             classes_of_checkpoint(parsed, start.label_map)

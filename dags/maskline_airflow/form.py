@@ -130,7 +130,7 @@ def _advanced() -> dict[str, Param]:
     return {
         "config_fields": _lines(
             "Fields of the pipeline.config",
-            "PATH=VALUE, one a line, set in each chosen config. Empty: as the zoo config says.",
+            "PATH=VALUE, one a line, set in each chosen config; CONFIG: PATH=VALUE is set in that one alone. Empty: as the config says.",
             "^([^=]+=.+)?$",
         ),
         "proposals": _integer(

@@ -8,6 +8,7 @@ import pytest
 import stack
 from airflow_pages import TriggerForm, open_dag
 from airflow_rest import AirflowRest
+from mlflow_rest import experiment_pages
 from playwright.sync_api import Browser, Page, expect
 
 CONFIG = "mask_rcnn_inception_v2_coco"
@@ -92,3 +93,41 @@ def run(browser: Browser, settings: stack.Settings) -> str:
 def test_run_from_the_form_is_green(page: Page, settings: stack.Settings, run: str) -> None:
     open_dag(page, settings, f"{stack.DAG_ID}/runs/{run}")
     expect(page.get_by_text("Success", exact=True).first).to_be_visible()
+
+
+@pytest.fixture
+def mlflow_page(page: Page, settings: stack.Settings, run: str) -> Page:
+    """The page that the button `MLflow run` of the task `compare` opens in a new tab."""
+    open_dag(page, settings, f"{stack.DAG_ID}/runs/{run}/tasks/compare")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="MLflow run").click()
+    return opened.value
+
+
+def test_button_leads_to_the_curves_and_pictures_of_these_models(mlflow_page: Page) -> None:
+    area = mlflow_page.get_by_test_id("experiment-view-compare-runs-chart-area")
+    for section in ("accuracy (3)", "losses (6)", "validation pictures (1)", "AP over steps (3)", "speed (2)"):
+        expect(area.get_by_text(section)).to_be_visible()
+    expect(mlflow_page.get_by_text("1 matching run")).to_be_visible()
+    # A curve of two steps at least, and the pictures of the two validation scenes.
+    expect(area.locator(".js-plotly-plot .scatterlayer .trace path.point").first).to_be_visible()
+    grid = area.get_by_text("pictures/01")
+    grid.scroll_into_view_if_needed()
+    expect(grid).to_be_visible()
+    expect(area.get_by_text("pictures/02")).to_be_visible()
+    picture = area.locator("img").first
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
+
+
+def test_experiment_shows_the_backbones_with_their_figures(page: Page, settings: stack.Settings, run: str) -> None:
+    del run
+    (address,) = experiment_pages(settings.mlflow_url).values()
+    page.goto(address)
+    expect(page.get_by_text(CONFIG).first).to_be_visible()
+    wanted = ["mask_ap", "mask_ap50", "box_ap", "seconds_per_image", "images_per_second", "steps", "backbone", "role", "pipeline"]
+    expect(page.get_by_role("columnheader", name="pipeline", exact=True)).to_be_visible()
+    headers = [header.inner_text().strip() for header in page.get_by_role("columnheader").all()]
+    assert [header for header in headers if header in wanted] == wanted
+    # The pipeline's own run beside its one backbone's.
+    expect(page.get_by_text("2 matching runs")).to_be_visible()
