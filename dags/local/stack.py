@@ -107,8 +107,8 @@ class Settings:
             "PYTHONPATH": str(REPOSITORY / "dags"),  # where every part of Airflow finds the class of the second bundle
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            # Two tasks at a time: one that trains, and one that does not wait for it.
-            "AIRFLOW__CORE__PARALLELISM": "2",
+            # One task more than train, which does not wait for them.
+            "AIRFLOW__CORE__PARALLELISM": str(trainings_at_a_time() + 1),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.airflow_url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{LOGIN[0]}:admin",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.passwords),
@@ -119,6 +119,14 @@ class Settings:
             # The default of 5 s fails the first tasks where a cold api-server shares two cores with a training.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         }
+
+
+def trainings_at_a_time() -> int:
+    """One where there is a GPU, since a training takes all that it sees; else two, if there are cores for them.
+
+    On a CPU the first minute of a training, its imports and its graph, takes one core alone: another one uses the rest meanwhile.
+    """
+    return 1 if any(Path("/dev").glob("nvidia[0-9]*")) else min(2, os.cpu_count() or 1)
 
 
 def up(settings: Settings) -> bool:
@@ -144,7 +152,9 @@ def up(settings: Settings) -> bool:
         _say("starting Airflow and MLflow ...")
         _start_supervisor(settings)
         _wait_until_ready(settings)
-        AirflowRest(settings.airflow_url, LOGIN).ensure_pool("gpu", 1, "trainings and evaluations that may run at a time")
+        AirflowRest(settings.airflow_url, LOGIN).ensure_pool(
+            "gpu", trainings_at_a_time(), "trainings and evaluations that may run at a time"
+        )
     except BaseException:
         down(settings)
         raise

@@ -100,6 +100,19 @@ def test_every_address_is_this_machines_own(tmp_path: Path) -> None:
     assert all(address.startswith("http://127.0.0.1:") for address in addresses if "example" not in address)
 
 
+@pytest.mark.parametrize(
+    ("devices", "cores", "slots"), [([], 2, 2), ([], 8, 2), ([], 1, 1), (["nvidia0", "nvidia1"], 8, 1), (["nvidiactl"], 2, 2)]
+)
+def test_two_trainings_share_a_processor_and_one_has_the_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], cores: int, slots: int
+) -> None:
+    for device in devices:
+        (tmp_path / device).touch()
+    monkeypatch.setattr(stack, "Path", lambda _: tmp_path)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert stack.trainings_at_a_time() == slots
+
+
 def listening_addresses(settings: stack.Settings) -> set[str]:
     processes = list(stack._marked_processes(settings))
     return {
