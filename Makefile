@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow parity bench bench-data lint clean
+.PHONY: help setup demo up down test test-slow parity bench bench-data screenshots lint clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -47,6 +47,9 @@ bench: setup  ## Compare the cost of the models with and without our shortcuts (
 
 bench-data: setup  ## Compare the cost of materialization with Model Garden's (ARGS: --memory, --scaling, --help)
 	.venv/bin/python -m benchmarks.materialize $(ARGS)
+
+screenshots: setup  ## Draw the pictures of docs/images anew, from what the demo has left
+	dags/.venv/bin/python tests/browser/screenshots.py
 
 lint: setup  ## Check style, types and the direction of imports
 	.venv/bin/ruff check

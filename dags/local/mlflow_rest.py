@@ -29,5 +29,10 @@ def experiment_pages(url: str) -> dict[str, str]:
     return {experiment["name"]: _page(url, experiment["experiment_id"]) for experiment in ours[:_MOST]}
 
 
-def _page(url: str, experiment_id: str) -> str:
-    return f"{url}/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
+def comparison_page(url: str, experiment_id: str, pipeline_run: str) -> str:
+    """The charts and pictures of one pipeline run's backbones, side by side."""
+    return f"{_page(url, experiment_id, pipeline_run)}&compareRunsMode=CHART"
+
+
+def _page(url: str, experiment_id: str, view: str = VIEW) -> str:
+    return f"{url}/#/experiments/{experiment_id}/runs?viewStateShareKey={view}&workflowType=machine_learning"

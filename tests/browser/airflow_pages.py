@@ -5,6 +5,9 @@ from __future__ import annotations
 from playwright.sync_api import Locator, Page
 from stack import LOGIN, Settings
 
+PATIENCE_MS = 90_000
+"""How long a page may take on a busy machine to show what it should."""
+
 
 def open_dag(page: Page, settings: Settings, dag_id: str) -> None:
     """Opens the DAG's page and logs in on the way."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,19 +15,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "dags"), str(REPOSITORY / "dags" / "local"), str(Path(__file__).parent)]
 
 import stack  # noqa: E402 - found by the path above
+from airflow_pages import PATIENCE_MS  # noqa: E402
+from chromium import ARGUMENTS, NAMES, find_chromium  # noqa: E402
 from maskline_airflow.step_log import as_file_name  # noqa: E402
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Nothing but this machine's own pages: the rest would ask the world for updates.
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SCREENSHOTS = REPOSITORY / "workspace" / "screenshots"
-PATIENCE_MS = 90_000
-"""How long a page may take on a busy machine to show what it should."""
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    found = find_chromium()
     if found is None:
         pytest.skip(f"no browser is here: none of {', '.join(NAMES)} is on the path")
     with sync_playwright() as playwright:

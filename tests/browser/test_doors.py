@@ -6,10 +6,12 @@ import time
 
 import pytest
 import stack
-from airflow_pages import TriggerForm, open_dag
+from airflow_pages import PATIENCE_MS, TriggerForm, open_dag
 from airflow_rest import AirflowRest
 from mlflow_rest import experiment_pages
 from playwright.sync_api import Browser, Page, expect
+
+expect.set_options(timeout=PATIENCE_MS)
 
 CONFIG = "mask_rcnn_inception_v2_coco"
 DATASET = "name: tiny\nshapes: {train: 2, val: 2, height: 64, width: 80, seed: 3}\n"
@@ -97,10 +99,10 @@ def test_run_from_the_form_is_green(page: Page, settings: stack.Settings, run: s
 
 @pytest.fixture
 def mlflow_page(page: Page, settings: stack.Settings, run: str) -> Page:
-    """The page that the button `MLflow run` of the task `compare` opens in a new tab."""
-    open_dag(page, settings, f"{stack.DAG_ID}/runs/{run}/tasks/compare")
+    """The page that the button `MLflow run`, among the details of the task `compare`, opens in a new tab."""
+    open_dag(page, settings, f"{stack.DAG_ID}/runs/{run}/tasks/compare/details")
     with page.context.expect_page() as opened:
-        page.get_by_role("link", name="MLflow run").click()
+        page.get_by_role("link", name="MLflow run").first.click()
     return opened.value
 
 
