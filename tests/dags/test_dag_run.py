@@ -337,5 +337,5 @@ def test_real_parser_reads_the_fields_of_the_config(parsed: list[tuple[str, dict
 def test_real_parser_reads_the_forms_values(parsed: list[tuple[str, dict[str, Any]]]) -> None:
     given, *_, empty = (parameters for step, parameters in parsed if step == "train")
     settings = ("image_size", "steps", "batch_size", "learning_rate", "precision", "proposals")
-    assert [given[name] for name in settings] == [128, 60, 1, 0.001, "float32", None]
+    assert [given[name] for name in settings] == [DEMO.get(name) for name in settings]
     assert [empty[name] for name in settings] == [None] * 6
