@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.coco.masks import rle_from_mask
 from tasks.errors import UserError
 from tasks.progress import Progress
 from tasks.records.example import MASK_KEY, MASK_TYPES, NUMERICAL_MASKS, PNG_MASKS, PUT_MASKS
@@ -104,7 +103,7 @@ def transcode_record(serialized: bytes, mask_type: str, where: str) -> bytes:
     stored = features.feature(MASK_KEY)
     if stored.WhichOneof("kind") in (None, _KINDS[mask_type]):
         return serialized
-    masks = [rle_from_mask(mask) for mask in stored_masks(stored, len(features.floats("image/object/bbox/ymin")), features.size, where)]
+    masks = list(stored_masks(stored, len(features.floats("image/object/bbox/ymin")), features.size, where))
     stored.Clear()  # also where there is no mask: an empty list of the other kind is refused by TensorFlow
     PUT_MASKS[mask_type](stored, masks)
     return features.example.SerializeToString(deterministic=True)

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng import zlib_ng
 
-from tasks.coco.masks import Rle, rle_extents_yxyx, runs_of_compressed
+from tasks.coco.masks import Rle, decode_png, rle_extents_yxyx, rle_from_crop, rle_from_mask, runs_of_compressed
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER = struct.Struct(">II5B")
 _EIGHT_BIT_GREY = (8, 0, 0, 0, 0)  # bit depth, colour type, compression, filter, interlace
 _ZLIB_HEADER, _LAST_BLOCK = b"\x78\x01", b"\x03\x00"
 _ADLER_MODULUS = 65521
@@ -31,6 +32,17 @@ def encode_pngs(masks: Sequence[Rle]) -> list[bytes]:
     One-bit grey would be smaller, but TensorFlow decodes it to 0 and 255.
     """
     return list(map(_encode_png, masks, rle_extents_yxyx(masks), runs_of_compressed([mask["counts"] for mask in masks])))
+
+
+def rle_from_png(png: bytes) -> Rle:
+    """The run-length code of what `decode_png` gives. Of a PNG of `encode_pngs`, only the rows with the object are looked at."""
+    own = _own_rows(png)
+    if own is None:
+        return rle_from_mask(decode_png(png))
+    height, width, top, rows = own
+    columns = np.flatnonzero(rows.max(axis=0, initial=0))
+    left, right = (int(columns[0]), int(columns[-1]) + 1) if columns.size else (0, 0)
+    return rle_from_crop(rows[:, left:right], top, left, (height, width))
 
 
 def _encode_png(mask: Rle, extent_yxyx: tuple[float, float, float, float], runs: npt.NDArray[np.int64]) -> bytes:
@@ -49,16 +61,54 @@ def _encode_png(mask: Rle, extent_yxyx: tuple[float, float, float, float], runs:
 def _png(height: int, width: int, top: int, rows: npt.NDArray[np.uint8]) -> bytes:
     """The PNG whose `rows`, uint8 [n, width + 1] with their filters, begin at row `top`; all others are empty."""
     rows_below, stride = height - top - len(rows), width + 1
-    # Adler-32 is two sums: the bytes', to which zeros add nothing, and that of the first after each byte.
-    checksum = zlib_ng.adler32(rows.data, top * stride % _ADLER_MODULUS << 16 | 1)
-    first, second = checksum & 0xFFFF, checksum >> 16
-    checksum = (second + rows_below * stride * first) % _ADLER_MODULUS << 16 | first
     blocks = (
         _empty(top, stride) + _deflated(zlib_ng.compressobj(1, strategy=zlib.Z_RLE, wbits=_RAW), rows.data) + _empty(rows_below, stride)
     )
-    pixels = _ZLIB_HEADER + blocks + _LAST_BLOCK + struct.pack(">I", checksum)
-    header = struct.pack(">II5B", width, height, *_EIGHT_BIT_GREY)
+    pixels = _ZLIB_HEADER + blocks + _LAST_BLOCK + _checksum(rows, top, rows_below, stride)
+    header = _HEADER.pack(width, height, *_EIGHT_BIT_GREY)
     return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", pixels) + _png_chunk(b"IEND", b"")
+
+
+def _own_rows(png: bytes) -> tuple[int, int, int, npt.NDArray[np.uint8]] | None:
+    """What `_png` was given, rows without their filters; None for a PNG of another kind, and for a damaged one.
+
+    The empty rows before and behind are told by the codes that are kept of them, not inflated; the checksum confirms that they are what
+    they seem.
+    """
+    start = len(_PNG_SIGNATURE) + 12 + _HEADER.size  # a chunk's length, kind and CRC take 12 bytes
+    if png[:8] != _PNG_SIGNATURE or png[12:16] != b"IHDR" or len(png) < start + 12:
+        return None
+    width, height, *kind = _HEADER.unpack(png[16 : 16 + _HEADER.size])
+    pixels = png[start + 8 : start + 8 + int.from_bytes(png[start : start + 4])]
+    chunks = _png_chunk(b"IHDR", png[16 : 16 + _HEADER.size]) + _png_chunk(b"IDAT", pixels) + _png_chunk(b"IEND", b"")
+    if tuple(kind) != _EIGHT_BIT_GREY or png[8:] != chunks or pixels[:2] != _ZLIB_HEADER or pixels[-6:-4] != _LAST_BLOCK:
+        return None
+    blocks, stride, top, below = pixels[2:-6], width + 1, 0, 0
+    begin, end = 0, len(blocks)
+    powers = range(height.bit_length())
+    for power in powers:
+        if blocks.startswith(empty := _zeros(stride << power), begin):
+            begin, top = begin + len(empty), top + (1 << power)
+    for power in reversed(powers):
+        if blocks.endswith(empty := _zeros(stride << power), begin, end):
+            end, below = end - len(empty), below + (1 << power)
+    try:
+        content = zlib_ng.decompressobj(_RAW).decompress(blocks[begin:end])
+    except zlib_ng.error:  # type: ignore[misc]  # its stub has a constructor instead of the class
+        return None
+    if len(content) != (height - top - below) * stride:
+        return None
+    rows = np.frombuffer(content, np.uint8).reshape(-1, stride)
+    if rows[:, 0].any() or rows.max(initial=0) > 1 or pixels[-4:] != _checksum(rows, top, below, stride):
+        return None
+    return height, width, top, rows[:, 1:]
+
+
+def _checksum(rows: npt.NDArray[np.uint8], rows_above: int, rows_below: int, stride: int) -> bytes:
+    """Adler-32 of rows between empty ones: two sums, the bytes', to which zeros add nothing, and that of the first after each byte."""
+    checksum = zlib_ng.adler32(rows.data, rows_above * stride % _ADLER_MODULUS << 16 | 1)
+    first, second = checksum & 0xFFFF, checksum >> 16
+    return struct.pack(">I", (second + rows_below * stride * first) % _ADLER_MODULUS << 16 | first)
 
 
 def _empty(rows: int, stride: int) -> bytes:

@@ -19,6 +19,7 @@ Mask = npt.NDArray[np.uint8]
 _FEWEST_POLYGON_NUMBERS = 6
 _LONGEST_RUN = 7  # characters: 34 bits and a sign, so that no sum of runs passes 64 bits
 _FARTHEST_COORDINATE = 100_000  # pixels; beyond any image's side
+_GREY, _GREY_BITS = np.array([9798, 19235, 3735]), 15  # libpng's parts of red, green and blue, of 2^15
 
 
 class Rle(TypedDict):
@@ -135,8 +136,47 @@ def runs_of_compressed(codes: Sequence[bytes]) -> list[npt.NDArray[np.int64]]:
 
 def rle_from_mask(mask: Mask) -> Rle:
     """The code of a mask uint8 [height, width] of zeros and ones."""
-    rle: Rle = pycoco.encode(np.asfortranarray(mask))
+    rows = np.flatnonzero(mask.max(axis=1, initial=0))
+    if not rows.size:
+        return rle_from_crop(mask[:0], 0, 0, mask.shape)
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[top:bottom].max(axis=0))
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    return rle_from_crop(mask[top:bottom, left:right], top, left, mask.shape)
+
+
+def rle_from_crop(crop: Mask, top: int, left: int, size: tuple[int, ...]) -> Rle:
+    """The code of a mask of `size` (height, width) whose pixels outside `crop`, uint8 [h, w] with its corner at (top, left), are 0.
+
+    The runs are found in the crop alone: most of a large frame is not the object.
+    """
+    height, width = size
+    rows, columns = crop.shape
+    # Column by column, each between two zeros, so that every run begins and ends within its column.
+    framed = np.zeros((columns, rows + 2), np.uint8)
+    framed[:, 1:-1] = crop.T
+    column, row = np.divmod(np.flatnonzero(np.diff(framed.ravel())), rows + 2)
+    changes = (left + column) * height + top + row
+    # What ends with the frame's last row and goes on with the next column's first is one run.
+    joined = np.flatnonzero(changes[1:] == changes[:-1])
+    changes = np.delete(changes, np.concatenate([joined, joined + 1]))
+    runs = np.diff(changes, prepend=0, append=height * width)
+    if changes.size and not runs[-1]:
+        runs = runs[:-1]
+    rle: Rle = pycoco.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
     return rle
+
+
+def crop_from_rle(rle: Rle, extent_yxyx: tuple[int, int, int, int]) -> Mask:
+    """The mask's pixels in the rectangle (top, left, bottom, right) of its frame, uint8 [bottom - top, right - left]."""
+    height, _ = rle["size"]
+    top, left, bottom, right = extent_yxyx
+    (runs,) = runs_of_compressed([rle["counts"]])
+    ends = np.cumsum(runs)
+    values = (np.arange(runs.size) & 1).astype(np.uint8)
+    # Of the columns before and behind the rectangle, no pixel is drawn.
+    inside = np.diff(ends.clip(left * height, right * height), prepend=left * height)
+    return np.repeat(values, inside).reshape(right - left, height)[:, top:bottom].T
 
 
 def mask_from_rle(rle: Rle) -> Mask:
@@ -161,20 +201,24 @@ def rle_extent_yxyx(rle: Rle) -> tuple[float, float, float, float]:
 
 
 def decode_png(png: bytes) -> Mask:
-    """The mask uint8 [height, width] of a single-channel PNG, ours or another tool's; a palette's colours are taken for their grey.
+    """The mask uint8 [height, width] of a PNG, ours or another tool's, as training sees it: 1 where `tf.io.decode_png` finds grey above 0.
 
-    MaskValuesError where there are several values above 0, or several channels.
+    Colours, a palette's too, are taken for their grey, alpha is passed over, and of 16 bits the upper eight count. MaskValuesError where
+    there are several values above 0.
     """
     with Image.open(io.BytesIO(png)) as image:
-        pixels = np.asarray(image.convert("L") if image.mode == "P" else image)
-    if pixels.ndim != 2:
-        raise MaskValuesError(f"has several channels ({image.mode}), and a mask has one")
+        if image.mode.startswith("I;16"):
+            pixels = np.asarray(image) >> 8
+        elif image.mode in ("1", "L"):
+            pixels = np.asarray(image)
+        else:
+            pixels = np.asarray(image.convert("RGB")) @ _GREY >> _GREY_BITS
     return mask_from_pixels(pixels)
 
 
 def mask_from_pixels(pixels: npt.NDArray[np.generic]) -> Mask:
     """The mask of pixels of any type [height, width]: 1 where they have their one value above 0. MaskValuesError where there are more."""
-    mask: Mask = (pixels > 0).astype(np.uint8)  # type: ignore[operator]  # of numbers or bools
+    mask: Mask = (pixels > 0).view(np.uint8)  # type: ignore[operator]  # of numbers or bools
     if not np.array_equal(pixels, mask * pixels.max(initial=0)):
         raise MaskValuesError("has other values than 0 and one above it")
     return mask

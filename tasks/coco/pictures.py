@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import importlib.util
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
-from pycocotools import mask as coco_mask
+
+from tasks.coco.masks import Rle, crop_from_rle, rle_extent_yxyx
 
 Color = tuple[int, int, int]
-Rectangle = tuple[float, float, float, float]
 
 # Apart in hue and in lightness, so that neighbours in the label map differ on photographs and for the colour-blind.
 _PALETTE: tuple[Color, ...] = (
@@ -143,17 +144,40 @@ def _panel(image: npt.NDArray[np.uint8], objects: PictureObjects, names: Mapping
 
 
 def _blend(panel: Image.Image, code: Mapping[str, Any], color: Color, line: int) -> None:
-    """Tints the object and traces its outline, both with soft edges; enlarged masks lose their staircase."""
-    decoded = np.asarray(coco_mask.decode(dict(code)), np.uint8) * 255
-    mask = Image.fromarray(decoded).resize(panel.size, Image.Resampling.BILINEAR)
-    enlargement = panel.width / decoded.shape[1]
-    if enlargement > 1:
-        mask = mask.filter(ImageFilter.GaussianBlur(enlargement / 2))
-    steepness = max(enlargement, 1)
-    solid = mask.point(lambda value: round(min(max((value - 127.5) * steepness + 127.5, 0), 255)))
+    """Tints the object and traces its outline, both with soft edges; enlarged masks lose their staircase.
+
+    All of it where the object is: most of a large image is not.
+    """
+    rle = Rle(size=list(code["size"]), counts=code["counts"])
+    height, width = rle["size"]
+    down, across = panel.height / height, panel.width / width
+    top, left, bottom, right = rle_extent_yxyx(rle)
+    reach = 2 + line + round(2 * max(across, 1))  # pixels of the panel that outline and soft edges need around the object
+    place = (
+        max(math.floor(left * across) - reach, 0),
+        max(math.floor(top * down) - reach, 0),
+        min(math.ceil(right * across) + reach, panel.width),
+        min(math.ceil(bottom * down) + reach, panel.height),
+    )
+    box = (place[0] / across, place[1] / down, min(place[2] / across, width), min(place[3] / down, height))
+    # Around the box, as far as the filter looks.
+    margin = 2 + math.ceil(1 / min(down, across, 1.0))
+    around = (
+        max(math.floor(box[1]) - margin, 0),
+        max(math.floor(box[0]) - margin, 0),
+        min(math.ceil(box[3]) + margin, height),
+        min(math.ceil(box[2]) + margin, width),
+    )
+    decoded = Image.fromarray(np.ascontiguousarray(crop_from_rle(rle, around)) * np.uint8(255))
+    seen = (box[0] - around[1], box[1] - around[0], box[2] - around[1], box[3] - around[0])
+    mask = decoded.resize((place[2] - place[0], place[3] - place[1]), Image.Resampling.BILINEAR, seen)
+    if across > 1:
+        mask = mask.filter(ImageFilter.GaussianBlur(across / 2))
+    steepness = max(across, 1)
+    solid = mask.point([round(min(max((value - 127.5) * steepness + 127.5, 0), 255)) for value in range(256)])
     outline = ImageChops.subtract(solid, solid.filter(ImageFilter.MinFilter(2 * line + 1)))
-    panel.paste(color, mask=solid.point(lambda value: round(value * _MASK_OPACITY)))
-    panel.paste(color, mask=outline)
+    panel.paste(color, place, solid.point([round(value * _MASK_OPACITY) for value in range(256)]))
+    panel.paste(color, place, outline)
 
 
 def _label(panel: Image.Image, boxes: npt.NDArray[Any], objects: PictureObjects, names: Mapping[int, str]) -> None:
@@ -162,7 +186,7 @@ def _label(panel: Image.Image, boxes: npt.NDArray[Any], objects: PictureObjects,
     size = max(11, round(max(panel.size) / 50))
     font = _font(size)
     pad = max(2, size // 4)
-    taken: list[Rectangle] = []
+    taken = np.zeros((len(objects.category_ids), 4))
     for index, category_id in enumerate(objects.category_ids):
         name = names.get(category_id, f"#{category_id}")
         score = "" if objects.scores is None else f" {objects.scores[index]:.2f}"
@@ -172,17 +196,15 @@ def _label(panel: Image.Image, boxes: npt.NDArray[Any], objects: PictureObjects,
         x = min(max(xmin, 0), max(panel.width - width, 0))
         candidates = [ymin - height, ymin, ymax - height, ymax, *np.arange(ymin + height, ymax - height, height)]
         inside = [y for y in candidates if 0 <= y <= panel.height - height] or [0.0]
-        free = [y for y in inside if not any(_overlap((x, y, x + width, y + height), other) for other in taken)]
-        y = float((free or inside)[0])
+        beside = taken[:index][(taken[:index, 0] < x + width) & (x < taken[:index, 2])]
+        tops = np.array(inside)[:, np.newaxis]
+        free = np.flatnonzero(~((tops < beside[:, 3]) & (beside[:, 1] < tops + height)).any(axis=1))
+        y = float(inside[free[0] if free.size else 0])
         color = category_color(category_id)
-        taken.append((x, y, x + width, y + height))
-        draw.rounded_rectangle(taken[-1], radius=pad, fill=color)
+        taken[index] = (x, y, x + width, y + height)
+        draw.rounded_rectangle((x, y, x + width, y + height), radius=pad, fill=color)
         ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
         _write(draw, (x + pad, y + pad), text, font, ink)
-
-
-def _overlap(one: Rectangle, other: Rectangle) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _write(draw: ImageDraw.ImageDraw, position: tuple[float, float], text: str, font: ImageFont.FreeTypeFont, ink: Color) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.coco.masks import Rle, rle_from_mask
+from tasks.coco.masks import Rle
 from tasks.records.annotated_image import AnnotatedImage, Instance
 from tasks.records.checks import BadImageError, Check
 from tasks.records.example_pb2 import Example, Feature
@@ -123,7 +123,7 @@ def parse_example(serialized: bytes, where: str, label_ids: Mapping[str, int] | 
         height=height,
         width=width,
         instances=tuple(
-            Instance(category_id, box, rle_from_mask(mask), area, bool(is_crowd), bool(is_difficult), weight)
+            Instance(category_id, box, mask, area, bool(is_crowd), bool(is_difficult), weight)
             for category_id, box, mask, area, is_crowd, is_difficult, weight in values
         ),
         has_areas=bool(areas),

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tasks.coco.mask_png import encode_pngs
-from tasks.coco.masks import Mask, MaskValuesError, Rle, decode_png, mask_from_pixels, mask_from_rle
+from tasks.coco.mask_png import encode_pngs, rle_from_png
+from tasks.coco.masks import MaskValuesError, Rle, mask_from_pixels, mask_from_rle, rle_from_mask
 from tasks.records.checks import BadImageError, Check
 from tasks.records.example_pb2 import Feature, FloatList
 
@@ -31,8 +31,8 @@ def put_dense_masks(feature: Feature, masks: Iterable[Rle]) -> None:
         feature.float_list.MergeFromString(_PACKED_VALUES + _varint(len(pixels)) + pixels)
 
 
-def stored_masks(feature: Feature, count: int, size: tuple[int, int], where: str) -> Iterator[Mask]:
-    """The `count` masks in either form, one by one: uint8 [height, width], 1 on the object, whatever value above 0 it has there.
+def stored_masks(feature: Feature, count: int, size: tuple[int, int], where: str) -> Iterator[Rle]:
+    """The codes of the `count` masks in either form, one by one, whatever value above 0 the object has there.
 
     `size` is the image's (height, width); `where` names the record. BadImageError where there are fewer or more, or one is of another
     size, has several values above 0, or is no image.
@@ -49,26 +49,27 @@ def stored_masks(feature: Feature, count: int, size: tuple[int, int], where: str
             raise BadImageError(Check.MASK_VALUES, f"{where}: mask {index} {error}", _AGAIN) from error
 
 
-def _png_masks(feature: Feature, count: int, size: tuple[int, int], where: str) -> Iterator[Mask]:
+def _png_masks(feature: Feature, count: int, size: tuple[int, int], where: str) -> Iterator[Rle]:
     pngs = feature.bytes_list.value
     if len(pngs) != count:
         raise BadImageError(Check.RECORD_MALFORMED, f"{where}: {len(pngs)} masks for {count} boxes", _AGAIN)
     for index, png in enumerate(pngs):
         try:
-            mask = decode_png(png)
+            mask = rle_from_png(png)
         except (OSError, SyntaxError) as error:
             raise BadImageError(Check.MASK_MALFORMED, f"{where}: mask {index} is no PNG", _AGAIN) from error
-        if mask.shape != size:
-            swapped = mask.shape == size[::-1]
+        found = tuple(mask["size"])
+        if found != size:
+            swapped = found == size[::-1]
             raise BadImageError(
                 Check.MASK_SIZE_SWAPPED if swapped else Check.MASK_SIZE,
-                f"{where}: mask {index} is {mask.shape[0]} x {mask.shape[1]} (height x width), its image {size[0]} x {size[1]}",
+                f"{where}: mask {index} is {found[0]} x {found[1]} (height x width), its image {size[0]} x {size[1]}",
                 _AGAIN,
             )
         yield mask
 
 
-def _dense_masks(values: FloatList, count: int, size: tuple[int, int], where: str) -> Iterator[Mask]:
+def _dense_masks(values: FloatList, count: int, size: tuple[int, int], where: str) -> Iterator[Rle]:
     numbers = _numbers(values)
     pixels = size[0] * size[1]
     if len(numbers) != count * pixels:
@@ -79,7 +80,7 @@ def _dense_masks(values: FloatList, count: int, size: tuple[int, int], where: st
             _AGAIN,
         )
     for mask in numbers.reshape(count, *size):
-        yield mask_from_pixels(mask)
+        yield rle_from_mask(mask_from_pixels(mask))
 
 
 def _numbers(values: FloatList) -> npt.NDArray[np.float32]:

@@ -206,7 +206,11 @@ FAULTS = {
     ),
     "size": ({"image/object/mask": [png_of(MASKS[0]), png_of(MASKS[1][1:])]}, Check.MASK_SIZE, "mask 1 is 19 x 50"),
     "grey": ({"image/object/mask": [png_of(MASKS[0]), png_of(GREY)]}, Check.MASK_VALUES, "mask 1 has other values than 0 and one above"),
-    "colours": ({"image/object/mask": [png_of(np.dstack([MASKS[0]] * 3))] * 2}, Check.MASK_VALUES, "mask 0 has several channels"),
+    "colours": (
+        {"image/object/mask": [png_of(np.dstack([MASKS[0] * 255, MASKS[1] * 255, MASKS[1] * 0]))] * 2},
+        Check.MASK_VALUES,
+        "mask 0 has other values than 0 and one above it",
+    ),
     "dense grey": ({"image/object/mask": [0.5, *[1.0] * 1999]}, Check.MASK_VALUES, "mask 0 has other values"),
     "dense nan": ({"image/object/mask": [float("nan"), *[1.0] * 1999]}, Check.MASK_VALUES, "mask 0 has other values"),
     "dense below": ({"image/object/mask": [*[0.0] * 1999, -1.0]}, Check.MASK_VALUES, "mask 1 has other values"),
