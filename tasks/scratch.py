@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -25,6 +26,21 @@ def scratch_folder() -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder)
+
+
+@contextmanager
+def without_pattern(folder: Path) -> Iterator[Path]:
+    """The folder, under a name that is no pattern for as long as the block runs.
+
+    TensorFlow restores checkpoints by pattern, finds none in the folder `set [1]`, and knows no way to write it otherwise.
+    """
+    if not glob.has_magic(str(folder)):
+        yield folder
+        return
+    with scratch_folder() as scratch:
+        link = scratch / "folder"
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield link
 
 
 def _remove_left() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from tasks.errors import UserError
 from tasks.mask_rcnn.own_checkpoint import latest_own_checkpoint
 from tasks.pointer_file import pointer_at
+from tasks.scratch import without_pattern
 
 # Of the zoo's and slim's tarballs the largest unpacks to under 2 GiB.
 UNPACKED_LIMIT_BYTES = 8 * 2**30
@@ -70,14 +71,17 @@ def checkpoint_prefix(path: Path) -> Iterator[str]:
     and for a tarball that is damaged, leads outside of its folder, holds links, or unpacks to more than `UNPACKED_LIMIT_BYTES`.
     """
     if path.is_dir():
-        yield _only_prefix(path, str(path))
+        with without_pattern(path) as plain:
+            yield _only_prefix(plain, str(path))
     elif _is_tarball(path):
         _confirm_fetched(path)
         with tempfile.TemporaryDirectory(prefix="maskline-checkpoint-") as folder:
             _unpack(path, Path(folder))
             yield _only_prefix(Path(folder), str(path))
     else:
-        yield _checked_prefix(path)
+        prefix = Path(_checked_prefix(path))
+        with without_pattern(prefix.parent) as plain:
+            yield str(plain / prefix.name)
 
 
 def _is_tarball(path: Path) -> bool:

@@ -30,7 +30,7 @@ def resized_shape(height: tf.Tensor, width: tf.Tensor, resizer: config.ImageResi
     """The size (height, width), int32 [2], that an image of `height` x `width` pixels gets, before any padding.
 
     `keep_aspect_ratio`: the short side becomes `min_dimension`, unless the long side would then pass `max_dimension`; in that case the
-    long side becomes `max_dimension`. Sides are rounded half to even, in float32, as in the original.
+    long side becomes `max_dimension`. Sides are rounded half to even, in float32, as in the original, and are a pixel at least.
     """
     if resizer.kind == "identity":
         return tf.stack([tf.cast(height, tf.int32), tf.cast(width, tf.int32)])
@@ -42,7 +42,8 @@ def resized_shape(height: tf.Tensor, width: tf.Tensor, resizer: config.ImageResi
     by_short_side = tf.round(shape * (tf.cast(resizer.min_dimension, tf.float32) / tf.reduce_min(shape)))
     by_long_side = tf.round(shape * (tf.cast(resizer.max_dimension, tf.float32) / tf.reduce_max(shape)))
     fits = tf.reduce_max(by_short_side) <= float(resizer.max_dimension)
-    return tf.cast(tf.where(fits, by_short_side, by_long_side), tf.int32)
+    # Of an image of 1 x 3000 pixels nothing would be left.
+    return tf.cast(tf.maximum(tf.where(fits, by_short_side, by_long_side), 1.0), tf.int32)
 
 
 def resize_image(image: tf.Tensor, resizer: config.ImageResizer) -> tuple[tf.Tensor, tf.Tensor]:

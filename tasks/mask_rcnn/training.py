@@ -25,6 +25,8 @@ from official.core import task_factory, train_utils
 from tasks.errors import UserError
 from tasks.mask_rcnn import task as _registers_the_task  # noqa: F401
 from tasks.mask_rcnn.inputs import faulty_records_named
+from tasks.mask_rcnn.trained_model import latest_checkpoint
+from tasks.scratch import without_pattern
 from tasks.workspace import write_text
 
 TOTAL_LOSS = "Loss/total_loss"
@@ -49,9 +51,15 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
 
     Raises UserError for a loss that is no number and for a record that cannot be used; SystemExit(143), after a checkpoint, on SIGTERM.
     """
+    with without_pattern(folder) as plain:
+        summary = _run_training(experiment, plain, log)
+    return summary | {"checkpoint": str(folder / Path(summary["checkpoint"]).name)}
+
+
+def _run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> dict[str, Any]:
     for leftover in folder.glob("ckpt-*_temp*"):
         leftover.unlink()
-    latest = tf.train.latest_checkpoint(str(folder))
+    latest = latest_checkpoint(folder)
     experiment = copy.deepcopy(experiment)
     experiment.task.train_data.seed += step_of(latest) if latest else 0
     compile_networks_only(experiment)

@@ -15,6 +15,8 @@ from tasks.mask_rcnn.image_resizer import resize_image, resize_masks, resized_sh
     [
         (480, 640, (800, 1067)),  # 640 * 800 / 480 = 1066.7
         (400, 800, (682, 1365)),  # 1600 would pass 1365; 400 * 1365 / 800 = 682.5, half to even
+        (1, 3000, (1, 1365)),  # 0.455: never no pixel at all
+        (9000, 2, (1365, 1)),
     ],
 )
 def test_the_short_side_fits_unless_the_long_side_passes(height: int, width: int, expected: tuple[int, int]) -> None:
