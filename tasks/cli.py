@@ -225,7 +225,12 @@ def materialize_command(
         str | None, typer.Option(metavar="A:B", help="Write these shards alone, counted over all splits; a run without it joins all.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes; the bytes are the same for any number.")] = 1,
-    max_bad: Annotated[int, typer.Option(help="Images that may be quarantined before the run fails.")] = 0,
+    max_bad: Annotated[
+        str,
+        typer.Option(
+            metavar="N,CODE=N", help="Images that may be quarantined before the run fails; for a code, how often it may be found."
+        ),
+    ] = "0",
     result: ResultOption = None,
 ) -> None:
     """Turn images and annotations into TFRecords with a mask for every box.
@@ -233,7 +238,7 @@ def materialize_command(
     What the options choose can be said in the YAML too, by the same names; an option given here counts instead of it.
     """
     from tasks.materialize import Effort, materialize
-    from tasks.record_choice import COMMAND_LINE, parse_range, read_options
+    from tasks.record_choice import COMMAND_LINE, parse_limits, parse_range, read_options
     from tasks.workspace import located
 
     given = {
@@ -248,7 +253,8 @@ def materialize_command(
         "duplicate_images": duplicate_images,
     }
     options = read_options({key: value for key, value in given.items() if value is not None}, COMMAND_LINE, Path.cwd())
-    effort = Effort(shards, workers, max_bad, parse_range(shard_range) if shard_range else None)
+    images, by_code = parse_limits(max_bad)
+    effort = Effort(shards, workers, images, parse_range(shard_range) if shard_range else None, by_code)
     answer(materialize(located(dataset), output, options, effort), result)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -28,6 +29,7 @@ from tasks.pipeline_config.edits import Edit, MaskBranch, Records, add_masks, en
 from tasks.pipeline_config.experiment import Experiment, translate
 from tasks.pipeline_config.fields import Change, FieldError, value_text
 from tasks.pipeline_config.fine_tuning import StartingPoint, classes_of_checkpoint, start_from
+from tasks.pipeline_config.input_reader_pb2 import InputReader
 from tasks.pipeline_config.parser import located, parse_pipeline_config, print_pipeline_config, read_text, set_field
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.zoo import find_config
@@ -35,8 +37,8 @@ from tasks.pipeline_config.zoo_difference import ZooDifference, from_zoo
 from tasks.records.example import MASK_TYPES
 from tasks.records.label_map import read_label_map
 from tasks.records.manifest import Manifest, read_manifest
-from tasks.records.stored_masks import stored_mask_type
-from tasks.records.tfrecord import matching_files
+from tasks.records.survey import Survey, survey
+from tasks.records.tfrecord import confirm_whole, matching_files
 from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
 
 FORMAT_VERSION = 1
@@ -68,9 +70,14 @@ def convert(
     manifest = read_manifest(dataset.manifest) if dataset is not None else None
     records = records_of(dataset, manifest) if dataset is not None and manifest is not None else None
     original = parse_pipeline_config(text, str(file))
+    if records is None:
+        for reader in (original.train_input_reader, *original.eval_input_reader):
+            _files(reader)
+    # All of them, once: the first mask may be behind many images without objects.
+    own = survey(_files(original.train_input_reader), None) if records is None else None
     start = start or StartingPoint()
     try:
-        edited, edits = _edited(original, records, branch or MaskBranch(), mask_type, reverse)
+        edited, edits = _edited(original, records, own, branch or MaskBranch(), mask_type, reverse)
         edited, overrides = _overridden(edited, assignments_of(file.stem, assignments))
         edited, started = start_from(edited, start, file.stem)
         checkpoint_label_map = _checkpoint_label_map(edited, start, manifest)
@@ -87,16 +94,18 @@ def convert(
     printed = print_pipeline_config(edited)
     values = yaml.safe_dump(experiment.values, sort_keys=False)
     report = _report(file.stem, manifest, edits, overrides, experiment, zoo)
+    most_objects = records.most_objects if records is not None else own.most_objects if own is not None else 0
+    offers = report["offers"] = _offers(edited, most_objects)
     report["digest"] = _digest(text, printed, values, report)
     summary = {"config": file.stem, "changes": sum(len(edit.changes) for edit in edits) + len(overrides)}
     if output is None:
-        _say(edits, overrides, experiment)
+        _say(edits, overrides, experiment, offers)
         print(f"\n{file} -> converted\n{difference_lines(differences(original, edited))}\n{zoo.text()}", end="")
         return StepResult("convert", "done", {}, summary)
     files = {"model": str(output.root), "pipeline_config": str(output.pipeline_config), "experiment": str(output.experiment)}
     if _is_written(output, report["digest"]):
         return StepResult("convert", "skipped", files, summary)
-    _say(edits, overrides, experiment)
+    _say(edits, overrides, experiment, offers)
     write_text(output.pipeline_config, printed)
     write_text(output.experiment, values)
     write_text(output.zoo_difference, zoo.text())
@@ -105,11 +114,11 @@ def convert(
 
 
 def _edited(
-    config: TrainEvalPipelineConfig, records: Records | None, branch: MaskBranch, mask_type: str, reverse: bool
+    config: TrainEvalPipelineConfig, records: Records | None, own: Survey | None, branch: MaskBranch, mask_type: str, reverse: bool
 ) -> tuple[TrainEvalPipelineConfig, tuple[Edit, ...]]:
     """The config with or without masks, on the dataset if there is one, and ending; and each edit's report."""
     if not reverse:
-        config, edits = add_masks(config, _mask_type(mask_type, config, records), branch)
+        config, edits = add_masks(config, _mask_type(mask_type, config, records, own), branch)
     elif branch == MaskBranch() and mask_type == "auto":
         config, edits = remove_masks(config)
     else:
@@ -129,7 +138,7 @@ def _overridden(config: TrainEvalPipelineConfig, assignments: Sequence[str]) -> 
     return config, tuple(overrides)
 
 
-def _mask_type(wish: str, config: TrainEvalPipelineConfig, records: Records | None) -> str:
+def _mask_type(wish: str, config: TrainEvalPipelineConfig, records: Records | None, own: Survey | None) -> str:
     """`PNG_MASKS` or `NUMERICAL_MASKS`: as asked for, as the manifest says, or as the config's own records are.
 
     Where these are not here, a config that loads masks already is believed.
@@ -142,15 +151,36 @@ def _mask_type(wish: str, config: TrainEvalPipelineConfig, records: Records | No
         return records.mask_type
     reader = config.train_input_reader
     patterns = reader.tf_record_input_reader.input_path
-    files = [file for pattern in patterns for file in matching_files(pattern)]
-    if not files and reader.load_instance_masks:
+    if own is None or (not own.counts and reader.load_instance_masks):
         return value_text(reader, "mask_type")
-    found = stored_mask_type(files)
-    if found is None:
-        problem = f"the first records of {', '.join(patterns)} hold no mask" if files else f"no file matches {', '.join(patterns) or 'it'}"
-        fix = "correct the path, give --dataset, or say how the masks are stored: --mask-type png, or numerical"
-        raise FieldError("train_input_reader.tf_record_input_reader.input_path", problem, fix)
+    if own.mask_types:
+        return next(iter(own.mask_types))
+    if own.fault is not None and not own.objects_per_image:
+        raise own.fault  # not one of them is a record
+    problem = f"the records of {', '.join(patterns)} hold no mask" if own.counts else f"no file matches {', '.join(patterns) or 'it'}"
+    fix = "correct the path, give --dataset, or say how the masks are stored: --mask-type png, or numerical"
+    raise FieldError("train_input_reader.tf_record_input_reader.input_path", problem, fix)
+
+
+def _files(reader: InputReader) -> list[Path]:
+    """The files of records that are there; UserError where a shard is missing beside others."""
+    found: list[Path] = []
+    for pattern in reader.tf_record_input_reader.input_path:
+        files = matching_files(pattern)
+        confirm_whole(pattern, files)
+        found += files
     return found
+
+
+def _offers(config: TrainEvalPipelineConfig, most_objects: int) -> list[str]:
+    """What the records would have otherwise, and how to get it."""
+    limit = config.train_input_reader.max_number_of_boxes
+    if most_objects <= limit:
+        return []
+    return [
+        f"an image to train on has {most_objects} objects, and max_number_of_boxes is {limit}: training leaves out all after the first"
+        f" {limit}; --set train_input_reader.max_number_of_boxes={most_objects} keeps them"
+    ]
 
 
 def _checkpoint_label_map(config: TrainEvalPipelineConfig, start: StartingPoint, manifest: Manifest | None) -> str:
@@ -203,7 +233,7 @@ def _is_written(output: ModelDir, digest: str) -> bool:
     return all(path.is_file() for path in files) and bool(read_json(output.conversion_report).get("digest") == digest)
 
 
-def _say(edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment) -> None:
+def _say(edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment, offers: Sequence[str]) -> None:
     """Prints every change, and every field that was passed over, as lines that a person can read."""
     for edit in edits:
         print(f"{edit.title}{'' if edit.changes else ': nothing to do'}")
@@ -213,3 +243,5 @@ def _say(edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experim
         print(f"--set {change.path}: {change.before or 'absent'} -> {change.after}")
     for field in experiment.fields["ignored"]:
         print(f"ignored: {field['path']}: {field['value']} ({field['reason']})")
+    for offer in offers:
+        print(f"offer: {offer}")

@@ -75,9 +75,11 @@ def _image_sizes(manifest: Manifest) -> Table:
 
 def _findings(manifest: Manifest) -> Table:
     table = _table("what was found", "split", "code", "times", "outcome", "meaning")
-    for name, split in manifest.splits.items():
-        for check, times in checks_of(split):
-            _row(table, name, check.value, times, check.outcome, check.meaning)
+    found = {"": checks_of(manifest.source_findings)}
+    found |= {name: checks_of(split.findings, split.quarantined) for name, split in manifest.splits.items()}
+    for name, checks in found.items():
+        for check, times in checks:
+            _row(table, name or "(source)", check.value, times, check.outcome, check.meaning)
     return table
 
 

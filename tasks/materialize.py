@@ -13,8 +13,9 @@ import hashlib
 import itertools
 import json
 import math
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,8 @@ from typing import Any
 from tasks.annotations.catalog import Catalog
 from tasks.annotations.categories import LabelIds, share_categories
 from tasks.annotations.recognition import description_of
-from tasks.annotations.shard import Contents, Quarantined, ShardJob, ShardReport, confirm_few, write_shard
-from tasks.annotations.source import Source
+from tasks.annotations.shard import Contents, Limits, Quarantined, ShardJob, ShardReport, confirm_few, findings_path, write_shard
+from tasks.annotations.source import Listing, Source
 from tasks.annotations.split_names import TEST
 from tasks.dataset import DatasetConfig, GivenSplits, HashedSplits, confirm_trainable, read_dataset_config
 from tasks.errors import UserError
@@ -37,7 +38,7 @@ from tasks.records.staging import Staging
 from tasks.scratch import scratch_folder
 from tasks.shapes.dataset import ShapesConfig, write_shapes
 from tasks.workers import Workers
-from tasks.workspace import DatasetDir, StepResult, dataset_dir, write_text
+from tasks.workspace import DatasetDir, StepResult, dataset_dir, write_text, written_whole
 
 _IMAGES_PER_SHARD = 500
 _FEW_IDS = 3
@@ -55,6 +56,8 @@ class Effort:
     """Images that may be quarantined"""
     shard_range: tuple[int, int] | None = None
     """Write only the shards from the first to before the second of this number, counted over all splits, and no manifest"""
+    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """By code, how often a fault may be found; such a code does not count to `max_bad`"""
 
 
 def materialize(
@@ -114,7 +117,8 @@ def _materialize(
     if not 0 <= first < end <= total:
         raise UserError(f"--shard-range is {first}:{end}", f"there are {total} shards: give a range within 0:{total}")
     manifest = _existing(dataset, digest.hexdigest(), shards)
-    if manifest is not None and sum(manifest.quarantined.values()) <= effort.max_bad:
+    limits = Limits(effort.max_bad, effort.limits)
+    if manifest is not None and not limits.exceeded(manifest.findings, manifest.quarantined):
         return _answer("skipped", dataset, manifest, changed=False)
     earlier = _digest_of(dataset)
     contents = Contents(
@@ -137,7 +141,7 @@ def _materialize(
             len(names),
             len(range(index, images[name], len(names))),
             contents,
-            effort.max_bad,
+            limits,
         )
         for name, names in shards.items()
         for index, shard in enumerate(names)
@@ -147,8 +151,11 @@ def _materialize(
         if effort.shard_range is not None:
             return StepResult("materialize", "part", {"dataset": str(dataset.root)}, {"name": config.name, "shards": list(reports)})
         splits = {name: _split(dataset, names, [reports[shard] for shard in names], labels) for name, names in shards.items()}
-        quarantined = [one for report in reports.values() for one in report.quarantined]
-        confirm_few(quarantined, effort.max_bad)
+        written = _sum(reports.values())
+        quarantined = written.quarantined
+        source_findings = _of_sources(listings)
+        written.merge(ShardReport(findings=source_findings))
+        confirm_few(written, limits)
         _confirm_filled(config.name, {name: split.images for name, split in splits.items()}, quarantined)
         _confirm_objects(config.name, splits)
     except DataError:
@@ -157,16 +164,44 @@ def _materialize(
         if effort.shard_range is None:
             staging.give_up()
         raise
-    source_findings: Counter[str] = Counter()
-    for listing in listings.values():
-        source_findings.update({check.value: times for check, times in listing.findings.items()})
     manifest = Manifest(config.name, digest.hexdigest(), choice.mask_type, labels.categories, splits, source_findings)
     staging.install(reports)
+    with written_whole(dataset.findings) as stream:
+        stream.writelines(_lines_of_sources(listings))
+        for shard in reports:
+            with findings_path(staging.shard(shard)).open("rb") as part:
+                shutil.copyfileobj(part, stream)
     write_text(dataset.quarantine, "".join(json.dumps(vars(one)) + "\n" for one in quarantined))
     write_text(dataset.label_map, print_label_map(labels))
     write_manifest(dataset.manifest, manifest)
     staging.remove()
     return _answer("done", dataset, manifest, changed=earlier != manifest.digest)
+
+
+def _of_sources(listings: Mapping[str, Listing]) -> dict[str, int]:
+    """How often, by code, the sources as wholes were mended."""
+    found: Counter[str] = Counter()
+    for listing in listings.values():
+        found.update({check.value: times for check, times in listing.findings.items()})
+    return dict(found)
+
+
+def _lines_of_sources(listings: Mapping[str, Listing]) -> Iterator[bytes]:
+    """Their lines in the list of faults, one a code and source: of no split and no image."""
+    for source, listing in listings.items():
+        for check, times in listing.findings.items():
+            line = {
+                "split": "",
+                "source": source,
+                "source_id": "",
+                "image": "",
+                "object": "",
+                "code": check.value,
+                "outcome": check.outcome.value,
+                "done": check.meaning,
+                "times": times,
+            }
+            yield json.dumps(line).encode() + b"\n"
 
 
 def _confirm_filled(name: str, images: Mapping[str, int], quarantined: Iterable[Quarantined] = ()) -> None:
@@ -258,7 +293,11 @@ def _existing(dataset: DatasetDir, digest: str, shards: Mapping[str, tuple[str, 
 def _write(jobs: Sequence[ShardJob], staging: Staging, workers: Workers) -> dict[str, ShardReport]:
     """The reports of the shards, in their order, by name; those that an earlier run has left are not written again."""
     names = [job.path.name for job in jobs]
-    found = {name: ShardReport.from_json(report) for name in names if (report := staging.report(name)) is not None}
+    found = {
+        name: ShardReport.from_json(report)
+        for name in names
+        if (report := staging.report(name)) is not None and findings_path(staging.shard(name)).is_file()
+    }
     if found:
         print(f"{len(found)} of {len(jobs)} shards are there already", flush=True)
     missing = [job for job in jobs if job.path.name not in found]
@@ -270,9 +309,7 @@ def _write(jobs: Sequence[ShardJob], staging: Staging, workers: Workers) -> dict
 
 def _split(dataset: DatasetDir, shards: tuple[str, ...], reports: Sequence[ShardReport], labels: LabelMap) -> Split:
     """What the shards of a split hold together."""
-    total = ShardReport()
-    for report in reports:
-        total.merge(report)
+    total = _sum(reports)
     statistics = total.statistics
     return Split(
         shards=shards,
@@ -285,7 +322,15 @@ def _split(dataset: DatasetDir, shards: tuple[str, ...], reports: Sequence[Shard
         findings={check.value: total.findings[check.value] for check in Check if check.value in total.findings},
         quarantined=dict(sorted(Counter(one.code for one in total.quarantined).items())),
         statistics=statistics,
+        overruled=dict(sorted(total.overruled.items())),
     )
+
+
+def _sum(reports: Iterable[ShardReport]) -> ShardReport:
+    total = ShardReport()
+    for report in reports:
+        total.merge(report)
+    return total
 
 
 def _report_numbering(name: str, label_ids: Iterable[LabelIds]) -> None:
@@ -316,8 +361,16 @@ def _answer(status: str, dataset: DatasetDir, manifest: Manifest, *, changed: bo
         )
     for found in (manifest.findings, manifest.quarantined):
         for code, count in found.items():
-            check = Check(code)  # type: ignore[call-arg]  # mypy reads __new__; a call looks the member up
+            check = Check.of(code)
             print(f"{manifest.name}: {count} x {code}, {check.outcome}: {check.meaning}")
+    for name, split in manifest.splits.items():
+        for code, share in split.suspicious.items():
+            print(
+                f"warning: {manifest.name}: {name}: {share:.0%} of all objects have {code}: that points to a broken export rather than to"
+                f" broken images; look at some of them (`maskline inspect {dataset.root}`)"
+            )
+    if manifest.findings or manifest.quarantined:
+        print(f"{manifest.name}: each of them is in {dataset.findings}")
     return StepResult(
         step="materialize",
         status=status,
@@ -330,5 +383,6 @@ def _answer(status: str, dataset: DatasetDir, manifest: Manifest, *, changed: bo
             "objects": {name: split.objects for name, split in manifest.splits.items()},
             "findings": manifest.findings,
             "quarantined": manifest.quarantined,
+            "suspicious": {name: split.suspicious for name, split in manifest.splits.items() if split.suspicious},
         },
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +16,7 @@ from tasks.annotations.formats import locate
 from tasks.annotations.shard import Crowds
 from tasks.annotations.split_names import TEST, TRAIN, VAL, split_meanings
 from tasks.errors import UserError
+from tasks.records.checks import Check, Outcome
 from tasks.records.example import MASK_TYPES, PNG_MASKS
 
 _SPLITS = (TRAIN, VAL, TEST)
@@ -99,6 +101,25 @@ def parse_range(text: str) -> tuple[int, int]:
     if not (first.isdecimal() and end.isdecimal()):
         raise UserError(f"--shard-range is {text!r}", "write two numbers, like 0:4 for the first four shards")
     return int(first), int(end)
+
+
+def parse_limits(text: str) -> tuple[int, dict[str, int]]:
+    """The images that may be quarantined and the limits by code of `20`, `box-off-mask=5` or `20,box-off-mask=5,object-outside=0`."""
+    max_bad, by_code = 0, {}
+    codes = [check.value for check in Check if check.outcome != Outcome.FATAL]
+    for part in text.split(","):
+        code, separator, number = (word.strip() for word in part.rpartition("="))
+        if not number.isdecimal():
+            raise UserError(f"--max-bad is {text!r}", "give numbers of at least 0, such as 20, or 20,box-off-mask=5")
+        if not separator:
+            max_bad = int(number)
+        elif code in codes:
+            by_code[code] = int(number)
+        else:
+            nearest = difflib.get_close_matches(code, codes, n=1)
+            hint = f"did you mean `{nearest[0]}`?" if nearest else "docs/checks.md lists the codes"
+            raise UserError(f"--max-bad names {code!r}, which is no code of a fault that a run survives", hint)
+    return max_bad, by_code
 
 
 class _OptionError(Exception):

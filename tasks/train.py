@@ -25,6 +25,7 @@ from tasks.errors import UserError
 from tasks.mask_rcnn.compared_settings import compared_settings
 from tasks.mask_rcnn.config import load_experiment
 from tasks.mask_rcnn.inputs import records_read
+from tasks.mask_rcnn.trained_model import latest_checkpoint
 from tasks.mask_rcnn.training import TOTAL_LOSS, run_training
 from tasks.workspace import ModelDir, StepResult, read_json, write_json, write_text
 
@@ -65,10 +66,11 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     override(experiment, overrides or Overrides())
     adapt_to_machine(experiment, len(tf.config.list_physical_devices("GPU")))
     records = records_read(experiment.task)
+    cut_off = objects_cut_off(experiment.task.train_data.max_number_of_boxes, records.objects_per_image.get("train", {}))
     resolved = {"dataset_digest": records.digest, **experiment.as_dict()}
     trained, result = model.train / "experiment.yaml", model.train / "result.json"
     # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.
-    if trained.exists() and (result.exists() or tf.train.latest_checkpoint(str(model.train))):
+    if trained.exists() and (result.exists() or latest_checkpoint(model.train)):
         _check_same_training(yaml.safe_load(trained.read_text()), resolved, model.train)
     if result.exists():
         summary = read_json(result)
@@ -86,13 +88,28 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
         for artifact in (model.pipeline_config, trained, model.conversion_report, model.zoo_difference, records.description):
             if artifact.exists():
                 run.log_artifacts(artifact)
-        summary = {"config": model.name, "dataset_digest": records.digest, **run_training(experiment, model.train, run.log_metrics)}
+        summary = {"config": model.name, "dataset_digest": records.digest, "objects_cut_off": cut_off}
+        summary |= run_training(experiment, model.train, run.log_metrics)
         run.log_metrics({name: summary[name] for name in ("parameters", "images_per_second", "seconds")}, summary["steps"])
         write_json(result, summary)
         run.log_artifacts(model.train / "metrics.jsonl")
         if experiment.task.init_checkpoint:
             run.log_artifacts(model.checkpoint_import)
     return _answer("done", model, summary, dataclasses.asdict(run.identity) if run.identity else {})
+
+
+def objects_cut_off(limit: int, objects_per_image: Mapping[int, int]) -> int:
+    """How many objects training does not see because their image has more than `limit`; says so where there are any."""
+    cut_off = sum(images * (objects - limit) for objects, images in objects_per_image.items() if objects > limit)
+    if cut_off:
+        images = sum(images for objects, images in objects_per_image.items() if objects > limit)
+        most = max(objects_per_image)
+        print(
+            f"max_number_of_boxes is {limit}: of {images} image{'s' * (images > 1)} with more objects, {cut_off} are left out;"
+            f" convert with --set train_input_reader.max_number_of_boxes={most} to train on all",
+            flush=True,
+        )
+    return cut_off
 
 
 def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tasks.records.mask_forms import stored_masks
 from tasks.records.shards import Shards, find_shards
 from tasks.records.staging import Staging
 from tasks.records.tfrecord import read_shard, write_shard
-from tasks.workspace import DatasetDir, StepResult, write_bytes, write_text
+from tasks.workspace import DatasetDir, StepResult, write_bytes, write_text, written_whole
 
 _KINDS = {PNG_MASKS: "bytes_list", NUMERICAL_MASKS: "float_list"}
 
@@ -87,6 +88,9 @@ def _write(given: Shards, files: dict[str, Path], mask_type: str, target: Datase
     if manifest is not None:
         if given.dataset.quarantine.is_file():
             write_bytes(target.quarantine, given.dataset.quarantine.read_bytes())
+        if given.dataset.findings.is_file():
+            with given.dataset.findings.open("rb") as findings, written_whole(target.findings) as stream:
+                shutil.copyfileobj(findings, stream)
         write_manifest(target.manifest, manifest)
     staging.remove()
 

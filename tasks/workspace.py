@@ -16,13 +16,14 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from tasks.errors import UserError
 
@@ -54,6 +55,11 @@ class DatasetDir:
     def quarantine(self) -> Path:
         """The images that could not become records, a JSON object a line: split, source, id, code, message and fix."""
         return self.root / "quarantine.jsonl"
+
+    @property
+    def findings(self) -> Path:
+        """Every fault that was found on the way to the records, a JSON object a line: image, object, code and what was done."""
+        return self.root / "findings.jsonl"
 
     @property
     def source(self) -> Path:
@@ -244,6 +250,20 @@ def write_bytes(path: Path, content: bytes) -> None:
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A stream for what is too large to hold: the file appears when the block ends without an error; under a URL, when it is closed."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if isinstance(path, Path) else path
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+        if temporary is not path:
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -81,7 +81,22 @@ FAULTS: dict[str, tuple[Callable[[], dict], dict[str, int]]] = {
     "half an image": (lambda: new_image(image("PNG")[:-30], b"png"), {"image-unreadable": 1}),
     "no image": (lambda: new_image(b""), {"image-empty": 1}),
     "an image that TensorFlow reads too": (lambda: new_image(image("BMP")), {"image-misnamed": 1, "image-reencoded": 1}),
-    "an image that it does not read": (lambda: new_image(image("WEBP")), {"image-misnamed": 1, "image-unreadable": 1}),
+    "a WebP image, which it reads too": (lambda: new_image(image("WEBP")), {"image-misnamed": 1, "image-reencoded": 1}),
+    "an image that it does not read": (lambda: new_image(image("TIFF")), {"image-misnamed": 1, "image-unreadable": 1}),
+    "a BMP whose palette it does not read": (lambda: new_image(image("BMP", "P")), {"image-misnamed": 1, "image-unreadable": 1}),
+    "a BMP in black and white": (lambda: new_image(image("BMP", "1")), {"image-misnamed": 1, "image-unreadable": 1}),
+    "a PNG with a palette": (lambda: new_image(image("PNG", "P"), b"png"), {"image-palette": 1}),
+    "boxes in pixels": (
+        lambda: {f"{BOX}ymin": [2.0, 4.0], f"{BOX}xmin": [5.0, 30.0], f"{BOX}ymax": [12.0, 20.0], f"{BOX}xmax": [25.0, 40.0]},
+        {"box-from-mask": 2},
+    ),
+    "swapped corners": (lambda: {f"{BOX}ymin": [12 / HEIGHT, 4 / HEIGHT], f"{BOX}ymax": [2 / HEIGHT, 20 / HEIGHT]}, {"box-from-mask": 1}),
+    "a coordinate that is no number": (lambda: {f"{BOX}ymin": [float("nan"), 0.2]}, {"annotation-malformed": 1}),
+    "masks of equal colours": (lambda: {"image/object/mask": [png_of(np.dstack([mask] * 3) * 255) for mask in MASKS]}, {}),
+    "a mask of 16 bits, in which TensorFlow sees nothing": (
+        lambda: {"image/object/mask": [png_of(MASKS[0]), png_of(MASKS[1].astype(np.uint16))]},
+        {"empty-mask": 1},
+    ),
     "an image that viewers turn": (
         lambda: new_image(image("JPEG", exif=turned())) | {"image/height": [WIDTH], "image/width": [HEIGHT]},
         {"image-size-swapped": 1, "mask-size-swapped": 1},
@@ -97,6 +112,24 @@ def test_a_fault_is_found_and_placed(tmp_path, labels, changes, findings):
     assert summary["records"] == 2
     for places in summary["places"].values():
         assert [(place["shard"], place["record"], place["source_id"]) for place in places] == [("x.record", 1, "id1")]
+
+
+FIT = {"area-from-mask", "image-misnamed", "image-hash", "image-grey", "image-reencoded", "image-palette"}
+"""What training reads as materialization would have written it."""
+
+
+@pytest.mark.parametrize(("changes", "findings"), FAULTS.values(), ids=FAULTS.keys())
+def test_what_materialization_would_mend_is_unfit_unless_training_reads_the_same(tmp_path, labels, changes, findings):
+    write_records(tmp_path / "x.record", [serialized(features(1) | changes())])
+    assert set(check(str(tmp_path / "x.record"), labels).summary["bad"]) == findings.keys() - FIT
+
+
+def test_a_box_that_rounding_has_put_beyond_its_image_is_told_and_fit(tmp_path, labels):
+    write_records(tmp_path / "x.record", [serialized(features(1) | {f"{BOX}xmax": [25 / WIDTH, 1.001]})])
+    summary = check(str(tmp_path / "x.record"), labels).summary
+    assert (summary["findings"], summary["bad"]) == ({"box-clipped": 1}, [])
+    (place,) = summary["places"]["box-clipped"]
+    assert place["message"] == "object 1: the box [4.0, 30.0, 20.0, 40.0] becomes [4.0, 30.0, 20.0, 40.0]"
 
 
 def test_copies_are_found_within_and_across_splits(tmp_path, labels, capsys):
@@ -140,7 +173,7 @@ def test_what_materialize_wrote_is_whole(scenes: DatasetDir):
 
 
 def test_records_without_a_label_map_are_not_guessed_at(tmp_path):
-    write_records(tmp_path / "x.record", [])
+    write_records(tmp_path / "x.record", [serialized(features(0))])
     with pytest.raises(UserError, match=r"x\.record: nothing says which classes"):
         check(str(tmp_path / "x.record"))
     with pytest.raises(UserError, match="--workers is 0"):

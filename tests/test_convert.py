@@ -19,7 +19,7 @@ from tasks.pipeline_config.fine_tuning import StartingPoint
 from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.records.annotated_image import Category
 from tasks.records.example_pb2 import Example
-from tasks.records.manifest import Manifest, Split, write_manifest
+from tasks.records.manifest import Manifest, Split, read_manifest, write_manifest
 from tasks.records.statistics import Statistics
 from tasks.records.tfrecord import write_shard
 from tasks.workspace import DatasetDir, ModelDir, read_json
@@ -35,10 +35,13 @@ def split(name: str) -> Split:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> DatasetDir:
-    """A dataset of two categories with ids 1 and 3, so of three classes; its manifest only."""
+    """A dataset of two categories with ids 1 and 3, so of three classes; its shards are empty."""
     folder = DatasetDir(tmp_path / "nuts")
     categories = (Category(1, "hazelnut"), Category(3, "date"))
     splits = {"train": split("train"), "val": split("val")}
+    folder.root.mkdir()
+    for one in splits.values():
+        (folder.root / one.shards[0]).touch()
     write_manifest(folder.manifest, Manifest("nuts", "0" * 64, "PNG_MASKS", categories, splits))
     return folder
 
@@ -67,6 +70,33 @@ def test_a_zoo_config_becomes_an_experiment_on_the_dataset(dataset: DatasetDir, 
     assert [edit["edit"][:2] for edit in report["edits"]][:6] == ["1.", "2.", "3.", "4.", "5.", "6."]
     ignored = {entry["path"]: entry["reason"] for entry in report["fields"]["ignored"]}
     assert ignored["train_config.fine_tune_checkpoint"] == ("no checkpoint is configured: training starts from scratch")
+
+
+def test_a_shard_that_is_missing_is_named(dataset: DatasetDir, model: ModelDir) -> None:
+    (dataset.root / "val.record-00000-of-00001").unlink()
+    with pytest.raises(UserError, match=r"val\.record-00000-of-00001 is not there"):
+        convert(ZOO, dataset, model)
+    assert not model.root.exists()
+
+
+def crowded(dataset: DatasetDir, objects: int) -> None:
+    manifest = read_manifest(dataset.manifest)
+    manifest.splits["train"].statistics.objects_per_image[objects] = 1
+    write_manifest(dataset.manifest, manifest)
+
+
+@pytest.mark.parametrize(("objects", "offers"), [(100, False), (101, True)])
+def test_images_with_more_objects_than_are_read_are_told_and_the_way_out_with_them(
+    dataset: DatasetDir, model: ModelDir, capsys: pytest.CaptureFixture[str], objects: int, offers: bool
+) -> None:
+    crowded(dataset, objects)
+    convert(ZOO, dataset, model)
+    option = "--set train_input_reader.max_number_of_boxes=101"
+    assert (option in capsys.readouterr().out) == offers
+    assert len(read_json(model.conversion_report)["offers"]) == offers
+    convert(ZOO, dataset, model, assignments=[option.removeprefix("--set ")])
+    assert "offer" not in capsys.readouterr().out
+    assert yaml.safe_load(model.experiment.read_text())["task"]["train_data"]["max_number_of_boxes"] == 101
 
 
 def test_what_it_writes_converts_to_itself(dataset: DatasetDir, model: ModelDir, tmp_path: Path) -> None:
@@ -432,4 +462,4 @@ def test_an_output_or_a_dry_run_is_asked_for(dataset: DatasetDir) -> None:
 def test_a_dataset_that_is_not_there_is_named(model: ModelDir, tmp_path: Path) -> None:
     done = maskline("convert", ZOO, "--dataset", str(tmp_path / "gone"), "--output", str(model.root))
     assert done.returncode == 2
-    assert f"{tmp_path / 'gone' / 'manifest.json'} does not exist" in done.stderr
+    assert f"{tmp_path / 'gone'} does not exist" in done.stderr

@@ -5,21 +5,27 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from tasks.errors import UserError
 from tasks.inspect import inspect
+from tasks.materialize import Effort, materialize
+from tasks.records.checks import DataError
 from tasks.records.dataset_page import most_common_image_sizes
 from tasks.records.statistics import Statistics
 from tasks.workspace import DatasetDir
 from tests.records.small_records import square, write_dataset
+from tests.small_dataset import change_annotations, validation_source, write_source
 
 HOSTILE = "<script>alert('cat')</script>"
 NAMES = {1: HOSTILE, 3: "dog"}
@@ -143,3 +149,62 @@ def test_rare_image_sizes_are_one_line() -> None:
     told = most_common_image_sizes(statistics)
     assert told[:2] == [("1 x 10", 19), ("2 x 10", 18)]
     assert told[9:] == [("10 x 10", 10), ("2 others", 9 + 8)]
+
+
+def test_the_first_of_each_kind_of_fault_is_shown_with_what_was_done(tmp_path: Path) -> None:
+    """Three boxes are elsewhere, one image is grey, one object is smaller than a pixel, one file is empty and one of another size."""
+    write_source(tmp_path / "in")
+
+    def spoil(content: dict[str, Any]) -> None:
+        for one in content["annotations"][:3]:
+            one["bbox"] = [12, 4, 10, 10]
+        content["annotations"][4]["segmentation"] = [[30, 2, 40, 2, 40, 12]]
+        content["images"][7]["width"] = 25
+
+    change_annotations(tmp_path / "in", spoil)
+    image = tmp_path / "in" / "images" / "5.png"
+    Image.open(image).convert("L").save(image)
+    (tmp_path / "in" / "images" / "6.png").write_bytes(b"")
+    dataset = DatasetDir(tmp_path / "out")
+    source = tmp_path / "in" / "dataset.yaml"
+    splits = {"train": {"images": "images", "annotations": "all.json"}, "val": validation_source(tmp_path / "in")}
+    source.write_text(yaml.safe_dump({"name": "tiny", "splits": splits}))
+    materialize(source, dataset.root, effort=Effort(max_bad=2))
+    page = Page(Path(inspect(dataset).outputs["page"]).read_text())
+    alts = [value for name, value in page.attributes if name == "alt" and ": " in (value or "")]
+    # Of the empty file there is nothing to see; the one of another size is read where it lies.
+    assert alts == ["box-off-mask: 0.png", "image-grey: 5.png", "object-outside: 4.png", "image-size: 7.png"]
+    captions = " ".join(page.texts)
+    assert "box-off-mask in 3 images 0.png, " in captions
+    assert "annotation 100 of image 0.png: the box [4.0, 12.0, 14.0, 22.0] becomes [2.0, 2.0, 12.0, 12.0]" in captions
+    assert "6.png: the image file is empty" in captions
+    assert "37.5% of all objects have box-off-mask" in captions
+
+
+def test_what_was_found_in_a_source_itself_is_shown_of_no_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def add_roots(content: dict[str, Any]) -> None:
+        for category in content["categories"]:
+            category["supercategory"] = "things"
+        content["categories"] += [{"id": 90, "name": "things", "supercategory": "all"}, {"id": 91, "name": "all"}]
+
+    write_source(tmp_path / "in")
+    change_annotations(tmp_path / "in", add_roots)
+    dataset = DatasetDir(tmp_path / "out")
+    materialize(tmp_path / "in" / "dataset.yaml", dataset.root)
+    listed = [json.loads(line) for line in dataset.findings.read_text().splitlines()]
+    assert [(line["split"], line["source"], line["code"], line["times"]) for line in listed] == [("", "tiny", "category-root", 2)]
+    capsys.readouterr()
+    page = " ".join(Page(Path(inspect(dataset).outputs["page"]).read_text()).texts)
+    assert "What was found in the source itself code times outcome meaning category-root 2 left out no object has the category" in page
+    assert page.count("Nothing had to be mended, left out or quarantined.") == 2
+    assert re.search(r"\(source\)\W+category-root\W+2\W", capsys.readouterr().out)
+    with pytest.raises(DataError, match="category-root is found more than 1 times"):
+        materialize(tmp_path / "in" / "dataset.yaml", dataset.root, effort=Effort(limits={"category-root": 1}))
+
+
+def test_findings_that_are_none_are_named(tmp_path: Path) -> None:
+    folder = DatasetDir(tmp_path / "tiny")
+    write_dataset(folder, {"train": [[square(1, 9)]]}, {1: "cat"})
+    folder.findings.write_text('{"split": "train"}\n')
+    with pytest.raises(UserError, match=r"findings\.jsonl, line 1: not a finding"):
+        inspect(folder)

@@ -184,6 +184,129 @@ def as_records(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
     return convert
 
 
+def findings(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "findings.jsonl").read_text().splitlines()]
+
+
+OBJECT = "annotation 104 of image 4.png"
+DONE = {
+    Check.BOX_CLIPPED: (OBJECT, "the box [2.0, -2.0, 12.0, 12.0] becomes [2.0, 0.0, 12.0, 12.0]", 4, 0),
+    Check.BOX_FROM_MASK: (OBJECT, "the box is [2.0, 2.0, 12.0, 12.0]", 4, 0),
+    Check.BOX_OFF_MASK: (OBJECT, "the box [4.0, 12.0, 16.0, 32.0] becomes [4.0, 12.0, 12.0, 20.0]", 4, 0),
+    Check.AREA_FROM_MASK: (OBJECT, "the area is the mask's, 100", 4, 0),
+    Check.IMAGE_GREY: ("", Check.IMAGE_GREY.meaning, 4, None),
+    Check.EMPTY_MASK: (OBJECT, "the object is left out", 4, None),
+    Check.OBJECT_OUTSIDE: (OBJECT, "the object is left out", 4, None),
+    Check.DUPLICATE_IMAGE: ("", "left out: the same as image 4", None, None),
+}
+
+
+@pytest.mark.parametrize("check", DONE, ids=str)
+def test_what_was_done_is_listed_with_image_and_object(source, tmp_path, check):
+    COUNTED[check](source)
+    run(source, tmp_path / "out")
+    (line,) = findings(tmp_path / "out")
+    name, done, record, index = DONE[check]
+    assert (line["done"], line["record"], line["index"]) == (done, record, index)
+    assert line["object"].endswith(name)
+    assert bool(line["object"]) == bool(name)
+    assert (line["split"], line["source"], line["code"], line["outcome"]) == ("train", "train", check, check.outcome)
+    assert line["source_id"] == ("40" if check == Check.DUPLICATE_IMAGE else "4")
+    assert line["image"] == ("b.png" if check == Check.IMAGE_GREY else "4.png")
+
+
+def test_findings_are_the_same_for_any_number_of_workers_and_in_parts(source, tmp_path):
+    for number in (1, 5, 6):
+        (source / "images" / f"{number}.png").write_bytes(b"")
+    change_annotations(source, lambda content: [one.pop("bbox") for one in content["annotations"]])
+    for workers in (1, 2):
+        run(source, tmp_path / str(workers), max_bad=3, shards=3, workers=workers)
+    for part in (2, 3), (0, 1), (1, 2):
+        run(source, tmp_path / "parts", max_bad=3, shards=3, shard_range=part)
+    run(source, tmp_path / "parts", max_bad=3, shards=3)
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "2") == files_of(tmp_path / "parts")
+    lines = findings(tmp_path / "1")
+    assert [line["shard"][:18] for line in lines] == sorted(line["shard"][:18] for line in lines)
+    assert sorted(line["image"] for line in lines if line["code"] == Check.IMAGE_EMPTY) == ["1.png", "5.png", "6.png"]
+    # Of twelve images, one has no object and three are quarantined.
+    assert [line["code"] for line in lines].count(Check.BOX_FROM_MASK) == 8
+    manifest = read_manifest(tmp_path / "1" / "manifest.json")
+    assert (manifest.findings, manifest.quarantined) == ({Check.BOX_FROM_MASK: 8}, {Check.IMAGE_EMPTY: 3})
+    assert manifest.digest == run(source, tmp_path / "other", max_bad=3, shards=2).summary["digest"]
+
+
+def shift(content: dict, objects: int, columns: float) -> None:
+    """Moves the boxes of the first objects to the right."""
+    for one in content["annotations"][:objects]:
+        one["bbox"] = [one["bbox"][0] + columns, *one["bbox"][1:]]
+
+
+@pytest.mark.parametrize(
+    ("objects", "columns", "overruled", "warns"),
+    [(1, 8, 1, False), (2, 8, 2, True), (2, 12.5, 2, True), (4, 3, 0, False)],  # of eleven objects
+)
+def test_many_objects_that_are_wrong_in_one_way_point_to_a_broken_export(source, tmp_path, capsys, objects, columns, overruled, warns):
+    change_annotations(source, lambda content: shift(content, objects, columns))
+    run(source, tmp_path / "out")
+    split = read_manifest(tmp_path / "out" / "manifest.json").splits["train"]
+    assert sum(split.overruled.values()) == overruled
+    assert ("warning: tiny: train: 18% of all objects have " in capsys.readouterr().out) == warns
+    assert bool(split.suspicious) == warns
+
+
+def test_values_that_a_source_does_not_give_point_to_nothing(source, tmp_path, capsys):
+    change_annotations(source, lambda content: [(one.pop("bbox"), one.pop("area")) for one in content["annotations"]])
+    run(source, tmp_path / "out")
+    split = read_manifest(tmp_path / "out" / "manifest.json").splits["train"]
+    assert split.findings == {Check.BOX_FROM_MASK: 11, Check.AREA_FROM_MASK: 11}
+    assert (split.overruled, split.suspicious) == ({}, {})
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_codes_have_limits_of_their_own(source, tmp_path):
+    for number in (1, 2):
+        (source / "images" / f"{number}.png").write_bytes(b"")
+    (source / "images" / "7.png").unlink()
+    change_annotations(source, lambda content: shift(content, 8, 8))
+    limits = {Check.IMAGE_EMPTY.value: 2, Check.BOX_OFF_MASK.value: 5}
+    assert run(source, tmp_path / "out", max_bad=1, limits=limits).status == "done"
+    assert run(source, tmp_path / "out", max_bad=1, limits=limits).status == "skipped"
+    for stricter, message in (
+        ({Check.IMAGE_EMPTY.value: 1}, "image-empty is found more than 1 times"),
+        ({Check.BOX_OFF_MASK.value: 4}, "box-off-mask"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            run(source, tmp_path / "out", max_bad=1, limits=limits | stricter, shards=2)
+        assert caught.value.check == Check.TOO_MANY_BAD
+    with pytest.raises(DataError, match=r"7\.png: the image file cannot be opened"):
+        run(source, tmp_path / "out", limits=limits)
+
+
+def large(source: Path) -> None:
+    """Image 4 has 30 x 20 = 600 pixels, the others 384."""
+    saved("b.png", Image.new("RGB", (30, 20)))(source)
+    entry(width=30, height=20)(source)
+
+
+def test_the_limit_of_an_image_s_size_is_named_and_can_be_set(source, tmp_path, monkeypatch):
+    large(source)
+    monkeypatch.setenv("MASKLINE_MAX_IMAGE_PIXELS", "599")
+    with pytest.raises(DataError, match=r"b\.png: the image is too large: it has 20 x 30 = 600 pixels .* the limit is 599") as caught:
+        run(source, tmp_path / "out")
+    assert caught.value.check == Check.IMAGE_TOO_LARGE
+    assert "set MASKLINE_MAX_IMAGE_PIXELS=600" in caught.value.fix
+    assert "tiles" in caught.value.fix
+    monkeypatch.setenv("MASKLINE_MAX_IMAGE_PIXELS", "600")
+    assert run(source, tmp_path / "out", workers=2, shards=2).summary["images"]["train"] == 12
+
+
+@pytest.mark.parametrize("value", ["0", "many", "536870912"])
+def test_a_limit_that_is_none_is_refused(source, tmp_path, monkeypatch, value):
+    monkeypatch.setenv("MASKLINE_MAX_IMAGE_PIXELS", value)
+    with pytest.raises(UserError, match=f"MASKLINE_MAX_IMAGE_PIXELS is '{value}'"):
+        run(source, tmp_path / "out")
+
+
 QUARANTINED = {
     Check.IMAGE_MISSING: (file(None), r"4\.png: the image file cannot be opened"),
     Check.IMAGE_EMPTY: (file(b""), r"4\.png: the image file is empty"),
@@ -376,7 +499,7 @@ def test_a_copy_whose_size_is_said_otherwise_is_one_where_the_first_is_good(sour
 
 def test_every_code_is_met_here():
     """But for IMAGE_HASH, which only `maskline check` looks for, and for what is counted of a whole source, or where an option asks."""
-    met = {Outcome.QUARANTINED: {*QUARANTINED, Check.SPLIT_LEAKAGE}, Outcome.FATAL: {*FATAL, Check.IMAGE_CHANGED}}
+    met = {Outcome.QUARANTINED: {*QUARANTINED, Check.SPLIT_LEAKAGE, Check.IMAGE_TOO_LARGE}, Outcome.FATAL: {*FATAL, Check.IMAGE_CHANGED}}
     for outcome in met:
         assert met[outcome] == {check for check in Check if check.outcome == outcome}
     elsewhere = {Check.IMAGE_HASH, Check.CATEGORY_ROOT, Check.OBJECT_WITHOUT_MASK}

@@ -17,7 +17,7 @@ from tasks.errors import UserError
 from tasks.evaluate import evaluate
 from tasks.mask_rcnn.config import load_experiment
 from tasks.mask_rcnn.inputs import records_read
-from tasks.train import Overrides, train
+from tasks.train import Overrides, objects_cut_off, train
 from tasks.workspace import ModelDir
 
 ZOO = Path(__file__).resolve().parents[1] / "configs" / "zoo" / "mask_rcnn_resnet50_atrous_coco.config"
@@ -98,6 +98,9 @@ def write_config(path: Path, records: str, pattern: str, num_classes: int = 3) -
 def test_a_config_s_own_records_are_trained_and_evaluated_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask_type: str, shard: str, pattern: str
 ) -> None:
+    # A folder that a careless reader would take for a pattern; checkpoints lie in it too.
+    tmp_path /= "set [1]"
+    tmp_path.mkdir()
     monkeypatch.setenv("MASKLINE_WORKSPACE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     write_records(tmp_path / "data" / "pets", mask_type, shard)
@@ -109,6 +112,9 @@ def test_a_config_s_own_records_are_trained_and_evaluated_on(
     result = json.loads((model.train / "result.json").read_text())
     assert result["steps"] == 2
     assert all(np.isfinite(loss) for loss in result["losses"].values())
+    train(model, Overrides(image_size=64, steps=4, learning_rate=0.003, proposals=4))
+    assert [row["step"] for row in map(json.loads, (model.train / "metrics.jsonl").read_text().splitlines())] == [1, 2, 3, 4]
+    assert sorted(file.name for file in model.train.glob("ckpt-*.index")) == ["ckpt-3.index", "ckpt-4.index"]
 
     evaluate(model)
     truth = json.loads((model.evaluation / "groundtruth.json").read_text())
@@ -123,10 +129,22 @@ def test_a_config_s_own_records_are_trained_and_evaluated_on(
     assert {one["category_id"] for one in json.loads((model.evaluation / "detections.json").read_text())} <= {1, 3}
     assert evaluate(model).status == "skipped"
 
+    result = json.loads((model.train / "result.json").read_text())
     run = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(json.loads(model.tracking.read_text())["run_id"])
     assert run.data.tags["dataset.digest"] == result["dataset_digest"]
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, json.loads(used.dataset.profile)) == ("pets", {"train": {"images": 2}, "val": {"images": 2}})
+
+
+def test_what_an_image_has_more_than_is_read_is_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two images of 130 objects and one of 101, of which 100 each are read."""
+    assert objects_cut_off(100, {0: 7, 100: 3, 101: 1, 130: 2}) == 61
+    assert (
+        "of 3 images with more objects, 61 are left out; convert with --set train_input_reader.max_number_of_boxes=130"
+        in capsys.readouterr().out
+    )
+    assert objects_cut_off(130, {130: 2}) == 0
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

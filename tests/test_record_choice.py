@@ -14,7 +14,7 @@ import yaml
 from tasks.errors import UserError
 from tasks.materialize import materialize
 from tasks.preflight import preflight
-from tasks.record_choice import COMMAND_LINE, OPTIONS, parse_range, read_options
+from tasks.record_choice import COMMAND_LINE, OPTIONS, parse_limits, parse_range, read_options
 from tasks.records.annotated_image import Instance
 from tasks.records.checks import Check, DataError
 from tasks.records.example import NUMERICAL_MASKS, parse_example
@@ -335,3 +335,25 @@ def test_a_range_is_two_numbers(text):
     assert parse_range("0:12") == (0, 12)
     with pytest.raises(UserError, match=f"--shard-range is '{text}'"):
         parse_range(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [("0", (0, {})), ("20", (20, {})), ("box-off-mask=5", (0, {"box-off-mask": 5})), ("2, empty-mask=0,3", (3, {"empty-mask": 0}))],
+)
+def test_limits_are_a_number_and_codes(text, limits):
+    assert parse_limits(text) == limits
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("-1", "--max-bad is '-1'"),
+        ("", "--max-bad is ''"),
+        ("box-of-mask=1", "did you mean `box-off-mask`"),
+        ("split-empty=1", "no code of a fault"),
+    ],
+)
+def test_limits_of_what_is_no_code_are_refused(text, words):
+    with pytest.raises(UserError, match=words):
+        parse_limits(text)

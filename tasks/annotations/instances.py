@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +14,21 @@ from tasks.records.checks import BadImageError, Check
 
 _LEAST_OVERLAP = 0.5
 _ROUNDING = 2.0  # pixels; of so much the boxes of small objects and their masks differ in any data set
+_LEFT_OUT = "the object is left out"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was done to one object. `where` names it; `index` is its own among the instances, None where it was left out.
+
+    `overruled` says that the source gave a value, and that it was wrong by more than a pixel.
+    """
+
+    check: Check
+    where: str
+    done: str
+    index: int | None = None
+    overruled: bool = False
 
 
 def instances_of(
@@ -22,27 +37,37 @@ def instances_of(
     label_ids: Mapping[CategoryKey, int | None],
     *,
     drop_without_mask: bool = False,
-) -> tuple[tuple[Instance, ...], Counter[Check]]:
+) -> tuple[tuple[Instance, ...], list[Finding]]:
     """The instances of an image of `size` (height, width), and what had to be mended or left out on the way.
 
     `label_ids` maps category keys to the label map's ids, None for a category that is not wanted. Objects without a mask are left out
     where `drop_without_mask`. BadImageError, naming the object, for one that cannot be trusted.
     """
-    findings: Counter[Check] = Counter()
-    instances = []
+    findings: list[Finding] = []
+    instances: list[Instance] = []
     for value in objects:
         if value.left_out is not None:
-            findings[value.left_out] += 1
+            findings.append(Finding(value.left_out, value.where, _LEFT_OUT))
             continue
         label_id = _label_id(value, label_ids)
         if label_id is None:
             continue
-        findings.update(value.findings)
         if drop_without_mask and _has_no_mask(value):
-            findings[Check.OBJECT_WITHOUT_MASK] += 1
-        elif (mask := _mask(value, size, findings)) is not None:
-            instances.append(_instance(value, label_id, mask, size, findings))
+            findings += _told_of(value)
+            findings.append(Finding(Check.OBJECT_WITHOUT_MASK, value.where, _LEFT_OUT))
+        elif (mask := _mask(value, size, findings)) is None:
+            findings += _told_of(value)
+        else:
+            instance, mended = _instance(value, label_id, mask, size)
+            findings += _told_of(value, len(instances))
+            findings += (Finding(check, value.where, done, len(instances), overruled) for check, done, overruled in mended)
+            instances.append(instance)
     return tuple(instances), findings
+
+
+def _told_of(value: SourceObject, index: int | None = None) -> Iterator[Finding]:
+    """What was mended in reading the object, `index` its place among the instances."""
+    return (Finding(check, value.where, check.meaning, index) for check in value.findings)
 
 
 def _label_id(value: SourceObject, label_ids: Mapping[CategoryKey, int | None]) -> int | None:
@@ -56,13 +81,14 @@ def _label_id(value: SourceObject, label_ids: Mapping[CategoryKey, int | None]) 
         ) from None
 
 
-def _mask(value: SourceObject, size: tuple[int, int], findings: Counter[Check]) -> Rle | None:
-    """The object's mask, or None where it has no pixel in the image, which is counted."""
+def _mask(value: SourceObject, size: tuple[int, int], findings: list[Finding]) -> Rle | None:
+    """The object's mask, or None where it has no pixel in the image, which is found."""
     mask = _rasterized(value, size)
     if mask is None:
-        findings[Check.DEGENERATE_POLYGON] += 1
+        findings.append(Finding(Check.DEGENERATE_POLYGON, value.where, _LEFT_OUT))
     elif not rle_area(mask):
-        findings[Check.OBJECT_OUTSIDE if _is_outside(value.segmentation, size) else Check.EMPTY_MASK] += 1
+        check = Check.OBJECT_OUTSIDE if _is_outside(value.segmentation, size) else Check.EMPTY_MASK
+        findings.append(Finding(check, value.where, _LEFT_OUT))
     else:
         return mask
     return None
@@ -112,34 +138,43 @@ def _is_outside(segmentation: object, size: tuple[int, int]) -> bool:
     return bool((points.max(axis=0) <= 0).any() or (points.min(axis=0) >= size[::-1]).any())
 
 
-def _instance(value: SourceObject, label_id: int, mask: Rle, size: tuple[int, int], findings: Counter[Check]) -> Instance:
+_Mended = tuple[Check, str, bool]
+"""What was mended, how, and whether a value of the source was wrong by more than a pixel."""
+
+
+def _instance(value: SourceObject, label_id: int, mask: Rle, size: tuple[int, int]) -> tuple[Instance, list[_Mended]]:
+    mended: list[_Mended] = []
     area = value.area
     if not area:
-        findings[Check.AREA_FROM_MASK] += 1
         area = float(rle_area(mask))
+        mended.append((Check.AREA_FROM_MASK, f"the area is the mask's, {area:g}", value.area is not None))
     if area < 0:
         raise BadImageError(
             Check.ANNOTATION_MALFORMED, f"{value.where}: area is {area:g}", "write the object's pixels, or leave the area out"
         )
-    box = _box(value.box_yxyx, mask, size, findings)
-    return Instance(label_id, box, mask, area, value.is_crowd, value.is_difficult, value.weight)
+    box, reason = _box(value.box_yxyx, mask, size)
+    if reason is not None:
+        wrong = value.box_yxyx is not None and max(abs(old - new) for old, new in zip(value.box_yxyx, box, strict=True)) > 1
+        done = f"the box {_told(value.box_yxyx)} becomes {_told(box)}" if value.box_yxyx else f"the box is {_told(box)}"
+        mended.append((reason, done, wrong))
+    return Instance(label_id, box, mask, area, value.is_crowd, value.is_difficult, value.weight), mended
 
 
-def _box(box: Box | None, mask: Rle, size: tuple[int, int], findings: Counter[Check]) -> Box:
-    """The object's own box, inside the image; the mask's extent where there is none or it is another place's."""
+def _told(box: Box) -> str:
+    return f"[{', '.join(f'{side:.1f}' for side in box)}]"
+
+
+def _box(box: Box | None, mask: Rle, size: tuple[int, int]) -> tuple[Box, Check | None]:
+    """The object's own box, inside the image; the mask's extent where there is none or it is another place's; and what was mended."""
     extent = rle_extent_yxyx(mask)
     if box is not None:
         height, width = size
         clipped = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(height)), min(box[3], float(width)))
         if clipped[0] < clipped[2] and clipped[1] < clipped[3]:
             if _overlap(clipped, extent) < _LEAST_OVERLAP and max(abs(a - b) for a, b in zip(clipped, extent, strict=True)) > _ROUNDING:
-                findings[Check.BOX_OFF_MASK] += 1
-                return extent
-            if clipped != box:
-                findings[Check.BOX_CLIPPED] += 1
-            return clipped
-    findings[Check.BOX_FROM_MASK] += 1
-    return extent
+                return extent, Check.BOX_OFF_MASK
+            return clipped, Check.BOX_CLIPPED if clipped != box else None
+    return extent, Check.BOX_FROM_MASK
 
 
 def _overlap(box: Box, other: Box) -> float:

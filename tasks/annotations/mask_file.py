@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tasks.coco.image_opening import PILLOW_ERRORS, ImageTooLargeError, opened_image
 from tasks.coco.masks import Mask
 from tasks.pointer_file import pointer_in
 from tasks.records.checks import BadImageError, Check
@@ -119,12 +119,14 @@ def _pixels(content: bytes, where: str, size: tuple[int, int]) -> npt.NDArray[An
 def _decoded(content: bytes, where: str, size: tuple[int, int]) -> tuple[npt.NDArray[Any], dict[int, int]]:
     """Those, and the colour of each index where there is a palette."""
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+        with opened_image(content, ("PNG",)) as image:
             found = (image.height, image.width)
             if found == size:
                 pixels = np.asarray(image)
                 return pixels.view(np.uint8) if pixels.dtype == np.bool_ else pixels, _palette(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except ImageTooLargeError as error:
+        raise BadImageError(Check.IMAGE_TOO_LARGE, f"{where}: the mask cannot be read: {error}", error.fix) from error
+    except PILLOW_ERRORS as error:
         if pointer := pointer_in(content):
             raise BadImageError(Check.MASK_MALFORMED, f"{where}: {pointer.problem}", pointer.fix) from error
         reason = "it is no PNG" if not content.startswith(b"\x89PNG") else str(error)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 
 from tasks.annotations.catalog import Catalog, Entry, read_ahead
 from tasks.annotations.categories import LabelIds
-from tasks.annotations.instances import instances_of
+from tasks.annotations.instances import Finding, instances_of
 from tasks.annotations.source import ListedImage, Source, SourceObject
 from tasks.records.annotated_image import AnnotatedImage, Instance
 from tasks.records.checks import BadImageError, Check, DataError
@@ -59,7 +60,29 @@ class ShardJob:
     count: int
     images: int
     contents: Contents
-    max_bad: int
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many images may be quarantined, and by code how often a fault may be found; such a code counts to its own limit alone."""
+
+    max_bad: int = 0
+    by_code: Mapping[str, int] = field(default_factory=dict)
+
+    def allowed(self, check: Check) -> int:
+        """Of a check that quarantines."""
+        return self.by_code.get(check.value, self.max_bad)
+
+    def exceeded(self, findings: Mapping[str, int], quarantined: Mapping[str, int]) -> str | None:
+        """What is more than allowed, in words; None where nothing is."""
+        bad = sum(times for code, times in quarantined.items() if code not in self.by_code)
+        if bad > self.max_bad:
+            return f"more than {self.max_bad} images cannot become records"
+        for code, limit in self.by_code.items():
+            if findings.get(code, 0) + quarantined.get(code, 0) > limit:
+                return f"{code} is found more than {limit} times"
+        return None
 
 
 @dataclass(frozen=True)
@@ -76,11 +99,15 @@ class Quarantined:
 
 @dataclass
 class ShardReport:
-    """What a shard holds; adds up over shards. `findings` counts by code what was mended or left out."""
+    """What a shard holds; adds up over shards. `findings` counts by code what was mended or left out.
+
+    `overruled` counts those of them in which a value of the source was wrong by more than a pixel.
+    """
 
     statistics: Statistics = field(default_factory=Statistics)
     findings: dict[str, int] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
+    overruled: dict[str, int] = field(default_factory=dict)
 
     def count(self, check: Check, times: int = 1) -> None:
         self.findings[check.value] = self.findings.get(check.value, 0) + times
@@ -90,51 +117,100 @@ class ShardReport:
         for code, times in other.findings.items():
             self.count(Check.of(code), times)
         self.quarantined.extend(other.quarantined)
+        self.overruled = dict(Counter(self.overruled) + Counter(other.overruled))
 
     def to_json(self) -> dict[str, Any]:
         quarantined = [vars(one) for one in self.quarantined]
-        return {"statistics": self.statistics.to_json(), "findings": self.findings, "quarantined": quarantined}
+        return {"statistics": self.statistics.to_json(), "findings": self.findings, "quarantined": quarantined, "overruled": self.overruled}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ShardReport:
         quarantined = [Quarantined(**one) for one in values["quarantined"]]
-        return cls(Statistics.from_json(values["statistics"]), dict(values["findings"]), quarantined)
+        return cls(Statistics.from_json(values["statistics"]), dict(values["findings"]), quarantined, dict(values.get("overruled", {})))
+
+
+@dataclass
+class _Notes:
+    """Every fault as a line of JSON in `stream`, beside its count in the report; `records` are those of the shard by now."""
+
+    job: ShardJob
+    stream: BinaryIO
+    report: ShardReport
+    records: int = 0
+
+    def add(self, entry: Entry, finding: Finding, *, is_kept: bool) -> None:
+        """What was mended or left out; `is_kept` tells whether the image becomes the shard's next record."""
+        self.report.count(finding.check)
+        if finding.overruled:
+            self.report.overruled[finding.check.value] = self.report.overruled.get(finding.check.value, 0) + 1
+        self._write(entry, finding, record=self.records if is_kept else None, index=finding.index if is_kept else None)
+
+    def quarantine(self, entry: Entry, error: BadImageError) -> None:
+        self.report.quarantined.append(
+            Quarantined(self.job.split, entry.source, entry.image.source_id, error.check.value, error.message, error.fix)
+        )
+        self._write(entry, Finding(error.check, "", error.message), path=str(entry.image.path))
+
+    def confirm(self) -> None:
+        """DataError where more is found than allowed."""
+        confirm_few(self.report, self.job.limits)
+
+    def _write(self, entry: Entry, finding: Finding, **more: object) -> None:
+        line = {
+            "split": self.job.split,
+            "source": entry.source,
+            "source_id": entry.image.source_id,
+            "image": entry.image.file_name,
+            "object": finding.where,
+            "code": finding.check.value,
+            "outcome": finding.check.outcome.value,
+            "done": finding.done,
+            "shard": self.job.path.name,
+            **more,
+        }
+        self.stream.write(json.dumps(line).encode() + b"\n")
 
 
 def write_shard(job: ShardJob, advance: Callable[[], None]) -> ShardReport:
-    """Writes one shard, an image at a time, and calls `advance` after each.
+    """Writes one shard, an image at a time, and the list of its faults (`findings_path`); calls `advance` after each image.
 
-    Bad images are quarantined. With more than `max_bad` of them the shard is not written: the last one's error is raised where none is
+    Bad images are quarantined. With more than the limits allow the shard is not written: the last one's error is raised where none is
     allowed, else a DataError.
     """
     report = ShardReport()
-    with ShardWriter(job.path) as shard:
+    with ShardWriter(job.path) as shard, findings_path(job.path).open("wb") as stream:
+        notes = _Notes(job, stream, report)
         for entry, content in read_ahead(Catalog(job.catalog).part(job.split, job.index, job.count), job.contents.sources):
             try:
-                for record in _record(entry, content, job.contents, report):
+                for record in _record(entry, content, job.contents, notes):
                     shard.write(record)
+                    notes.records += 1
             except BadImageError as error:
-                if not job.max_bad:
+                if not job.limits.allowed(error.check):
                     raise
-                report.quarantined.append(
-                    Quarantined(job.split, entry.source, entry.image.source_id, error.check.value, error.message, error.fix)
-                )
-                confirm_few(report.quarantined, job.max_bad)
+                notes.quarantine(entry, error)
+            notes.confirm()
             advance()
     return report
 
 
-def confirm_few(quarantined: list[Quarantined], max_bad: int) -> None:
-    """DataError where more than `max_bad` images are quarantined."""
-    if len(quarantined) > max_bad:
+def findings_path(shard: Path) -> Path:
+    """Where the faults of a shard that is on its way are listed."""
+    return shard.with_name(shard.name.replace(".record-", ".findings-"))
+
+
+def confirm_few(report: ShardReport, limits: Limits) -> None:
+    """DataError where more is found than allowed."""
+    if exceeded := limits.exceeded(report.findings, Counter(one.code for one in report.quarantined)):
+        last = report.quarantined[-1] if report.quarantined else None
         raise DataError(
             Check.TOO_MANY_BAD,
-            f"more than {max_bad} images cannot become records, the last of them: {quarantined[-1].message}",
-            f"{quarantined[-1].fix}; or allow more by --max-bad",
+            exceeded + (f", the last of them: {last.message}" if last else ""),
+            f"{last.fix}; or allow more by --max-bad" if last else "mend the source, or allow more by --max-bad",
         )
 
 
-def _record(entry: Entry, read: Callable[[], bytes], contents: Contents, report: ShardReport) -> Iterator[bytes]:
+def _record(entry: Entry, read: Callable[[], bytes], contents: Contents, notes: _Notes) -> Iterator[bytes]:
     """The image's record; none where it is a copy, or has no objects and such images are not wanted."""
     image = entry.image
     if entry.fault == Check.SPLIT_LEAKAGE:
@@ -156,16 +232,18 @@ def _record(entry: Entry, read: Callable[[], bytes], contents: Contents, report:
                 f"{image.path}: image {image.source_id} is the same as image {entry.original.source_id}, and has other objects",
                 "give all objects to one of the two, and remove the other",
             )
-        report.count(Check.DUPLICATE_IMAGE)
+        copy = Finding(Check.DUPLICATE_IMAGE, "", f"left out: the same as image {entry.original.source_id}")
+        notes.add(entry, copy, is_kept=False)
         return
-    for check, times in findings.items():
-        report.count(check, times)
-    if not instances and not contents.keep_empty:
+    is_kept = bool(instances) or contents.keep_empty
+    for finding in findings:
+        notes.add(entry, finding, is_kept=is_kept)
+    if not is_kept:
         return
     for check in (*image.findings, *encoded.findings):
-        report.count(check)
+        notes.add(entry, Finding(check, "", check.meaning), is_kept=True)
     annotated = AnnotatedImage(image.source_id, image.file_name, encoded.height, encoded.width, instances)
-    report.statistics.add(annotated)
+    notes.report.statistics.add(annotated)
     yield build_example(annotated, encoded, contents.names, contents.mask_type)
 
 
@@ -190,7 +268,7 @@ def _changed(entry: Entry) -> DataError:
     )
 
 
-def _instances(name: str, image: ListedImage, size: tuple[int, int], contents: Contents) -> tuple[tuple[Instance, ...], Counter[Check]]:
+def _instances(name: str, image: ListedImage, size: tuple[int, int], contents: Contents) -> tuple[tuple[Instance, ...], list[Finding]]:
     """The objects of an image, of `size` (height, width), of the source called `name`, and what was found in them."""
     objects = _objects(contents.sources[name].objects(image, size), contents.crowds)
     return instances_of(objects, size, contents.label_ids[name], drop_without_mask=contents.drop_without_mask)

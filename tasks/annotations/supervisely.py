@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from tasks.annotations.folder import names, required_names
 from tasks.annotations.json_file import read_json_object
 from tasks.annotations.outlines import Polygon, coordinates, malformed
 from tasks.annotations.source import Box, ListedImage, Listing, SourceObject
+from tasks.coco.image_opening import PILLOW_ERRORS, ImageTooLargeError, opened_image
 from tasks.coco.masks import MalformedSegmentationError, Mask, mask_from_rle, rle_from_segmentation
 from tasks.records.checks import BadImageError, Check, DataError
 
@@ -123,13 +122,15 @@ def _bitmap(where: str, bitmap: Mapping[str, Any], size: tuple[int, int]) -> Mas
     try:
         unpacking = zlib.decompressobj()
         png = unpacking.decompress(base64.b64decode(bitmap.get("data") or "", validate=True), _LARGEST_PNG)
-        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        with opened_image(png, ("PNG",)) as image:
             height, width = image.height, image.width
             if min(x, y) < 0 or y + height > size[0] or x + width > size[1]:
                 raise BadImageError(Check.MASK_SIZE, f"{where}: its bitmap leaves the image", "draw the object again, or remove it")
             # Its pixels are those that are not transparent, or where there is no transparency those that are not black.
             pixels = np.asarray(image.convert("RGBA").getchannel("A") if image.mode in ("RGBA", "LA", "PA") else image.convert("L"))
-    except (OSError, SyntaxError, TypeError, ValueError, zlib.error, Image.DecompressionBombError) as error:
+    except ImageTooLargeError as error:
+        raise BadImageError(Check.IMAGE_TOO_LARGE, f"{where}: its bitmap cannot be read: {error}", error.fix) from error
+    except (*PILLOW_ERRORS, TypeError, zlib.error) as error:
         raise BadImageError(
             Check.MASK_MALFORMED, f"{where}: its bitmap is no packed PNG in base 64: {error}", "draw the object again, or remove it"
         ) from error

@@ -5,14 +5,14 @@ A mask is uint8 [height, width], 1 on the object. An `Rle` is pycocotools' compr
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from pycocotools import mask as pycoco
+
+from tasks.coco.image_opening import opened_image
 
 Mask = npt.NDArray[np.uint8]
 
@@ -206,7 +206,7 @@ def decode_png(png: bytes) -> Mask:
     Colours, a palette's too, are taken for their grey, alpha is passed over, and of 16 bits the upper eight count. MaskValuesError where
     there are several values above 0.
     """
-    with Image.open(io.BytesIO(png)) as image:
+    with opened_image(png) as image:
         if image.mode.startswith("I;16"):
             pixels = np.asarray(image) >> 8
         elif image.mode in ("1", "L"):

@@ -17,12 +17,17 @@ from tasks.mask_rcnn.augmentation import augment_all
 from tasks.mask_rcnn.image_resizer import resize_image, resize_masks
 from tasks.mask_rcnn.merged_boxes import merge_equal_boxes
 from tasks.mask_rcnn.scene import Movement, Scene
+from tasks.records.checks import BadImageError, Check, DataError
+from tasks.records.example import BOX_SIDES, parse_example
+from tasks.records.features import RecordFeatures
+from tasks.records.image_file import encode_image
 from tasks.records.label_map import LabelMap, read_label_map
 from tasks.records.record_set import RecordSet, record_set
+from tasks.records.survey import FARTHEST, confirm_trainable
+from tasks.records.tfrecord import confirm_whole, matching_files
 
 Example = dict[str, tf.Tensor]
 
-_BOX_SIDES = ("ymin", "xmin", "ymax", "xmax")
 # Which of the record's objects one is: augmentation may leave some out.
 _STORED_AT = "stored_at"
 _IDENTITY = config.ImageResizer(kind="identity")
@@ -37,7 +42,7 @@ class RecordParser:
         self._png_masks = data.mask_type == "PNG_MASKS"
         self._load_masks = data.load_instance_masks
         self._label_map = label_map
-        floats = [f"image/object/bbox/{side}" for side in _BOX_SIDES] + ["image/object/area", "image/object/weight"]
+        floats = [*BOX_SIDES, "image/object/area", "image/object/weight"]
         self._features = {
             "image/encoded": tf.io.FixedLenFeature([], tf.string),
             "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
@@ -68,12 +73,12 @@ class RecordParser:
         image = tf.io.decode_image(values["image/encoded"], channels=3, expand_animations=False)
         image.set_shape([None, None, 3])
         source = values["image/source_id"]
-        ymin, xmin, ymax, xmax = (values[f"image/object/bbox/{side}"] for side in _BOX_SIDES)
+        ymin, xmin, ymax, xmax = (values[key] for key in BOX_SIDES)
         count = tf.size(ymin)
         height, width = tf.cast(tf.shape(image)[0], tf.float32), tf.cast(tf.shape(image)[1], tf.float32)
         box_areas = (ymax - ymin) * height * (xmax - xmin) * width
         objects = {
-            "boxes": tf.stack([ymin, xmin, ymax, xmax], axis=-1),
+            "boxes": _usable_boxes(tf.stack([ymin, xmin, ymax, xmax], axis=-1), source),
             "category_ids": self._category_ids(values, count, source),
             "areas": _or_default(values["image/object/area"], count, box_areas),
             "is_crowd": _or_default(values["image/object/is_crowd"], count, tf.zeros([count], tf.int64)) > 0,
@@ -92,13 +97,14 @@ class RecordParser:
         return example | {"image": image, "source_id": source, "filename": values["image/filename"]}
 
     def _category_ids(self, values: Example, count: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
-        names = self._label_map.names
+        ids_of = self._label_map.ids
         # A table belongs to the graph that uses it, so it is made where it is used.
-        initializer = tf.lookup.KeyValueTensorInitializer(list(names.values()), tf.constant(list(names), tf.int64))
+        initializer = tf.lookup.KeyValueTensorInitializer(list(ids_of), tf.constant(list(ids_of.values()), tf.int64))
         table = tf.lookup.StaticHashTable(initializer, -1)
         texts, labels = values["image/object/class/text"], values["image/object/class/label"]
         ids = tf.cond(tf.size(texts) > 0, lambda: table.lookup(texts), lambda: labels)
-        known = tf.reduce_all((ids > 0) & (ids <= self._label_map.num_classes))
+        in_map = tf.constant([number in self._label_map.names for number in range(self._label_map.num_classes + 2)])
+        known = tf.reduce_all(tf.gather(in_map, tf.clip_by_value(ids, 0, self._label_map.num_classes + 1)))
         with tf.control_dependencies(
             [
                 _check(tf.equal(tf.size(ids), count), "classes (text or label) are not as many as boxes", source, tf.size(ids), count),
@@ -219,14 +225,17 @@ def records_read(task: config.MaskRCNNTask) -> RecordSet:
 
 
 def record_files(data: config.DataConfig) -> list[str]:
-    """The files that `data.input_path` means (a path or pattern, or several), in order of their names; UserError where there is none."""
+    """The files that `data.input_path` means (a path or pattern, or several), in order of their names; UserError where there is none, or
+    one of their shards is missing."""
     patterns: Sequence[str] = [data.input_path] if isinstance(data.input_path, str) else data.input_path
     files: list[str] = []
     for pattern in patterns:
-        found = sorted(tf.io.gfile.glob(pattern))
+        # TensorFlow's own takes a folder such as `set [1]` for a pattern.
+        found = sorted(tf.io.gfile.glob(pattern)) if "://" in pattern else [str(file) for file in matching_files(pattern)]
         if not found:
             where = "" if pattern.startswith("/") or "://" in pattern else f" in {Path.cwd()}, the working directory"
             raise UserError(f"no file matches the records' path {pattern}{where}", "materialize the dataset, or correct input_path")
+        confirm_whole(pattern, map(Path, found))
         files += found
     return files
 
@@ -254,12 +263,41 @@ def find_faulty_record(data: config.DataConfig, label_map: LabelMap) -> UserErro
         index = 0
         try:
             for serialized in tf.data.TFRecordDataset(file):
-                parse(serialized)
+                where = f"{Path(file)}: record {index}"
+                features = RecordFeatures.parse(serialized.numpy(), where)
+                confirm_trainable(features, label_map)
+                try:
+                    parse(serialized)
+                except tf.errors.InvalidArgumentError:
+                    if fault := _in_our_words(features, label_map):
+                        return fault
+                    raise
                 index += 1
+        except DataError as error:
+            return error
         except tf.errors.OpError as error:
             reason = " ".join(error.message.split("\n\t [[")[0].split())
             return UserError(f"{Path(file)}: record {index} cannot be used: {reason}", "mend the record, or materialize the dataset again")
     return None
+
+
+def _in_our_words(features: RecordFeatures, label_map: LabelMap) -> BadImageError | None:
+    """What is wrong with a record that TensorFlow has refused, None where only TensorFlow knows."""
+    try:
+        encode_image(features.where, features.byte_strings("image/encoded", 1)[0], None)
+        parse_example(features.example.SerializeToString(), features.where, label_map.ids)
+    except BadImageError as error:
+        # A feature that is missing here may be one that training does without.
+        return error if error.check != Check.RECORD_MALFORMED else None
+    return None
+
+
+def _usable_boxes(boxes: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
+    """The boxes, float32 [M, 4] yxyx normalized, if each has an area and no coordinate beyond the original's limit; NaN never passes."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    usable = tf.reduce_all((low >= 1.0 - FARTHEST) & (low < high) & (high <= FARTHEST))
+    with tf.control_dependencies([_check(usable, "a box has no area, or is beyond the image", source, boxes)]):
+        return tf.identity(boxes)
 
 
 def _check(condition: tf.Tensor, message: str, source: tf.Tensor, *details: tf.Tensor) -> tf.Operation:

@@ -68,6 +68,8 @@ class Records:
     mask_type: str
     """`PNG_MASKS` or `NUMERICAL_MASKS`."""
     num_classes: int
+    most_objects: int = 0
+    """In one image to train on"""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,19 +14,22 @@ from tasks.pipeline_config.fine_tuning import names_checkpoint
 from tasks.pipeline_config.input_reader_pb2 import InputReader
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.records.label_map import LabelMap, read_label_map
-from tasks.records.stored_masks import stored_mask_type
-from tasks.records.tfrecord import matching_files
+from tasks.records.manifest import Manifest, Split
+from tasks.records.record_set import manifest_of
+from tasks.records.survey import survey
+from tasks.records.tfrecord import matching_files, missing_shards
 
 _Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
 class InputPath:
-    """A path or pattern of records, the files that it means, and the names of all files in its folder."""
+    """A path or pattern of records, the files that it means, the names of all files in its folder, and shards that are not there."""
 
     pattern: str
     files: tuple[Path, ...]
     neighbours: tuple[str, ...]
+    missing: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,17 @@ class ReaderEvidence:
     inputs: tuple[InputPath, ...]
     label_map: LabelMap | UserError
     mask_type: str | UserError | None
-    """`PNG_MASKS` or `NUMERICAL_MASKS`; None where there is no record, or no mask in the first ones"""
+    """`PNG_MASKS` or `NUMERICAL_MASKS`, the first mask's; None where there is no record, or no mask in any"""
+    most_objects: int = 0
+    """In one image"""
+    fullest: str = ""
+    """Where that image is"""
+    without_masks: str | None = None
+    """Where the first record is that has objects and no mask"""
+    other_masks: str | None = None
+    """Where the first record is that has masks of the other type"""
+    fault: UserError | None = None
+    """What the first record has wrong that training could not use"""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -71,11 +83,28 @@ def gather(config: TrainEvalPipelineConfig, name: str) -> Evidence:
 
 def _reader(path: str, reader: InputReader) -> ReaderEvidence:
     inputs = tuple(
-        InputPath(pattern, matching_files(pattern), _neighbours(pattern)) for pattern in reader.tf_record_input_reader.input_path
+        InputPath(pattern, files := matching_files(pattern), _neighbours(pattern), missing_shards(pattern, files))
+        for pattern in reader.tf_record_input_reader.input_path
     )
     label_map = _or_error(lambda: read_label_map(Path(reader.label_map_path)))
-    mask_type = _or_error(lambda: stored_mask_type(file for one in inputs for file in one.files))
-    return ReaderEvidence(path, reader, inputs, label_map, mask_type)
+    files = tuple(file for one in inputs for file in one.files)
+    labels = label_map if isinstance(label_map, LabelMap) else None
+    if labels and (manifest := manifest_of([str(file) for file in files], Path(reader.label_map_path))) is not None:
+        most = max(max(split.statistics.objects_per_image, default=0) for split in _splits(manifest, files))
+        return ReaderEvidence(path, reader, inputs, label_map, manifest.mask_type, most, "an image")
+    found = _or_error(lambda: survey(files, labels))
+    if isinstance(found, UserError):
+        return ReaderEvidence(path, reader, inputs, label_map, found)
+    types = [*found.mask_types, None]
+    other = [*found.mask_types.values()][1:]
+    more = (found.most_objects, found.fullest, found.without_masks, other[0] if other else None, found.fault)
+    return ReaderEvidence(path, reader, inputs, label_map, types[0], *more)
+
+
+def _splits(manifest: Manifest, files: Sequence[Path]) -> list[Split]:
+    """Those that the files are of."""
+    names = {file.name for file in files}
+    return [split for split in manifest.splits.values() if names & set(split.shards)]
 
 
 def _shapes(checkpoint: Path) -> Shapes:
@@ -86,7 +115,7 @@ def _shapes(checkpoint: Path) -> Shapes:
 
 
 def _neighbours(pattern: str) -> tuple[str, ...]:
-    return tuple(file.name for file in matching_files(f"{glob.escape(str(Path(pattern).parent))}/*"))
+    return tuple(file.name for file in matching_files(f"{Path(pattern).parent}/*"))
 
 
 def _or_error(look: Callable[[], _Found]) -> _Found | UserError:

@@ -14,12 +14,14 @@ from tasks.pipeline_config.fields import FieldError, value_text
 from tasks.pipeline_config.fine_tuning import restores_heads
 from tasks.pipeline_config.training_pb2 import TrainConfig
 from tasks.records.label_map import LabelMap
+from tasks.records.tfrecord import missing_error
 
 ERROR, WARNING = "error", "warning"
 
 RCNN = "model.faster_rcnn"
 NMS = f"{RCNN}.second_stage_post_processing.batch_non_max_suppression"
 CHECKPOINT = "train_config.fine_tune_checkpoint"
+_WRITE_MASKS = "write masks into the records: feature image/object/mask"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ def other_mask_type(evidence: Evidence) -> Iterator[FieldError]:
         said = value_text(one.reader, "mask_type").replace("DEFAULT", "NUMERICAL_MASKS")
         if one.reader.load_instance_masks and isinstance(one.mask_type, str) and one.mask_type != said:
             yield FieldError(f"{one.path}.mask_type", f"{said}, but the records hold {one.mask_type}", f"write {one.mask_type}")
+        if one.reader.load_instance_masks and one.other_masks:
+            fix = "store all masks alike: `maskline transcode`"
+            yield FieldError(f"{one.path}.mask_type", f"{one.other_masks} holds masks of another type than the first record", fix)
 
 
 def no_masks_in_records(evidence: Evidence) -> Iterator[FieldError]:
@@ -88,7 +93,10 @@ def no_masks_in_records(evidence: Evidence) -> Iterator[FieldError]:
             if isinstance(one.mask_type, UserError):
                 yield FieldError(path, one.mask_type.message, one.mask_type.fix)
             else:
-                yield FieldError(path, "the first records hold no mask", "write masks into the records: feature image/object/mask")
+                yield FieldError(path, "the records hold no mask", _WRITE_MASKS)
+        elif one.reader.load_instance_masks and one.without_masks:
+            path = f"{one.path}.tf_record_input_reader.input_path"
+            yield FieldError(path, f"{one.without_masks} has objects and no mask", _WRITE_MASKS)
 
 
 def masks_not_loaded(evidence: Evidence) -> Iterator[FieldError]:
@@ -185,6 +193,27 @@ def limits_without_effect(evidence: Evidence) -> Iterator[FieldError]:
             yield FieldError(f"{NMS}.max_detections_per_class", message, f"write at most {limit}, or raise {name}")
 
 
+def missing_files(evidence: Evidence) -> Iterator[FieldError]:
+    for one in evidence.readers:
+        for source in one.inputs:
+            if source.missing:
+                error = missing_error(source.missing)
+                yield FieldError(f"{one.path}.tf_record_input_reader.input_path", error.message, error.fix)
+
+
+def more_objects_than_read(evidence: Evidence) -> Iterator[FieldError]:
+    one, limit = evidence.training, evidence.training.reader.max_number_of_boxes
+    if one.most_objects > limit:
+        message = f"{limit}, but {one.fullest} has {one.most_objects} objects: training leaves out all after the first {limit}"
+        yield FieldError(f"{one.path}.max_number_of_boxes", message, f"write {one.most_objects}")
+
+
+def unusable_record(evidence: Evidence) -> Iterator[FieldError]:
+    for one in evidence.readers:
+        if one.fault is not None:
+            yield FieldError(f"{one.path}.tf_record_input_reader.input_path", one.fault.message, one.fault.fix)
+
+
 CHECKS = (
     Check("ML001", ERROR, "fewer classes than the label map", too_few_classes),
     Check("ML002", WARNING, "more classes than the label map", too_many_classes),
@@ -204,6 +233,9 @@ CHECKS = (
     Check("ML016", ERROR, "more proposals sampled than there are", more_sampled_than_proposed),
     Check("ML017", WARNING, "limits of detections that disagree", limits_without_effect),
     Check("ML018", WARNING, "heads of other classes than the checkpoint's", heads_of_other_classes),
+    Check("ML019", ERROR, "a shard that is not there", missing_files),
+    Check("ML020", WARNING, "more objects in an image than are read", more_objects_than_read),
+    Check("ML021", ERROR, "a record that training cannot use", unusable_record),
 )
 """Codes are never given to another check."""
 

@@ -78,6 +78,11 @@ class Check(StrEnum):
     IMAGE_MISSING = "image-missing", Outcome.QUARANTINED, "the image file cannot be opened"
     IMAGE_EMPTY = "image-empty", Outcome.QUARANTINED, "the image file has no bytes"
     IMAGE_UNREADABLE = "image-unreadable", Outcome.QUARANTINED, "the image file is damaged, or of no format that is known"
+    IMAGE_TOO_LARGE = (
+        "image-too-large",
+        Outcome.QUARANTINED,
+        "the image, or a mask, has more pixels than MASKLINE_MAX_IMAGE_PIXELS allows",
+    )
     IMAGE_SIZE = "image-size", Outcome.QUARANTINED, "the image has another size than its annotations say"
     IMAGE_SIZE_SWAPPED = "image-size-swapped", Outcome.QUARANTINED, "the annotations swap the image's height and width"
     IMAGE_ORIENTATION = (

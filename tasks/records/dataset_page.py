@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
+from tasks.coco.image_opening import opened_image
 from tasks.coco.pictures import PictureObjects, category_color, draw_objects
+from tasks.progress import Progress
+from tasks.records.annotated_image import Instance
 from tasks.records.checks import Check
 from tasks.records.drift import compare_manifests
 from tasks.records.example import ImageRecord
+from tasks.records.finding_examples import kinds_of_findings, shown
 from tasks.records.manifest import Manifest, Split
 from tasks.records.samples import sample_records
 from tasks.records.statistics import SIZES, Statistics, bucket_bounds, bucket_text, in_buckets
@@ -46,8 +50,27 @@ class Picture:
     record: ImageRecord
 
 
+class CheckTimes(NamedTuple):
+    """A check, and how often it was found."""
+
+    check: Check
+    times: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A kind of fault in a split: its check, how often and in how many images it is (None where no list tells), first places, a picture."""
+
+    check: Check
+    times: int
+    images: int | None
+    places: list[Mapping[str, Any]]
+    uri: str | None
+
+
 def dataset_page(dataset: DatasetDir, manifest: Manifest, against: Manifest | None = None) -> str:
     """The page, with the drift from an earlier manifest where one is given; raises what `sample_records` does."""
+    progress = Progress("drawing")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -56,17 +79,18 @@ def dataset_page(dataset: DatasetDir, manifest: Manifest, against: Manifest | No
         manifest=manifest,
         against=against,
         drifts=compare_manifests(against, manifest) if against else {},
-        pictures={name: [*_pictures(dataset, split, manifest.label_map.names)] for name, split in manifest.splits.items()},
+        pictures={name: [*_pictures(dataset, split, manifest.label_map.names, progress)] for name, split in manifest.splits.items()},
+        source_checks=checks_of(manifest.source_findings),
+        found=_found(dataset, manifest, progress),
         charts=_charts,
-        checks=checks_of,
         image_sizes=most_common_image_sizes,
         sizes=SIZES,
     )
 
 
-def checks_of(split: Split) -> list[tuple[Check, int]]:
-    """What was found in a split, images that are quarantined for it last, and how often."""
-    return [(Check.of(code), times) for found in (split.findings, split.quarantined) for code, times in found.items()]
+def checks_of(*found: Mapping[str, int]) -> list[CheckTimes]:
+    """The checks of counts by code, and how often."""
+    return [CheckTimes(Check.of(code), times) for one in found for code, times in one.items()]
 
 
 def most_common_image_sizes(statistics: Statistics) -> list[tuple[str, int]]:
@@ -100,18 +124,41 @@ def _short(number: int) -> str:
     return str(number)
 
 
-def _pictures(dataset: DatasetDir, split: Split, names: Mapping[int, str]) -> Iterator[Picture]:
+def _pictures(dataset: DatasetDir, split: Split, names: Mapping[int, str], progress: Progress) -> Iterator[Picture]:
     for record in sample_records(dataset, split, PICTURES):
-        with Image.open(io.BytesIO(record.encoded)) as image:
+        with opened_image(record.encoded) as image:
             pixels = np.asarray(image.convert("RGB"))
-        instances = record.instances
-        objects = PictureObjects(
-            np.array([instance.box_yxyx for instance in instances]).reshape(-1, 4),
-            [instance.category_id for instance in instances],
-            [instance.mask for instance in instances],
-        )
-        jpeg = base64.b64encode(draw_objects(pixels, objects, names)).decode()
-        yield Picture(f"data:image/jpeg;base64,{jpeg}", record)
+        yield Picture(_drawn(pixels, record.instances, names), record)
+        progress.advance()
+
+
+def _found(dataset: DatasetDir, manifest: Manifest, progress: Progress) -> dict[str, list[Found]]:
+    """What was found in each split, with a picture of each kind where there is one to see."""
+    kinds = kinds_of_findings(dataset)
+    found: dict[str, list[Found]] = {}
+    for name, split in manifest.splits.items():
+        found[name] = []
+        for check, times in checks_of(split.findings, split.quarantined):
+            kind = kinds.get((name, check.value))
+            if kind is None:
+                found[name].append(Found(check, times, None, [], None))
+                continue
+            seen = shown(dataset, kind.places[0])
+            instances = [seen.record.instances[index] for index in seen.chosen] if seen and seen.record else []
+            uri = _drawn(seen.pixels, instances, manifest.label_map.names) if seen else None
+            found[name].append(Found(check, times, kind.images, kind.places, uri))
+            progress.advance()
+    return found
+
+
+def _drawn(pixels: npt.NDArray[np.uint8], instances: Sequence[Instance], names: Mapping[int, str]) -> str:
+    """The data URI of a JPEG."""
+    objects = PictureObjects(
+        np.array([instance.box_yxyx for instance in instances]).reshape(-1, 4),
+        [instance.category_id for instance in instances],
+        [instance.mask for instance in instances],
+    )
+    return f"data:image/jpeg;base64,{base64.b64encode(draw_objects(pixels, objects, names)).decode()}"
 
 
 def _css_color(category_id: int) -> str:

@@ -20,6 +20,7 @@ NUMERICAL_MASKS = "NUMERICAL_MASKS"
 MASK_TYPES = {"png": PNG_MASKS, "numerical": NUMERICAL_MASKS}
 """By the words of the command line"""
 MASK_KEY = "image/object/mask"
+BOX_SIDES = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 
 PUT_MASKS: Mapping[str, Callable[[Feature, Iterable[Rle]], None]] = {PNG_MASKS: put_png_masks, NUMERICAL_MASKS: put_dense_masks}
 
@@ -94,7 +95,7 @@ def parse_example(serialized: bytes, where: str, label_ids: Mapping[str, int] | 
     """
     features = RecordFeatures.parse(serialized, where)
     height, width = features.size
-    sides = [features.floats(f"image/object/bbox/{side}") for side in ("ymin", "xmin", "ymax", "xmax")]
+    sides = [features.floats(key) for key in BOX_SIDES]
     count = len(sides[0])
     if any(len(side) != count for side in sides):
         raise features.malformed(f"the boxes' sides hold {[len(side) for side in sides]} values")
@@ -105,7 +106,7 @@ def parse_example(serialized: bytes, where: str, label_ids: Mapping[str, int] | 
             Check.ANNOTATION_MALFORMED, f"{where}: a box or area is no finite number", "correct it, or remove the object from the record"
         )
     values = zip(
-        _category_ids(features, count, label_ids),
+        category_ids(features, count, label_ids),
         boxes,
         stored_masks(features.feature(MASK_KEY), count, (height, width), where),
         features.floats("image/object/area", count) if areas else [(ymax - ymin) * (xmax - xmin) for ymin, xmin, ymax, xmax in boxes],
@@ -130,8 +131,8 @@ def parse_example(serialized: bytes, where: str, label_ids: Mapping[str, int] | 
     )
 
 
-def _category_ids(features: RecordFeatures, count: int, label_ids: Mapping[str, int] | None) -> list[int]:
-    """The objects' label-map ids, by name where there is a label map and the record has names."""
+def category_ids(features: RecordFeatures, count: int, label_ids: Mapping[str, int] | None) -> list[int]:
+    """The objects' label-map ids, by name where there is a label map and the record has names; raises what `parse_example` does."""
     key = "image/object/class/text"
     if label_ids is None or not features.feature(key).bytes_list.value:
         ids = features.ints("image/object/class/label", count)
@@ -146,6 +147,6 @@ def _known(ids: list[int], unknown: Sequence[object], where: str) -> list[int]:
         raise BadImageError(
             Check.UNKNOWN_CATEGORY,
             f"{where}: the label map has no category {', '.join(map(repr, unknown))}",
-            "give the label map that the records were written with",
+            "give the label map that the records were written with; a name that several of its items have means none of them",
         )
     return ids

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tasks.coco.image_opening import PILLOW_ERRORS, ImageTooLargeError, opened_image
 from tasks.pointer_file import pointer_in
 from tasks.records.checks import BadImageError, Check
 from tasks.records.jpeg import decoding_sample
 from tasks.workspace import read_bytes
 
+_UNCOMPRESSED, _BY_BIT_FIELDS = 0, 3  # of a BMP
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = 1
 _QUARTER_TURNS = range(5, 9)
@@ -59,14 +62,26 @@ def encode_image(where: str, content: bytes, size: tuple[int, int] | None, sha25
     if not content:
         raise BadImageError(Check.IMAGE_EMPTY, f"{where}: the image file is empty", _REPLACE)
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with opened_image(content) as image:
             return _encoded(where, content, image, size, sha256)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except ImageTooLargeError as error:
+        raise BadImageError(Check.IMAGE_TOO_LARGE, f"{where}: the image is too large: {error}", error.fix) from error
+    except PILLOW_ERRORS as error:
         if pointer := pointer_in(content):
             raise BadImageError(Check.IMAGE_UNREADABLE, f"{where}: {pointer.problem}", pointer.fix) from error
         # Pillow's own words for an unknown format hold an address in memory.
         reason = "it is of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise BadImageError(Check.IMAGE_UNREADABLE, f"{where}: the image cannot be read: {reason}", _REPLACE) from error
+
+
+def is_misread_bmp(content: bytes) -> bool:
+    """Whether TensorFlow decodes a BMP to other pixels, or not at all: it reads uncompressed colours of 24 or 32 bits, and grey."""
+    if not content.startswith(b"BM"):
+        return False
+    first, header = struct.unpack_from("<II", content.ljust(34, b"\0"), 10)
+    bits, compression = struct.unpack_from("<HI", content.ljust(34, b"\0"), 28)
+    is_grey = content[14 + header : first] == bytes(value for grey in range(256) for value in (grey, grey, grey, 0))
+    return not (bits in (24, 32) or (bits == 8 and is_grey)) or compression not in (_UNCOMPRESSED, _BY_BIT_FIELDS)
 
 
 def read_image_bytes(path: Path) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -25,6 +25,10 @@ class LabelMap:
     """Categories by ascending id, 1 or more; gaps are allowed."""
 
     categories: tuple[Category, ...]
+    display_names: Mapping[int, str] = field(default_factory=dict)
+    """By id, where the file gives one beside the name"""
+    repeated_names: Mapping[int, str] = field(default_factory=dict)
+    """By id, the name in the file where several items have it; the category's own is then made up, and no other's"""
 
     @property
     def num_classes(self) -> int:
@@ -37,7 +41,11 @@ class LabelMap:
 
     @property
     def ids(self) -> dict[str, int]:
-        return {category.name: category.id for category in self.categories}
+        """By every text that means one category alone: its name, else its display name."""
+        times = Counter(self.display_names.values())
+        displayed = {text: number for number, text in self.display_names.items() if times[text] == 1}
+        names = {category.name: category.id for category in self.categories}
+        return {**{text: number for text, number in displayed.items() if text not in self.repeated_names.values()}, **names}
 
 
 def label_map(categories: Iterable[Category], where: str) -> LabelMap:
@@ -65,21 +73,28 @@ def label_map(categories: Iterable[Category], where: str) -> LabelMap:
 def parse_label_map(text: str, where: str) -> LabelMap:
     """The label map of a StringIntLabelMap in text format; a `background` with id 0 is left out, fields we do not use are passed over.
 
-    An item without `name` is known by its `display_name`. `where` names the text in errors.
+    An item is known by its `name`, or else by its `display_name`. Items of one name, as the `NA` of ids that are not in use, are told
+    apart by their ids. `where` names the text in errors.
     """
     try:
         message = _message(text, where)
     except text_format.ParseError as error:
         raise _malformed(f"{where}:{error}", 'write items as `item { id: 1 name: "cat" }`') from error
-    categories = []
+    names: list[tuple[int, str]] = []
+    displayed = {}
     for index, item in enumerate(message.item):
         name = item.name or item.display_name
         if not item.HasField("id"):
             raise _malformed(f"{where}: item {index} ({name!r}) has no id", "number categories from 1")
         if item.id == 0 and name == _BACKGROUND:
             continue
-        categories.append(Category(item.id, name))
-    return label_map(categories, where)
+        names.append((item.id, name))
+        if item.display_name not in ("", name):
+            displayed[item.id] = item.display_name
+    times = Counter(name for _, name in names)
+    repeated = {number: name for number, name in names if name and times[name] > 1}
+    own = label_map([Category(number, f"{name} ({number})" if number in repeated else name) for number, name in names], where)
+    return LabelMap(own.categories, displayed, repeated)
 
 
 def _message(text: str, where: str) -> StringIntLabelMap:
@@ -112,7 +127,11 @@ def read_label_map(path: Path) -> LabelMap:
 
 def print_label_map(labels: LabelMap) -> str:
     """The label map in text format, one item a category, as `parse_label_map` and the original read it."""
-    message = StringIntLabelMap(item=[StringIntLabelMapItem(id=c.id, name=c.name) for c in labels.categories])
+    items = [
+        StringIntLabelMapItem(id=c.id, name=labels.repeated_names.get(c.id, c.name), display_name=labels.display_names.get(c.id))
+        for c in labels.categories
+    ]
+    message = StringIntLabelMap(item=items)
     return text_format.MessageToString(message, as_utf8=True)
 
 

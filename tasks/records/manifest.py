@@ -14,6 +14,7 @@ from tasks.records.statistics import Statistics
 from tasks.workspace import read_json, write_json
 
 FORMAT_VERSION = 2
+SUSPICIOUS_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Split:
     """One split. `shards` are file names beside the manifest and `pattern` is the glob over them; the rest are counts.
 
     `objects` counts all objects, crowds too; `findings` counts by code what was mended or left out, `quarantined` the images that are in
-    `quarantine.jsonl` instead.
+    `quarantine.jsonl` instead; `findings.jsonl` lists each of both.
     """
 
     shards: tuple[str, ...]
@@ -34,6 +35,17 @@ class Split:
     findings: Mapping[str, int]
     quarantined: Mapping[str, int]
     statistics: Statistics
+    overruled: Mapping[str, int] = field(default_factory=dict)
+    """Of `findings`, by code, those of objects for which the source gave another value, by more than a pixel"""
+
+    @property
+    def suspicious(self) -> dict[str, float]:
+        """By code, the share of all objects for which a value was overruled, where it is more than a tenth.
+
+        Single images are seldom wrong that often in one way: an export is.
+        """
+        shares = {code: times / max(self.objects, 1) for code, times in self.overruled.items()}
+        return {code: share for code, share in shares.items() if share > SUSPICIOUS_SHARE}
 
 
 @dataclass(frozen=True)

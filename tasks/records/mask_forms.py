@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from tasks.coco.image_opening import ImageTooLargeError
 from tasks.coco.mask_png import encode_pngs, rle_from_png
 from tasks.coco.masks import MaskValuesError, Rle, mask_from_pixels, mask_from_rle, rle_from_mask
 from tasks.records.checks import BadImageError, Check
@@ -56,6 +57,8 @@ def _png_masks(feature: Feature, count: int, size: tuple[int, int], where: str) 
     for index, png in enumerate(pngs):
         try:
             mask = rle_from_png(png)
+        except ImageTooLargeError as error:
+            raise BadImageError(Check.IMAGE_TOO_LARGE, f"{where}: mask {index}: {error}", error.fix) from error
         except (OSError, SyntaxError) as error:
             raise BadImageError(Check.MASK_MALFORMED, f"{where}: mask {index} is no PNG", _AGAIN) from error
         found = tuple(mask["size"])

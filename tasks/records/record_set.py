@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks.errors import UserError
 from tasks.records.label_map import LabelMap, read_label_map
 from tasks.records.manifest import Manifest, read_manifest
-from tasks.records.tfrecord import read_shard
+from tasks.records.survey import survey
 from tasks.workspace import DatasetDir, located
 
 
@@ -27,6 +27,8 @@ class RecordSet:
     labels: LabelMap
     description: Path
     """The file that tells most about them: the manifest, or else the label map"""
+    objects_per_image: Mapping[str, Mapping[int, int]]
+    """By split, how many images have so many objects"""
     patterns: Mapping[str, str] = field(default_factory=dict)
     """The globs in `root` over the files of each split, where a manifest tells them"""
 
@@ -40,38 +42,38 @@ def record_set(training: Sequence[str], validation: Sequence[str], label_map: Pa
     """The records in two lists of files.
 
     A materialized dataset's shards are known by the manifest beside the label map. All others are read whole, once, and called after the
-    folder of the first. UserError where a split holds no record, a file is damaged, or the label map cannot be read.
+    folder of the first. UserError where a split holds no record, a file is damaged, the label map cannot be read, or training could not
+    use a record, which is named.
     """
-    dataset = DatasetDir(label_map.parent)
-    if dataset.manifest.is_file():
-        manifest = read_manifest(dataset.manifest)
-        shards = {dataset.root / shard for split in manifest.splits.values() for shard in split.shards}
-        if {located(file).absolute() for file in (*training, *validation)} <= shards:
-            return _of_manifest(dataset, manifest)
+    if (manifest := manifest_of((*training, *validation), label_map)) is not None:
+        return _of_manifest(DatasetDir(label_map.parent), manifest)
     labels = read_label_map(label_map)
-    contents = {"train": [_content(file) for file in training], "val": [_content(file) for file in validation]}
-    counts = {split: {"images": sum(count for count, _ in found)} for split, found in contents.items()}
+    found = {split: survey(map(located, files), labels) for split, files in (("train", training), ("val", validation))}
     for split, files in (("train", training), ("val", validation)):
-        if not counts[split]["images"]:
+        if not found[split].records:
             raise UserError(f"{', '.join(files)}: there is no record", "write the records again, or correct input_path")
+        if fault := found[split].fault:
+            raise fault
+    counts = {split: {"images": one.records} for split, one in found.items()}
     # In the order of the digests, so that files may be renamed.
-    told = {"classes": labels.names, **{split: sorted(digest for _, digest in found) for split, found in contents.items()}}
+    told = {"classes": labels.names, **{split: sorted(one.digests) for split, one in found.items()}}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     root = located(training[0]).absolute().parent
-    return RecordSet(root.name, digest, root, counts, labels, label_map)
+    return RecordSet(root.name, digest, root, counts, labels, label_map, {split: one.objects_per_image for split, one in found.items()})
+
+
+def manifest_of(files: Sequence[str], label_map: Path) -> Manifest | None:
+    """The manifest beside the label map, where it is one of all these files."""
+    dataset = DatasetDir(label_map.absolute().parent)
+    if not files or not dataset.manifest.is_file():
+        return None
+    manifest = read_manifest(dataset.manifest)
+    shards = {dataset.root / shard for split in manifest.splits.values() for shard in split.shards}
+    return manifest if {located(file).absolute() for file in files} <= shards else None
 
 
 def _of_manifest(dataset: DatasetDir, manifest: Manifest) -> RecordSet:
     counts = {name: {"images": split.images, "objects": split.objects} for name, split in manifest.splits.items()}
+    objects = {name: split.statistics.objects_per_image for name, split in manifest.splits.items()}
     patterns = {name: split.pattern for name, split in manifest.splits.items()}
-    return RecordSet(manifest.name, manifest.digest, dataset.root, counts, manifest.label_map, dataset.manifest, patterns)
-
-
-def _content(file: str) -> tuple[int, str]:
-    """How many records a file holds, and the SHA-256 over them."""
-    count, digest = 0, hashlib.sha256()
-    for record in read_shard(located(file)):
-        digest.update(len(record).to_bytes(8, "little"))
-        digest.update(record)
-        count += 1
-    return count, digest.hexdigest()
+    return RecordSet(manifest.name, manifest.digest, dataset.root, counts, manifest.label_map, dataset.manifest, objects, patterns)

@@ -5,6 +5,7 @@ A shard counts as written when its report is, which comes after it. What a kille
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import shutil
@@ -26,7 +27,8 @@ class Staging:
         self._dataset = dataset
         self._plans = dataset.root / ".incoming"
         self._folder = self._plans / hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
-        others = [file.parent.name for file in self._plans.glob("*/plan.json")]
+        # Not by patterns: a store's client takes the folder `set [1]` for one itself.
+        others = [folder.name for folder in _entries(self._plans) if (folder / "plan.json").is_file()]
         self._is_new = self._folder.name not in others
         if len(others) > 1 - self._is_new:
             print(f"{self._plans}: shards of other inputs, options or numbers of shards are left aside", flush=True)
@@ -49,11 +51,13 @@ class Staging:
 
     def install(self, shards: Iterable[str]) -> None:
         """Puts the shards in place of the folder's own; until a manifest is written again, the folder is no data set."""
-        self._dataset.manifest.unlink(missing_ok=True)
-        for old in list(self._dataset.root.glob("*.record-*-of-*")):
-            old.unlink()
+        if self._dataset.manifest.is_file():
+            _unlink(self._dataset.manifest)
+        for old in _entries(self._dataset.root):
+            if fnmatch.fnmatchcase(old.name, "*.record-*-of-*"):
+                _unlink(old)
         for name in shards:
-            self.shard(name).rename(self._dataset.root / name)
+            _move(self.shard(name), self._dataset.root / name)
 
     def remove(self) -> None:
         """Removes what all plans have left."""
@@ -68,6 +72,27 @@ class Staging:
         return self._folder / f"{name}.json"
 
 
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _unlink(file: Path) -> None:
+    if isinstance(file, Path):
+        file.unlink()
+    else:
+        remote = cast(Any, file)
+        remote.fs.rm_file(remote.path)
+
+
+def _move(file: Path, target: Path) -> None:
+    if isinstance(file, Path):
+        file.rename(target)
+    else:
+        remote = cast(Any, file)
+        remote.fs.cp_file(remote.path, cast(Any, target).path)
+        remote.fs.rm_file(remote.path)
+
+
 def _remove(folder: Path) -> None:
     """Removes a folder and, on a disk, the two above it where they hold nothing else."""
     if isinstance(folder, Path):
@@ -78,4 +103,6 @@ def _remove(folder: Path) -> None:
             above.rmdir()
     else:
         remote = cast(Any, folder)
-        remote.fs.rm(remote.path, recursive=True)
+        # One by one: all at once are asked for by a pattern.
+        for file in remote.fs.find(remote.path):
+            remote.fs.rm_file(file)

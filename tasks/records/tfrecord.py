@@ -6,12 +6,13 @@ content; a CRC is rotated right by 15 bits and added to a constant.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
 import secrets
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -27,6 +28,8 @@ _MASK_DELTA = 0xA282EAD8
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _SHARD_NUMBERS = re.compile(r"-([\d?*]+)-(of-)?([\d?*]+)$")
+_SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<index>\d+)-(?P<of>of-)?(?P<count>\d{1,6})$")
+_SHARD_DIGITS = 5
 
 
 def _masked_crc(content: bytes) -> int:
@@ -75,28 +78,70 @@ def write_shard(path: Path, records: Iterable[bytes]) -> None:
 
 
 def matching_files(pattern: str) -> tuple[Path, ...]:
-    """The files that a path or glob pattern means, in the order of their names; none is no error."""
+    """The files that a path or glob pattern means, in the order of their names; none is no error.
+
+    As far as a path is there as it is written, it is no pattern: the folder `set [1]` is that folder.
+    """
+    path = Path(pattern)
+    there = next((one for one in (path, *path.parents) if os.path.exists(one)), Path())  # noqa: PTH110  # its own fails on long names
     # pathlib's own takes no pattern that starts at the root, and refuses some that TensorFlow takes.
-    return tuple(Path(name) for name in sorted(glob.glob(pattern)) if Path(name).is_file())  # noqa: PTH207
+    found = glob.glob(str(Path(glob.escape(str(there))) / path.relative_to(there)))  # noqa: PTH207
+    return tuple(Path(name) for name in sorted(found) if Path(name).is_file())
+
+
+def missing_shards(pattern: str, files: Iterable[Path]) -> tuple[Path, ...]:
+    """The shards that a pattern means and that are not among its `files`, by the count in the names of these."""
+    shards: dict[tuple[Path, str, str, str], set[int]] = {}
+    for file in files:
+        told = _SHARD_NAME.match(file.name)
+        # Without `-of-` only TensorFlow's five digits are certain to count shards.
+        if told and (told["of"] or len(told["index"]) == len(told["count"]) == _SHARD_DIGITS) and int(told["index"]) < int(told["count"]):
+            shards.setdefault((file.parent, told["stem"], told["of"] or "", told["count"]), set()).add(int(told["index"]))
+    names = (
+        folder / f"{stem}-{index:0{len(count)}}-{of}{count}"
+        for (folder, stem, of, count), there in shards.items()
+        for index in sorted(set(range(int(count))) - there)
+    )
+    return tuple(path for path in names if fnmatch.fnmatchcase(path.name, pattern.rpartition("/")[2]))
+
+
+def confirm_whole(pattern: str, files: Iterable[Path]) -> None:
+    """DataError that names a shard which a pattern means and that is not there."""
+    if missing := missing_shards(pattern, files):
+        raise missing_error(missing)
+
+
+def missing_error(missing: Sequence[Path]) -> DataError:
+    """The error about shards that are not there."""
+    more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return DataError(
+        Check.SOURCE_MISSING,
+        f"{missing[0]} is not there{more}; the names of the other shards count it",
+        "bring the file back, or write the records again",
+    )
 
 
 def record_files(pattern: Path) -> tuple[Path, ...]:
-    """The files that a path or pattern means, as `matching_files`, under URLs too; UserError where there is none.
+    """The files that a path or pattern means, as `matching_files`, under URLs too; UserError where there is none, or one
+    of their shards is missing.
 
     Of the two ways to number shards, `name-00000-of-00010` and `name-00000-00010`, a pattern of one finds files of the other.
     """
     renumbered = _SHARD_NUMBERS.sub(lambda match: f"-{match[1]}-{'' if match[2] else 'of-'}{match[3]}", pattern.name)
-    found = _matching(pattern) or _matching(pattern.with_name(renumbered))
-    if not found:
-        raise DataError(Check.SOURCE_MISSING, f"{pattern}: no file of records matches", "correct the path or pattern of the records")
-    return found
+    for one in (pattern, pattern.with_name(renumbered)):
+        if found := _matching(one):
+            confirm_whole(str(one), found)
+            return found
+    raise DataError(Check.SOURCE_MISSING, f"{pattern}: no file of records matches", "correct the path or pattern of the records")
 
 
 def _matching(pattern: Path) -> tuple[Path, ...]:
     if isinstance(pattern, Path):
         return matching_files(str(pattern))
     remote = cast(Any, pattern)
-    found = remote.fs.glob(remote.path, detail=True)
+    there = next((one for one in (remote, *remote.parents) if not glob.has_magic(one.path) or one.exists()), remote)
+    rest = remote.path[len(there.path) :]
+    found = remote.fs.glob(glob.escape(there.path) + rest, detail=True)
     return tuple(named(f"{remote.protocol}://{name.lstrip('/')}") for name in sorted(found) if found[name]["type"] == "file")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,8 @@ def read(source: PanopticSource) -> tuple[list[tuple], dict]:
     listing = source.list()
     (image,) = listing.images
     instances, findings = instances_of(source.objects(image, SIZE), SIZE, {key: key for key in listing.categories})
-    return [(one.category_id, mask_from_rle(one.mask).tolist(), one.box_yxyx, one.is_crowd) for one in instances], dict(findings)
+    told = [(one.category_id, mask_from_rle(one.mask).tolist(), one.box_yxyx, one.is_crowd) for one in instances]
+    return told, Counter(one.check for one in findings)
 
 
 CAR = (3, [[0, 0, 0], [0, 1, 0]], (1, 1, 2, 2), True)

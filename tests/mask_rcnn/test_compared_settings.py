@@ -14,7 +14,7 @@ from tasks.records.label_map import LabelMap
 from tasks.records.record_set import RecordSet
 from tasks.workspace import ModelDir
 
-RECORDS = RecordSet("pets", "ab" * 32, Path("pets"), {"train": {"images": 6}, "val": {"images": 2}}, LabelMap({1: "cat"}), Path("pets"))
+RECORDS = RecordSet("pets", "ab" * 32, Path("pets"), {"train": {"images": 6}, "val": {"images": 2}}, LabelMap({1: "cat"}), Path("pets"), {})
 
 
 def settings(tmp_path: Path, config: str, *assignments: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tasks.mask_rcnn.augmentation_options import OPTIONS
 from tasks.mask_rcnn.inputs import RecordParser, evaluation_dataset, find_faulty_record, record_files, training_dataset
 from tasks.mask_rcnn.scene import Scene
 from tasks.records.annotated_image import Category
-from tasks.records.label_map import label_map
+from tasks.records.label_map import label_map, parse_label_map
 
 LABELS = label_map([Category(1, "cat"), Category(3, "dog")], "test")
 MASK = np.zeros((4, 6), np.uint8)
@@ -78,12 +78,28 @@ def test_text_overrides_a_stored_label() -> None:
         ({"image__object__class__text": []}, "classes .* not as many as boxes"),
         ({"image__object__mask": [tf.io.encode_png(MASK.T[..., None]).numpy()]}, "not of its image's size"),
         ({"image__object__mask": []}, "masks are not as many as boxes"),
+        ({"image__object__class__text": [], "image__object__class__label": [2]}, "not in the label map"),  # in a gap of its ids
+        ({"image__object__class__text": [], "image__object__class__label": [0]}, "not in the label map"),
+        ({"image__object__bbox__ymax": [3.0]}, "a box has no area, or is beyond the image"),
+        ({"image__object__bbox__ymin": [-0.2]}, "a box has no area, or is beyond the image"),
+        ({"image__object__bbox__ymax": [0.25]}, "a box has no area"),
+        ({"image__object__bbox__ymax": [0.1]}, "a box has no area"),
+        ({"image__object__bbox__xmin": [float("nan")]}, "a box has no area"),
     ],
 )
 def test_a_faulty_record_is_named(changes: dict[str, list[Any]], message: str) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match=message) as error:
         parse(record(**changes))
     assert "7" in str(error.value)
+
+
+def test_a_box_may_reach_as_far_beyond_the_image_as_in_the_original() -> None:
+    assert parse(record(image__object__bbox__ymax=[1.1]))["boxes"].tolist() == [pytest.approx([0.25, 0.0, 1.1, 1 / 3])]
+
+
+def test_a_class_may_be_called_by_its_display_name() -> None:
+    labels = parse_label_map('item { id: 1 name: "/m/0bt9lr" display_name: "dog" } item { id: 3 name: "dog " }', "x")
+    assert RecordParser(config.DataConfig(), labels)(tf.constant(record()))["category_ids"].numpy().tolist() == [1]
 
 
 def mirrored(scene: Scene) -> Scene:
@@ -205,8 +221,23 @@ def test_a_faulty_record_is_found_by_file_and_number(shard: Path) -> None:
         writer.write(record(image__object__class__text=[b"cow"]))
     error = find_faulty_record(data, LABELS)
     assert error is not None
-    assert error.message.startswith(f"{shard}: record 1 ")
-    assert "not in the label map" in error.message
+    assert error.message == f"{shard}: record 1: the label map has no category 'cow'"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image__object__mask": [tf.io.encode_png(MASK.T[..., None]).numpy()]}, "mask 0 is 6 x 4 (height x width), its image 4 x 6"),
+        ({"image__encoded": [b"no picture"]}, "the image cannot be read: it is of no known format"),
+        ({"image__object__mask": [b"no PNG"]}, "mask 0 is no PNG"),
+    ],
+)
+def test_what_tensorflow_refuses_is_told_in_our_words(shard: Path, changes: dict[str, list[Any]], words: str) -> None:
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        writer.write(record(image__height=[4], image__width=[6], **changes))
+    error = find_faulty_record(config.DataConfig(input_path=str(shard)), LABELS)
+    assert error is not None
+    assert error.message == f"{shard}: record 0: {words}"
 
 
 def test_a_shard_that_was_cut_off_is_found(shard: Path) -> None:
@@ -220,6 +251,12 @@ def test_a_mask_type_that_the_records_do_not_hold_is_found(shard: Path) -> None:
     error = find_faulty_record(config.DataConfig(input_path=str(shard), mask_type="NUMERICAL_MASKS"), LABELS)
     assert error is not None
     assert "image/object/mask" in error.message
+
+
+def test_a_shard_that_is_missing_is_named(shard: Path) -> None:
+    shard.rename(shard.with_name("train.record-00002-of-00003"))
+    with pytest.raises(UserError, match=r"train\.record-00000-of-00003 is not there, and 1 more"):
+        record_files(config.DataConfig(input_path=f"{shard.parent}/train.record-?????-of-00003"))
 
 
 def test_a_path_without_files_is_refused(tmp_path: Path) -> None:

@@ -110,7 +110,10 @@ INPUT = "tf_record_input_reader.input_path"
             "is it d/pets_train.record-00000-of-00010?",
         ),
         ({"mask_type": "NUMERICAL_MASKS"}, "ML005", "mask_type", "write NUMERICAL_MASKS"),
-        ({"mask_type": None}, "ML006", INPUT, "the first records hold no mask"),
+        ({"without_masks": "x: record 210"}, "ML006", INPUT, "x: record 210 has objects and no mask"),
+        ({"other_masks": "x: record 7"}, "ML005", "mask_type", "x: record 7 holds masks of another type"),
+        ({"fault": UserError("x: record 3: no area", "mend")}, "ML021", INPUT, "x: record 3: no area"),
+        ({"mask_type": None}, "ML006", INPUT, "the records hold no mask"),
         ({"mask_type": UserError("damaged", "write again")}, "ML006", INPUT, "damaged"),
     ],
 )
@@ -165,6 +168,19 @@ def test_a_checkpoint_of_the_original_fits_its_own_network_only(reference: str, 
     (finding,) = [finding for finding in lint(other) if finding.check.code > "ML002"]
     assert finding.check.code == "ML013"
     assert "nothing for FirstStageFeatureExtractor/resnet_v1_152, SecondStageFeatureExtractor/resnet_v1_152\n" in str(finding.error)
+
+
+def test_a_missing_shard_is_named() -> None:
+    found = lint(evidence(inputs=(InputPath("d/x-*", (Path("d/x-00000-of-00002"),), (), (Path("d/x-00001-of-00002"),)),)))
+    messages = [finding.error.message.partition(": ")[2] for finding in found if finding.check.code == "ML019"]
+    assert messages == ["d/x-00001-of-00002 is not there; the names of the other shards count it"] * 2
+
+
+@pytest.mark.parametrize(("most", "codes"), [(100, []), (101, ["ML020"])])
+def test_more_objects_than_training_reads(most: int, codes: list[str]) -> None:
+    findings = lint(evidence(most_objects=most, fullest="x: record 5"))
+    assert [finding.check.code for finding in findings] == codes
+    assert all("100, but x: record 5 has 101 objects" in str(finding.error) for finding in findings)
 
 
 @pytest.mark.parametrize(("restored", "codes"), [("true", ["ML018"]), ("false", [])])
