@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow parity bench bench-data screenshots lint clean
+.PHONY: help setup demo up down test test-slow parity bench bench-check bench-data screenshots lint clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -44,6 +44,9 @@ parity: setup  ## Compare the models with the original, and write docs/parity.md
 
 bench: setup  ## Compare the cost of the models with and without our shortcuts (ARGS: zoo configs, --help)
 	.venv/bin/python -m benchmarks.model $(ARGS)
+
+bench-check: setup  ## Compare the cost of check and inspect with that of materialization (ARGS: --coco FOLDER, --help)
+	.venv/bin/python -m benchmarks.checking $(ARGS)
 
 bench-data: setup  ## Compare the cost of materialization with Model Garden's (ARGS: --memory, --scaling, --help)
 	.venv/bin/python -m benchmarks.materialize $(ARGS)

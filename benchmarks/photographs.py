@@ -20,6 +20,7 @@ HEIGHT, WIDTH = 480, 640
 OBJECTS = 7
 _PICTURES = 8
 _MEDIAN_RADIUS, _RADIUS_SPREAD = 22.0, 1.0  # pixels; log-normal, so that the median object's side is 39 pixels
+_LARGE_RADIUS = 150.0
 _MEDIAN_POINTS, _POINTS_SPREAD = 15.0, 0.72
 _SECOND_PART, _CROWD = 0.1, 0.011
 
@@ -45,6 +46,25 @@ def write_photographs(folder: Path, images: int, grain: float = 24.0) -> Path:
         for index, annotation in enumerate(_annotations(images)):
             stream.write(",\n" * bool(index) + json.dumps({"id": index + 1, **annotation}))
         stream.write("]}")
+    return path
+
+
+def write_large_photograph(folder: Path, height: int, width: int, objects: int) -> Path:
+    """Writes one JPEG of `height` x `width` with so many objects anywhere on it, and `instances.json`, into `folder`; returns its path."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
+    coarse.resize((width, height), Image.Resampling.BICUBIC).save(folder / _name(0), "JPEG", quality=90)
+    annotations = []
+    for index in range(objects):
+        radius = _LARGE_RADIUS * np.exp(random.normal(0, _RADIUS_SPREAD / 2))
+        points = _polygon(random, random.uniform((0, 0), (width, height)), radius, (width, height))
+        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+        box = {"bbox": [left, top, right - left, bottom - top], "area": float(np.pi * radius**2), "iscrowd": 0}
+        annotations.append({"id": index + 1, "image_id": 0, "category_id": 1, "segmentation": [points.ravel().tolist()], **box})
+    image = {"id": 0, "file_name": _name(0), "height": height, "width": width}
+    path = folder / "instances.json"
+    path.write_text(json.dumps({"categories": [{"id": 1, "name": "thing"}], "images": [image], "annotations": annotations}))
     return path
 
 
@@ -89,13 +109,13 @@ def _object(random: np.random.Generator) -> dict[str, Any]:
     return {**box, "iscrowd": 0, "segmentation": [[round(number, 2) for number in part.ravel()] for part in parts]}
 
 
-def _polygon(random: np.random.Generator, centre: Polygon, radius: float) -> Polygon:
+def _polygon(random: np.random.Generator, centre: Polygon, radius: float, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Polygon:
     """The x, y pairs, float64 [n, 2], of a star-shaped outline inside the image, in pixels."""
     points = max(4, round(_MEDIAN_POINTS * np.exp(random.normal(0, _POINTS_SPREAD))))
     angles = np.sort(random.uniform(0, 2 * np.pi, points))
     distance = radius * random.uniform(0.7, 1.3, points)
     outline = centre + np.stack([np.cos(angles), np.sin(angles)], axis=1) * distance[:, None]
-    inside: Polygon = outline.clip((0, 0), (WIDTH - 1, HEIGHT - 1)).round(2)
+    inside: Polygon = outline.clip((0, 0), (size[0] - 1, size[1] - 1)).round(2)
     return inside
 
 
