@@ -70,16 +70,13 @@ def checkpoint_prefix(path: Path) -> Iterator[str]:
     What a tarball holds lies in a temporary folder until the block ends. UserError where there is no checkpoint, or no single one,
     and for a tarball that is damaged, leads outside of its folder, holds links, or unpacks to more than `UNPACKED_LIMIT_BYTES`.
     """
-    if path.is_dir():
-        with without_pattern(path) as plain:
-            yield _only_prefix(plain, str(path))
-    elif _is_tarball(path):
+    if _is_tarball(path):
         _confirm_fetched(path)
         with tempfile.TemporaryDirectory(prefix="maskline-checkpoint-") as folder:
             _unpack(path, Path(folder))
             yield _only_prefix(Path(folder), str(path))
     else:
-        prefix = Path(_checked_prefix(path))
+        prefix = Path(_only_prefix(path, str(path)) if path.is_dir() else _checked_prefix(path))
         with without_pattern(prefix.parent) as plain:
             yield str(plain / prefix.name)
 
