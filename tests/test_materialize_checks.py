@@ -150,6 +150,7 @@ def test_what_is_mended_or_left_out_is_counted(source, tmp_path, check):
     run(source, tmp_path / "out")
     split = read_manifest(tmp_path / "out" / "manifest.json").splits["train"]
     assert split.findings == {check: 1}
+    assert [line["code"] for line in findings(tmp_path / "out")] == [check]
     assert split.quarantined == {}
     assert quarantined(tmp_path / "out") == []
     loses_its_object = check in (Check.DEGENERATE_POLYGON, Check.EMPTY_MASK, Check.OBJECT_OUTSIDE, Check.STUFF_SEGMENT)
@@ -195,8 +196,10 @@ DONE = {
     Check.BOX_OFF_MASK: (OBJECT, "the box [4.0, 12.0, 16.0, 32.0] becomes [4.0, 12.0, 12.0, 20.0]", 4, 0),
     Check.AREA_FROM_MASK: (OBJECT, "the area is the mask's, 100", 4, 0),
     Check.IMAGE_GREY: ("", Check.IMAGE_GREY.meaning, 4, None),
+    Check.NUMBER_AS_TEXT: (OBJECT, Check.NUMBER_AS_TEXT.meaning, 4, 0),
     Check.EMPTY_MASK: (OBJECT, "the object is left out", 4, None),
     Check.OBJECT_OUTSIDE: (OBJECT, "the object is left out", 4, None),
+    Check.STUFF_SEGMENT: ("annotation 1 of image 4.png", "the object is left out", 4, None),
     Check.DUPLICATE_IMAGE: ("", "left out: the same as image 4", None, None),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,10 @@ def test_objects_without_a_mask_are_dropped_where_asked_and_counted(source, tmp_
     described(source, objects_without_mask="drop")
     manifest, found = records(source, tmp_path / "out", {})
     assert manifest.findings == {Check.OBJECT_WITHOUT_MASK: 2}
+    lines = [json.loads(line) for line in (tmp_path / "out" / "findings.jsonl").read_text().splitlines()]
+    assert sorted((line["image"], line["code"], line["done"], line["index"]) for line in lines) == [
+        (f"{number}.png", Check.OBJECT_WITHOUT_MASK, "the object is left out", None) for number in (0, 1)
+    ]
     assert {number for number, own in categories(found).items() if not own} == {0, 1, 11}
 
 
