@@ -50,7 +50,7 @@ def test_an_image_drawn_twice_counts_twice(iou_type, metric):
     images = list(scenes(14, seed=3))
     weights = np.concatenate([np.ones((1, 14), int), drawn_again(14, 12, seed=5)])
     once = evaluator(images, [1] * 14)
-    resampled = resampled_precision(once.groundtruth_json(), once.detections_json(), weights, iou_type)
+    resampled = resampled_precision(once.groundtruth_json(), once.detections_json(iou_type), weights, iou_type)
     repeated = [evaluator(images, row).evaluate()[metric] for row in weights]
     # Equal scores of an image's copies may stand in another order among themselves, which changes nothing.
     np.testing.assert_allclose(resampled, repeated, atol=1e-9)
@@ -70,7 +70,7 @@ def test_a_resample_without_an_object_has_no_figure():
     images = [((np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool)), (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)))]
     images.append(next(scene for scene in scenes(9, seed=1) if len(scene[0][0]) and not scene[0][2].any()))
     made = evaluator(images, [1, 1])
-    resampled = resampled_precision(made.groundtruth_json(), made.detections_json(), np.array([[2, 0], [0, 2]]), "segm")
+    resampled = resampled_precision(made.groundtruth_json(), made.detections_json("segm"), np.array([[2, 0], [0, 2]]), "segm")
     assert np.isnan(resampled[0])
     assert resampled[1] == pytest.approx(made.evaluate()["DetectionMasks_Precision/mAP"])
 
