@@ -317,8 +317,8 @@ def test_real_parser_reads_how_the_data_set_is_written(parsed: list[tuple[str, d
     plain, *parts, joins = (parameters for step, parameters in parsed if step == "materialize")
     settings = ("max_bad", "shards", "workers")
     assert sorted(part["shard_range"] for part in parts) == ["0:3", "3:6"]
-    assert [[one[name] for name in settings] for one in (*parts, joins)] == [[5, 3, 2]] * 3
-    assert [plain[name] for name in (*settings, "shard_range")] == [0, None, 1, None]
+    assert [[one[name] for name in settings] for one in (*parts, joins)] == [["5", 3, 2]] * 3
+    assert [plain[name] for name in (*settings, "shard_range")] == ["0", None, 1, None]
     assert joins["shard_range"] is None
 
 
