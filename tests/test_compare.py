@@ -239,7 +239,7 @@ def detected(run, config, scores_of_hits, *, images=12):
     metrics = evaluator.evaluate()
     evaluated(run, config, metrics[MASK_AP], box_ap=metrics[BOX_AP])
     write_json(run.model(config).evaluation / "groundtruth.json", evaluator.groundtruth_json())
-    write_json(run.model(config).evaluation / "detections.json", evaluator.detections_json())
+    write_json(run.model(config).evaluation / "detections.json", evaluator.detections_json("segm"))
     file = run.model(config).evaluation / "metrics.json"
     write_json(file, json.loads(file.read_text()) | {"images": images, "objects": images})
 
