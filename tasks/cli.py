@@ -1,7 +1,8 @@
 """The command line over the steps: `maskline STEP ...` or `python -m tasks STEP ...`.
 
 Each command parses its options, imports its step only then, so that one which needs no TensorFlow does not pay for it,
-and writes the step's result to `--result FILE` for whoever called it.
+and writes the step's result to `--result FILE` for whoever called it. The file is long because it is a list: a function for each command,
+with its options and nothing else.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ objects that the records have none of are no figures; `metrics.json` lists them 
 
 With `--split test` the records are the dataset's split `test`, which nothing else reads, and the folder is `evaluation_test/`; MLflow has
 these metrics under names that start with `test/`.
-Runtime: about a second per image on two CPU cores at the demo's image size.
+Runtime: a tenth of a second to a second per image on two CPU cores at the demo's image size.
 """
 
 from __future__ import annotations

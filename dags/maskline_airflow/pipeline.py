@@ -174,8 +174,10 @@ def _anything_new(schedule: str, materialize: StepOperator) -> AnythingNew:
 
 @task(outlets=[CANDIDATE])
 def offer_for_promotion(*, ti: Any, params: dict[str, Any], run_id: str, outlet_events: Any) -> None:
-    """An event of the asset, which whatever promotes models waits for."""
+    """An event of the asset, which whatever promotes models waits for; skipped where the comparison names no best."""
     compared = ti.xcom_pull(task_ids="compare")["summary"]
+    if not compared["best"]:
+        raise AirflowSkipException("no model is offered: nothing was measured, or every AP is zero; see the log of `compare`")
     outlet_events[CANDIDATE].extra = {
         "dag_id": ti.dag_id,
         "run_id": run_id,

@@ -51,7 +51,8 @@ class SchedulesBundle(BaseDagBundle):
     def refresh(self) -> None:
         """Makes the DAG files those of the schedules that there are; one whose schedule has not changed keeps its time of change."""
         self._path.mkdir(parents=True, exist_ok=True)
-        wanted = {self._path / _file_name(file): _dag_file(file) for file in schedule_files()}
+        files = schedule_files()
+        wanted = {self._path / _file_name(file, files): _dag_file(file) for file in files}
         for path, text in wanted.items():
             if not path.exists() or path.read_text() != text:
                 _write(path, text)
@@ -63,9 +64,9 @@ class SchedulesBundle(BaseDagBundle):
         return None
 
 
-def _file_name(schedule: Path) -> str:
+def _file_name(schedule: Path, files: list[Path]) -> str:
     """Of two schedules with one name, which the later one is refused for, both have a file."""
-    first = next(file for file in schedule_files() if file.stem == schedule.stem)
+    first = next(file for file in files if file.stem == schedule.stem)
     return f"{as_file_name(schedule.stem if schedule == first else str(schedule))}.py"
 
 

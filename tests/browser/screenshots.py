@@ -21,7 +21,7 @@ sys.path[:0] = [str(REPOSITORY / "dags" / "local"), str(Path(__file__).parent)]
 
 import stack  # noqa: E402 - found by the path above
 from airflow_pages import PATIENCE_MS, TriggerForm, open_dag  # noqa: E402
-from chromium import ARGUMENTS, find_chromium  # noqa: E402
+from chromium import ARGUMENTS, NAMES, find_chromium  # noqa: E402
 from mlflow_rest import comparison_page  # noqa: E402
 
 IMAGES = REPOSITORY / "docs" / "images"
@@ -62,7 +62,7 @@ def main() -> int:
 def window() -> Iterator[Page]:
     found = find_chromium()
     if found is None:
-        raise stack.StackError("no Chromium is on the path; install it")
+        raise stack.StackError(f"none of {', '.join(NAMES)} is on the path; install Chromium")
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=found, args=ARGUMENTS) as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(PATIENCE_MS)
@@ -70,4 +70,8 @@ def window() -> Iterator[Page]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except stack.StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

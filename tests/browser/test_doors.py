@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 
 import pytest
 import stack
@@ -44,17 +45,25 @@ def test_field_that_may_be_empty_can_be(form: TriggerForm) -> None:
     expect(form.send).to_be_enabled()
 
 
-@pytest.mark.parametrize(
-    ("section", "name", "value"), [("", "dataset", ""), ("", "run_name", "../elsewhere"), ("Data", "shard_ranges", "4")]
-)
-def test_form_does_not_take_a_wrong_value(form: TriggerForm, section: str, name: str, value: str) -> None:
+def test_form_cannot_be_sent_without_a_dataset(form: TriggerForm) -> None:
+    form.put("dataset", "")
+    expect(form.send).to_be_disabled()
+    expect(form.dialog.get_by_text("This field is required")).to_be_visible()
+
+
+@pytest.mark.parametrize(("section", "name", "value"), [("", "run_name", "../elsewhere"), ("Data", "shard_ranges", "4")])
+def test_wrong_value_is_refused_in_the_form_and_makes_no_run(
+    page: Page, settings: stack.Settings, form: TriggerForm, section: str, name: str, value: str
+) -> None:
     if section:
         form.open(section)
     form.put(name, value)
-    form.send.click(force=True)
-    # Either the button is dead, or the server's refusal is shown; the form stays open with what was typed.
-    expect(form.dialog).to_be_visible()
+    with page.expect_response(lambda response: response.request.method == "POST" and "dagRuns" in response.url) as answer:
+        form.send.click()
+    assert answer.value.status == HTTPStatus.BAD_REQUEST
+    expect(form.dialog.get_by_text(name).last).to_be_visible()
     expect(form.field(name)).to_have_value(value)
+    assert AirflowRest(settings.airflow_url, stack.LOGIN).runs(stack.DAG_ID) == []
 
 
 @pytest.fixture(scope="module")

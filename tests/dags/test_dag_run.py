@@ -9,13 +9,16 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.asset import AssetEvent, AssetModel
+from airflow.sdk.exceptions import AirflowSkipException
 from airflow.utils.session import create_session
+from maskline_airflow.pipeline import offer_for_promotion
 from maskline_airflow.retrain import retrain_dag
 from sqlalchemy import select
 
@@ -247,6 +250,14 @@ def test_where_nothing_is_new_the_run_ends_green_with_everything_skipped(retrain
 def test_a_person_who_insists_is_heard(retrained: Retrained) -> None:
     (words,) = retrained.insisted.of_step("recall")
     assert "--force" in words
+
+
+def test_run_without_a_best_model_offers_none() -> None:
+    task = SimpleNamespace(xcom_pull=lambda task_ids: {"summary": {"best": None, "mask_ap": None, "mlflow_run_id": "parent"}})
+    events: dict[Any, Any] = {}
+    with pytest.raises(AirflowSkipException, match="no model is offered"):
+        offer_for_promotion.function(ti=task, params={"run_name": None}, run_id="r", outlet_events=events)
+    assert events == {}
 
 
 def test_events_are_of_data_that_changed_and_of_runs_that_are_offered(retrained: Retrained) -> None:
