@@ -61,7 +61,7 @@ def test_wrong_value_is_refused_in_the_form_and_makes_no_run(
     with page.expect_response(lambda response: response.request.method == "POST" and "dagRuns" in response.url) as answer:
         form.send.click()
     assert answer.value.status == HTTPStatus.BAD_REQUEST
-    expect(form.dialog.get_by_text(name).last).to_be_visible()
+    expect(form.dialog.get_by_text(f"Invalid input for param {name}")).to_be_visible()
     expect(form.field(name)).to_have_value(value)
     assert AirflowRest(settings.airflow_url, stack.LOGIN).runs(stack.DAG_ID) == []
 
