@@ -16,14 +16,14 @@ from functools import partial
 from pathlib import Path
 
 from tasks.annotations.record_faults import faults_of, is_fit_to_train
-from tasks.errors import UserError
-from tasks.progress import Progress
 from tasks.records.checks import Check, DataError
 from tasks.records.label_map import LabelMap
 from tasks.records.shards import find_shards
 from tasks.records.tfrecord import read_shard
-from tasks.workers import Workers
-from tasks.workspace import StepResult
+from tasks.running.errors import UserError
+from tasks.running.progress import Progress
+from tasks.running.workers import Workers
+from tasks.running.workspace import StepResult
 
 _PLACES_TOLD = 3
 

@@ -16,11 +16,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 from tasks.running.failure import as_user_error, keep_traceback
 from tasks.running.named_paths import dataset_folder, local_dataset, new_file, new_folder
 from tasks.running.tensorflow_log import tensorflow_log
-from tasks.workspace import DatasetDir, ModelDir, StepResult, workspace_root, write_json
+from tasks.running.workspace import DatasetDir, ModelDir, StepResult, workspace_root, write_json
 
 # Model Garden is written against Keras 2, which TensorFlow only hands out when told so before its import.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -240,7 +240,7 @@ def materialize_command(
     """
     from tasks.materialize import Effort, materialize
     from tasks.record_choice import COMMAND_LINE, parse_limits, parse_range, read_options
-    from tasks.workspace import located
+    from tasks.running.workspace import located
 
     given = {
         "split": split,
@@ -279,7 +279,7 @@ def preflight_command(
     """Look at what a pipeline run is asked for, before anything of it is written."""
     from tasks.pipeline_config.fine_tuning import StartingPoint
     from tasks.preflight import preflight
-    from tasks.workspace import located
+    from tasks.running.workspace import located
 
     start = StartingPoint(checkpoint=checkpoint, label_map=checkpoint_label_map)
     answer(
@@ -302,7 +302,7 @@ def inspect_command(
 ) -> None:
     """Show what a dataset holds, what was found in it and how it has changed, with pictures."""
     from tasks.inspect import inspect
-    from tasks.workspace import located
+    from tasks.running.workspace import located
 
     answer(inspect(dataset, located(against) if against else None, output), result)
 
@@ -400,7 +400,7 @@ def open_run_command(
 ) -> None:
     """Open a pipeline run: the parent of its models in MLflow."""
     from tasks.open_run import open_run
-    from tasks.workspace import RunDir
+    from tasks.running.workspace import RunDir
 
     answer(open_run(RunDir(run.absolute()), DatasetDir(dataset.root.absolute())), result)
 
@@ -420,7 +420,7 @@ def recall_command(
 ) -> None:
     """Ask whether a scheduled run would train anything new, and where it would start from."""
     from tasks.recall import recall
-    from tasks.workspace import RunDir
+    from tasks.running.workspace import RunDir
 
     for setting in settings or ():
         if "=" not in setting:
@@ -440,7 +440,7 @@ def remember_command(
 ) -> None:
     """Make a finished run the last good one of its schedule."""
     from tasks.remember import remember
-    from tasks.workspace import RunDir
+    from tasks.running.workspace import RunDir
 
     answer(remember(schedule, RunDir(run.absolute())), result)
 
@@ -452,7 +452,7 @@ def compare_command(
 ) -> None:
     """Set the models of a pipeline run side by side: accuracy, size and speed."""
     from tasks.compare import compare
-    from tasks.workspace import RunDir
+    from tasks.running.workspace import RunDir
 
     answer(compare(RunDir(run.absolute())), result)
 

@@ -25,9 +25,9 @@ from rich.table import Table
 
 from tasks.coco.bootstrap import drawn_again, resampled_precision
 from tasks.coco.plots import ModelBar, draw_models
-from tasks.errors import UserError
+from tasks.running.errors import UserError
+from tasks.running.workspace import ModelDir, RunDir, StepResult, read_json, staged_directory
 from tasks.tracking import close_pipeline_run, comparison_url, pipeline_run_identity
-from tasks.workspace import ModelDir, RunDir, StepResult, read_json, staged_directory
 
 MASK_AP, MASK_AP50 = "DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU"
 BOX_AP = "DetectionBoxes_Precision/mAP"

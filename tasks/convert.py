@@ -19,7 +19,6 @@ from typing import Any
 
 import yaml
 
-from tasks.errors import UserError
 from tasks.mask_rcnn.class_match import match_classes
 from tasks.pipeline_config.assignments import assignments_of
 from tasks.pipeline_config.box_edits import remove_masks
@@ -39,7 +38,8 @@ from tasks.records.label_map import read_label_map
 from tasks.records.manifest import Manifest, read_manifest
 from tasks.records.survey import Survey, survey
 from tasks.records.tfrecord import confirm_whole, matching_files
-from tasks.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
 
 FORMAT_VERSION = 1
 

@@ -15,9 +15,9 @@ import yaml
 from tasks.annotations.formats import FORMATS, fields_of, make_source
 from tasks.annotations.source import Source
 from tasks.annotations.split_names import TRAIN, VAL, split_meanings
-from tasks.errors import UserError
-from tasks.pointer_file import pointer_in
 from tasks.record_choice import OPTIONS, Choice, read_options
+from tasks.running.errors import UserError
+from tasks.running.pointer_file import pointer_in
 from tasks.shapes.dataset import ShapesConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

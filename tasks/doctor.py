@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tasks import tracking
-from tasks.workspace import StepResult, workspace_root
+from tasks.running.workspace import StepResult, workspace_root
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 

@@ -13,10 +13,10 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.errors import UserError
 from tasks.mask_rcnn.serving import INPUTS, save_for_serving
 from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
-from tasks.workspace import ModelDir, StepResult, read_json, staged_directory, write_bytes, write_json
+from tasks.running.errors import UserError
+from tasks.running.workspace import ModelDir, StepResult, read_json, staged_directory, write_bytes, write_json
 
 FORMAT_VERSION = 1
 

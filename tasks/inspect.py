@@ -19,7 +19,7 @@ from tasks.records.dataset_page import checks_of, dataset_page, most_common_imag
 from tasks.records.drift import Drift, compare_manifests
 from tasks.records.manifest import Manifest, read_manifest
 from tasks.records.statistics import SIZES
-from tasks.workspace import DatasetDir, StepResult, write_text
+from tasks.running.workspace import DatasetDir, StepResult, write_text
 
 _CATEGORIES = 30
 """Lines; the page has all."""

@@ -16,7 +16,7 @@ from tasks.pipeline_config.lint import ERROR, WARNING, Finding, lint
 from tasks.pipeline_config.parser import located, parse_pipeline_config, read_text
 from tasks.pipeline_config.zoo import find_config
 from tasks.records.manifest import read_manifest
-from tasks.workspace import DatasetDir, StepResult
+from tasks.running.workspace import DatasetDir, StepResult
 
 
 def lint_config(config: str, dataset: DatasetDir | None = None) -> StepResult:

@@ -28,17 +28,17 @@ from tasks.annotations.shard import Contents, Limits, Quarantined, ShardJob, Sha
 from tasks.annotations.source import Listing, Source
 from tasks.annotations.split_names import TEST
 from tasks.dataset import DatasetConfig, GivenSplits, HashedSplits, confirm_trainable, read_dataset_config
-from tasks.errors import UserError
-from tasks.progress import Progress
 from tasks.record_choice import Choice, DuplicateImages, EmptyImages, WithoutMask, choose
 from tasks.records.checks import Check, DataError
 from tasks.records.label_map import LabelMap, print_label_map
 from tasks.records.manifest import FORMAT_VERSION, Manifest, Split, read_manifest, write_manifest
 from tasks.records.staging import Staging
-from tasks.scratch import scratch_folder
+from tasks.running.errors import UserError
+from tasks.running.progress import Progress
+from tasks.running.scratch import scratch_folder
+from tasks.running.workers import Workers
+from tasks.running.workspace import DatasetDir, StepResult, dataset_dir, write_text, written_whole
 from tasks.shapes.dataset import ShapesConfig, write_shapes
-from tasks.workers import Workers
-from tasks.workspace import DatasetDir, StepResult, dataset_dir, write_text, written_whole
 
 _IMAGES_PER_SHARD = 500
 _FEW_IDS = 3

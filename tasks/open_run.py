@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import sys
 
-from tasks.errors import UserError
 from tasks.records.dataset_page import dataset_page
 from tasks.records.manifest import read_manifest
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, RunDir, StepResult, write_text
 from tasks.tracking import add_to_pipeline_run, comparison_url, open_pipeline_run, pipeline_run_identity
-from tasks.workspace import DatasetDir, RunDir, StepResult, write_text
 
 
 def open_run(run: RunDir, dataset: DatasetDir) -> StepResult:

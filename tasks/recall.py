@@ -15,8 +15,8 @@ from pathlib import Path
 from tasks.mask_rcnn.own_checkpoint import latest_own_checkpoint
 from tasks.pipeline_config.zoo import find_config
 from tasks.records.manifest import read_manifest
-from tasks.schedule_memory import Ingredients, LastGoodRun, code, keep_ingredients, last_good_run
-from tasks.workspace import DatasetDir, RunDir, StepResult, read_bytes
+from tasks.running.schedule_memory import Ingredients, LastGoodRun, code, keep_ingredients, last_good_run
+from tasks.running.workspace import DatasetDir, RunDir, StepResult, read_bytes
 
 _NO_GOOD_RUN = "no run of this schedule ended well yet"
 

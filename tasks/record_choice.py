@@ -15,9 +15,9 @@ from tasks.annotations.categories import CategoryChoice
 from tasks.annotations.formats import locate
 from tasks.annotations.shard import Crowds
 from tasks.annotations.split_names import TEST, TRAIN, VAL, split_meanings
-from tasks.errors import UserError
 from tasks.records.checks import Check, Outcome
 from tasks.records.example import MASK_TYPES, PNG_MASKS
+from tasks.running.errors import UserError
 
 _SPLITS = (TRAIN, VAL, TEST)
 _FRACTION_SUM_TOLERANCE = 1e-6

@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from tasks.schedule_memory import remember_run
-from tasks.workspace import RunDir, StepResult, schedule_file
+from tasks.running.schedule_memory import remember_run
+from tasks.running.workspace import RunDir, StepResult, schedule_file
 
 
 def remember(schedule: str, run: RunDir) -> StepResult:

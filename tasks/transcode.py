@@ -16,8 +16,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.errors import UserError
-from tasks.progress import Progress
 from tasks.records.example import MASK_KEY, MASK_TYPES, NUMERICAL_MASKS, PNG_MASKS, PUT_MASKS
 from tasks.records.features import RecordFeatures
 from tasks.records.label_map import print_label_map
@@ -26,7 +24,9 @@ from tasks.records.mask_forms import stored_masks
 from tasks.records.shards import Shards, find_shards
 from tasks.records.staging import Staging
 from tasks.records.tfrecord import read_shard, write_shard
-from tasks.workspace import DatasetDir, StepResult, write_bytes, write_text, written_whole
+from tasks.running.errors import UserError
+from tasks.running.progress import Progress
+from tasks.running.workspace import DatasetDir, StepResult, write_bytes, write_text, written_whole
 
 _KINDS = {PNG_MASKS: "bytes_list", NUMERICAL_MASKS: "float_list"}
 

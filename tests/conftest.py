@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.workspace import DatasetDir
+from tasks.running.workspace import DatasetDir
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from tasks.check import check
-from tasks.errors import UserError
-from tasks.workspace import DatasetDir
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir
 from tests.records.original_tools import original_features, png_of, serialized, write_records
 
 HEIGHT, WIDTH = 24, 40

@@ -12,10 +12,10 @@ from pycocotools import mask as coco_mask
 
 from tasks.coco.metrics import CocoEvaluator
 from tasks.compare import BOX_AP, MASK_AP, MASK_AP50, compare
-from tasks.errors import UserError
 from tasks.open_run import open_run
 from tasks.records.manifest import Manifest, write_manifest
-from tasks.workspace import DatasetDir, RunDir, write_json
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, RunDir, write_json
 
 DIGEST = "ab" * 32
 

@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from tasks.convert import convert
-from tasks.errors import UserError
 from tasks.pipeline_config.edits import MaskBranch
 from tasks.pipeline_config.fine_tuning import StartingPoint
 from tasks.pipeline_config.parser import read_pipeline_config
@@ -22,7 +21,8 @@ from tasks.records.example_pb2 import Example
 from tasks.records.manifest import Manifest, Split, read_manifest, write_manifest
 from tasks.records.statistics import Statistics
 from tasks.records.tfrecord import write_shard
-from tasks.workspace import DatasetDir, ModelDir, read_json
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, ModelDir, read_json
 
 ZOO = "mask_rcnn_resnet50_atrous_coco"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -11,9 +11,9 @@ from upath import UPath
 from tasks.annotations.coco import CocoSource
 from tasks.annotations.shard import Crowds
 from tasks.dataset import GivenSplits, HashedSplits, read_dataset_config
-from tasks.errors import UserError
 from tasks.record_choice import OPTIONS, Choice, DuplicateImages, EmptyImages, WithoutMask
 from tasks.records.example import NUMERICAL_MASKS
+from tasks.running.errors import UserError
 from tasks.shapes.dataset import ShapesConfig
 from tests.annotations.files import LFS_POINTER
 

@@ -17,13 +17,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from tasks.errors import UserError
 from tasks.inspect import inspect
 from tasks.materialize import Effort, materialize
 from tasks.records.checks import DataError
 from tasks.records.dataset_page import most_common_image_sizes
 from tasks.records.statistics import Statistics
-from tasks.workspace import DatasetDir
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir
 from tests.records.small_records import square, write_dataset
 from tests.small_dataset import change_annotations, validation_source, write_source
 

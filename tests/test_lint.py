@@ -14,7 +14,7 @@ import tensorflow as tf
 from tasks.convert import convert
 from tasks.lint import lint_config
 from tasks.pipeline_config.fine_tuning import StartingPoint
-from tasks.workspace import DatasetDir, ModelDir
+from tasks.running.workspace import DatasetDir, ModelDir
 from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
 
 ZOO = "mask_rcnn_resnet50_atrous_coco"

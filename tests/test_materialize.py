@@ -19,13 +19,13 @@ from pycocotools import mask as pycoco
 from pycocotools.coco import COCO
 
 from tasks.annotations.coco import CocoSource
-from tasks.errors import UserError
 from tasks.materialize import Effort, materialize
 from tasks.records.example import parse_example
 from tasks.records.label_map import read_label_map
 from tasks.records.manifest import read_manifest
 from tasks.records.tfrecord import read_shard
-from tasks.workspace import DatasetDir
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir
 from tests.small_dataset import change_annotations, files_of, write_source
 
 

@@ -15,11 +15,11 @@ from PIL import Image
 from upath import UPath
 
 from tasks.annotations.catalog import Catalog
-from tasks.errors import UserError
 from tasks.materialize import Effort, materialize
 from tasks.records.checks import Check, DataError, Outcome
 from tasks.records.manifest import read_manifest
 from tasks.records.tfrecord import read_shard, write_shard
+from tasks.running.errors import UserError
 from tests.annotations.files import png, write
 from tests.small_dataset import change_annotations, files_of, validation_source, write_source
 

@@ -86,7 +86,7 @@ def test_a_shard_that_is_there_is_not_written_again(source, tmp_path, capsys):
 
 
 def test_two_workers_write_and_tell_what_one_does(source, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tasks.progress._SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("tasks.running.progress._SECONDS_BETWEEN_LINES", 0.0)
     written, told = [], []
     for workers in (1, 2):
         materialize(source / "dataset.yaml", tmp_path / str(workers), effort=Effort(shards=SHARDS, workers=workers))

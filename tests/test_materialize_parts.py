@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tasks.annotations.shard import ShardReport
-from tasks.errors import UserError
 from tasks.materialize import Effort, materialize
 from tasks.records.staging import Staging
-from tasks.workspace import DatasetDir, StepResult
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, StepResult
 from tests.small_dataset import change_annotations, files_of, write_source
 
 SHARDS = 3  # of each of two splits

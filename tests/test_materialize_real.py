@@ -17,7 +17,7 @@ from tasks.records.checks import Check, DataError
 from tasks.records.example import parse_example
 from tasks.records.manifest import Split, read_manifest
 from tasks.records.tfrecord import read_shard
-from tasks.workspace import DatasetDir
+from tasks.running.workspace import DatasetDir
 from tests.small_dataset import validation_source
 
 UPRIGHT, TURNED = (426, 640), (640, 426)

@@ -14,11 +14,11 @@ import s3fs
 from moto.core import set_initial_no_auth_action_count
 from moto.server import ThreadedMotoServer
 
-from tasks.errors import UserError
 from tasks.materialize import Effort, materialize
 from tasks.records.manifest import read_manifest
 from tasks.records.tfrecord import read_shard, write_shard
-from tasks.workspace import located, write_text
+from tasks.running.errors import UserError
+from tasks.running.workspace import located, write_text
 from tests.small_dataset import change_annotations, files_of, write_source
 
 BUCKET = "s3://data"

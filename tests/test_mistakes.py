@@ -18,7 +18,7 @@ import typer
 
 from tasks import cli
 from tasks.running.failure import as_user_error, keep_traceback
-from tasks.workspace import ModelDir, write_json
+from tasks.running.workspace import ModelDir, write_json
 from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
 from tests.small_dataset import write_source
 
@@ -69,7 +69,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One of each kind, by name."""
     from tasks.convert import convert
     from tasks.materialize import materialize
-    from tasks.workspace import DatasetDir
+    from tasks.running.workspace import DatasetDir
 
     root = tmp_path_factory.mktemp("things")
     source = root / "source"

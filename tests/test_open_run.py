@@ -6,9 +6,9 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks import open_run as step
-from tasks.errors import UserError
 from tasks.open_run import open_run
-from tasks.workspace import DatasetDir, RunDir
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, RunDir
 from tests.records.small_records import square, write_dataset
 
 

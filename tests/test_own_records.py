@@ -13,12 +13,12 @@ import tensorflow as tf
 from mlflow import MlflowClient
 
 from tasks.convert import convert
-from tasks.errors import UserError
 from tasks.evaluate import evaluate
 from tasks.mask_rcnn.config import load_experiment
 from tasks.mask_rcnn.inputs import records_read
+from tasks.running.errors import UserError
+from tasks.running.workspace import ModelDir
 from tasks.train import Overrides, objects_cut_off, train
-from tasks.workspace import ModelDir
 
 ZOO = Path(__file__).resolve().parents[1] / "configs" / "zoo" / "mask_rcnn_resnet50_atrous_coco.config"
 HEIGHT, WIDTH = 48, 64

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import UserError
 from tasks.pipeline_config.fine_tuning import StartingPoint
 from tasks.preflight import preflight
+from tasks.running.errors import UserError
 
 CONFIG = "mask_rcnn_inception_v2_coco"
 

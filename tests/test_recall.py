@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from tasks import schedule_memory
-from tasks.errors import UserError
 from tasks.materialize import materialize
 from tasks.recall import recall
 from tasks.remember import remember
-from tasks.workspace import DatasetDir, RunDir, StepResult, schedule_file
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, RunDir, StepResult, schedule_file
 
 CONFIG = "mask_rcnn_inception_v2_coco"
 SETTINGS = {"steps": "100", "learning_rate": "0.001", "proposals": ""}

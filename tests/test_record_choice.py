@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import yaml
 
-from tasks.errors import UserError
 from tasks.materialize import materialize
 from tasks.preflight import preflight
 from tasks.record_choice import COMMAND_LINE, OPTIONS, parse_limits, parse_range, read_options
@@ -21,6 +20,7 @@ from tasks.records.checks import Check, DataError
 from tasks.records.example import NUMERICAL_MASKS, parse_example
 from tasks.records.manifest import Manifest, read_manifest
 from tasks.records.tfrecord import read_shard
+from tasks.running.errors import UserError
 from tests.small_dataset import change_annotations, write_source
 
 CATEGORIES = {3: "cat", 7: "dog", 90: "car"}

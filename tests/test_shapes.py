@@ -13,7 +13,7 @@ from PIL import Image
 from tasks.annotations.coco import CocoSource
 from tasks.annotations.instances import instances_of
 from tasks.coco.masks import rle_area, rle_extent_yxyx
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 from tasks.shapes.dataset import ShapesConfig, shapes, write_shapes
 from tasks.shapes.forms import CLASSES, Form
 from tasks.shapes.scene import Contents, render_scene

@@ -18,13 +18,13 @@ import yaml
 from mlflow import MlflowClient
 
 from tasks.convert import convert
-from tasks.errors import UserError
 from tasks.evaluate import evaluate
 from tasks.mask_rcnn.config import load_experiment
 from tasks.materialize import materialize
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, ModelDir, write_json
 from tasks.tracking import tracking_uri
 from tasks.train import Overrides, adapt_to_machine, override, train
-from tasks.workspace import DatasetDir, ModelDir, write_json
 
 SMALL = Overrides(image_size=64, steps=2, batch_size=1, learning_rate=0.003, proposals=4, seed=1)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.errors import UserError
 from tasks.records.manifest import read_manifest
 from tasks.records.tfrecord import read_shard
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir
 from tasks.transcode import transcode
-from tasks.workspace import DatasetDir
 from tests.records.original_tools import original_features, serialized, write_records
 
 SIZE = (6, 10)

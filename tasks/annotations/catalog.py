@@ -21,8 +21,8 @@ import google_crc32c
 from tasks.annotations.source import EmbeddedImages, ListedImage, Source
 from tasks.records.checks import BadImageError, Check
 from tasks.records.image_file import read_image_bytes
-from tasks.workers import Workers
-from tasks.workspace import named, read_bytes
+from tasks.running.workers import Workers
+from tasks.running.workspace import named, read_bytes
 
 # The file does not outlive the run: it need not survive a power cut, nor be rolled back.
 _SCHEMA = """

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tasks.annotations.source import CategoryKey
-from tasks.errors import UserError
 from tasks.records.annotated_image import Category
 from tasks.records.checks import Check, DataError
 from tasks.records.label_map import LabelMap, label_map
+from tasks.running.errors import UserError
 
 LabelIds = Mapping[CategoryKey, int | None]
 """A source's category keys in the label map; None for a category that is not wanted."""

@@ -20,8 +20,8 @@ from tasks.annotations.folder import portable
 from tasks.annotations.json_stream import top_level_lists
 from tasks.annotations.numbers import as_numbers
 from tasks.annotations.source import ListedImage, Listing, SourceObject, unopened
-from tasks.pointer_file import pointer_at
 from tasks.records.checks import BadImageError, Check, DataError
+from tasks.running.pointer_file import pointer_at
 
 _LISTS = ("images", "annotations", "categories")
 _EXPORT = "export the annotations as COCO JSON again"

@@ -18,8 +18,8 @@ from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed
 from tasks.annotations.parts import joined
 from tasks.annotations.source import Box, ListedImage, Listing, SourceObject, unopened
 from tasks.coco.masks import Mask
-from tasks.pointer_file import pointer_at
 from tasks.records.checks import BadImageError, Check, DataError
+from tasks.running.pointer_file import pointer_at
 
 _OF_THE_IMAGE = ("tag", "attribute")
 _WITH_AREA = ("polygon", "ellipse", "mask")

@@ -19,8 +19,8 @@ from tasks.annotations.outlines import Polygon, ellipse
 from tasks.annotations.parts import joined
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
 from tasks.coco.masks import MalformedSegmentationError, mask_from_rle, rle_from_mask, rle_from_segmentation
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check, DataError
+from tasks.running.errors import UserError
 
 _OWN_FORMATS = {
     "coco": "coco",

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
-from tasks.pointer_file import pointer_in
 from tasks.records.checks import Check, DataError
-from tasks.workspace import decoded
+from tasks.running.pointer_file import pointer_in
+from tasks.running.workspace import decoded
 
 
 def names(folder: Path) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from tasks.annotations.split_names import split_meaning
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 
 DESCRIBE = "describe the dataset by a YAML file: docs/sources.md"
 _CHUNK = 1 << 24  # bytes that are looked at at once

@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.annotations.folder_tree import FolderTree, split_of
 from tasks.annotations.yolo import labelled_splits
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 
 VALUES_UNKNOWN = "has a PNG for each image, and nothing shows whether its values are objects or classes"
 """Where this is a note, the source is not to be read without a person's word."""

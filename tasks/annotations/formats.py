@@ -25,7 +25,7 @@ from tasks.annotations.tfrecord import TfRecordSource
 from tasks.annotations.via import ViaSource
 from tasks.annotations.voc import VocSource
 from tasks.annotations.yolo import YoloSource
-from tasks.workspace import located
+from tasks.running.workspace import located
 
 FORMATS: Mapping[str, type[Source]] = {
     "coco": CocoSource,

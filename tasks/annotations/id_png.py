@@ -11,7 +11,7 @@ import numpy as np
 from tasks.annotations.folder import confirm_paired, files_by_stem
 from tasks.annotations.mask_file import read_ids
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 
 
 @dataclass(frozen=True)

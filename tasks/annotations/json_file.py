@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.annotations.source import unopened
-from tasks.pointer_file import pointer_in
 from tasks.records.checks import Check, DataError
+from tasks.running.pointer_file import pointer_in
 
 
 def read_json_object(path: Path, tool: str) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from tasks.coco.image_opening import PILLOW_ERRORS, ImageTooLargeError, opened_image
 from tasks.coco.masks import Mask
-from tasks.pointer_file import pointer_in
 from tasks.records.checks import BadImageError, Check
-from tasks.workspace import read_bytes
+from tasks.running.pointer_file import pointer_in
+from tasks.running.workspace import read_bytes
 
 Ids = npt.NDArray[np.integer[Any]]
 """Numbers [height, width]: grey levels or palette indices uint8 or uint16, or colours as uint32."""

@@ -16,8 +16,8 @@ from tasks.annotations.coco import CocoSource
 from tasks.annotations.mask_file import read_colour_ids
 from tasks.annotations.numbers import as_numbers
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check, DataError
+from tasks.running.errors import UserError
 
 _VOID = 0
 _STUFF = ("drop", "keep")

@@ -13,8 +13,8 @@ from tasks.annotations.folder import listed_words, required_names
 from tasks.annotations.mask_file import read_ids
 from tasks.annotations.source import CategoryKey, ListedImage, Listing, SourceObject
 from tasks.annotations.voc_xml import read_voc_xml
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check, DataError
+from tasks.running.errors import UserError
 
 _TRIMAP_VALUES = (_PET, _BACKGROUND, _BORDER) = (1, 2, 3)
 _SEED = 42

@@ -12,8 +12,8 @@ import yaml
 
 from tasks.annotations.folder_tree import DESCRIBE, FolderTree
 from tasks.annotations.format_signs import LOOKED_FOR, LOOKS, VALUES_UNKNOWN, Found, by_library
-from tasks.errors import UserError
-from tasks.workspace import write_text
+from tasks.running.errors import UserError
+from tasks.running.workspace import write_text
 
 _OWN_NAME = "maskline.yaml"
 _NAMES = (_OWN_NAME, "dataset.yaml")

@@ -16,10 +16,10 @@ from tasks.annotations.json_file import read_json_object
 from tasks.annotations.numbers import as_numbers
 from tasks.annotations.outlines import Polygon, coordinates, ellipse, malformed, rectangle
 from tasks.annotations.source import ListedImage, Listing, SourceObject, unopened
-from tasks.errors import UserError
-from tasks.pointer_file import pointer_in
 from tasks.records.checks import Check, DataError
-from tasks.workspace import decoded
+from tasks.running.errors import UserError
+from tasks.running.pointer_file import pointer_in
+from tasks.running.workspace import decoded
 
 _NUMERIC = ("x", "y", "width", "height", "cx", "cy", "r", "rx", "ry", "theta", "all_points_x", "all_points_y")
 _TOOL = "VGG Image Annotator"

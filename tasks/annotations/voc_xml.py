@@ -11,8 +11,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from tasks.annotations.source import Box
-from tasks.pointer_file import pointer_in
 from tasks.records.checks import BadImageError, Check
+from tasks.running.pointer_file import pointer_in
 
 
 @dataclass(frozen=True)

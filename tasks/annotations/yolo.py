@@ -17,10 +17,10 @@ import yaml
 from tasks.annotations.folder import files_at_any_depth, listed_lines, names, portable
 from tasks.annotations.source import ListedImage, Listing, SourceObject
 from tasks.annotations.split_names import split_meaning
-from tasks.errors import UserError
-from tasks.pointer_file import pointer_in
 from tasks.records.checks import BadImageError, Check, DataError
-from tasks.workspace import decoded, read_bytes
+from tasks.running.errors import UserError
+from tasks.running.pointer_file import pointer_in
+from tasks.running.workspace import decoded, read_bytes
 
 _IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 _BOX_NUMBERS = 4

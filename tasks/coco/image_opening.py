@@ -7,7 +7,7 @@ import os
 
 from PIL import Image
 
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 
 LIMIT_VARIABLE = "MASKLINE_MAX_IMAGE_PIXELS"
 PILLOW_LIMIT = 178_956_970

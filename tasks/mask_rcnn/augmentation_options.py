@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from tasks.errors import UserError
 from tasks.mask_rcnn.own_checkpoint import latest_own_checkpoint
-from tasks.pointer_file import pointer_at
-from tasks.scratch import without_pattern
+from tasks.running.errors import UserError
+from tasks.running.pointer_file import pointer_at
+from tasks.running.scratch import without_pattern
 
 # Of the zoo's and slim's tarballs the largest unpacks to under 2 GiB.
 UNPACKED_LIMIT_BYTES = 8 * 2**30

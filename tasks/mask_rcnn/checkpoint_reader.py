@@ -12,11 +12,11 @@ from typing import Any
 import numpy.typing as npt
 import tensorflow as tf
 
-from tasks.errors import UserError
 from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix
 from tasks.mask_rcnn.original_names import original_variables
 from tasks.mask_rcnn.own_checkpoint import own_checkpoint
 from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
+from tasks.running.errors import UserError
 
 
 @dataclass(frozen=True)

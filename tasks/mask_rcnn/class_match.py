@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,9 +15,9 @@ from official.core import config_definitions as cfg
 from official.core import exp_factory
 from official.modeling.hyperparams import base_config
 
-from tasks.errors import UserError
 from tasks.mask_rcnn.augmentation_options import Option, option
 from tasks.mask_rcnn.optimization import OptimizationConfig
+from tasks.running.errors import UserError
 
 EXPERIMENT = "mask_rcnn_zoo"
 

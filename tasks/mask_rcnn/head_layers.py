@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tf_keras
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import config
+from tasks.running.errors import UserError
 
 
 def kernel_initializer(initializer: config.Initializer) -> tf_keras.initializers.Initializer:

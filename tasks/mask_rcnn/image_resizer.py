@@ -11,8 +11,8 @@ import functools
 
 import tensorflow as tf
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import config
+from tasks.running.errors import UserError
 
 KINDS = ("keep_aspect_ratio", "fixed_shape", "identity")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.augmentation import augment_all
 from tasks.mask_rcnn.image_resizer import resize_image, resize_masks
@@ -25,6 +24,7 @@ from tasks.records.label_map import LabelMap, read_label_map
 from tasks.records.record_set import RecordSet, record_set
 from tasks.records.survey import FARTHEST, confirm_trainable
 from tasks.records.tfrecord import confirm_whole, matching_files
+from tasks.running.errors import UserError
 
 Example = dict[str, tf.Tensor]
 

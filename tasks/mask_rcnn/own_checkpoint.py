@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from tasks.errors import UserError
 from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS, automatic_conv_depth
+from tasks.running.errors import UserError
 
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
 

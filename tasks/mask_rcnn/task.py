@@ -16,7 +16,7 @@ from tasks.mask_rcnn.class_match import match_classes
 from tasks.mask_rcnn.inputs import training_dataset
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.records.label_map import read_label_map
-from tasks.workspace import CHECKPOINT_IMPORT, write_json
+from tasks.running.workspace import CHECKPOINT_IMPORT, write_json
 
 _CALIBRATION_BATCHES = 4
 

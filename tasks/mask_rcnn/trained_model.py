@@ -10,10 +10,10 @@ import tensorflow as tf
 import yaml
 from official.core import config_definitions as cfg
 
-from tasks.errors import UserError
 from tasks.mask_rcnn.config import experiment_from
 from tasks.mask_rcnn.model import MaskRCNN
-from tasks.scratch import without_pattern
+from tasks.running.errors import UserError
+from tasks.running.scratch import without_pattern
 
 
 @dataclass(frozen=True)

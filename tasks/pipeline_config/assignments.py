@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.errors import UserError
 from tasks.pipeline_config.fields import nearest
 from tasks.pipeline_config.zoo import zoo_configs
+from tasks.running.errors import UserError
 
 
 def assignments_of(name: str, assignments: Iterable[str], others: Sequence[str] = ()) -> list[str]:

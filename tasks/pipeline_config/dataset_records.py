@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tasks.errors import UserError
 from tasks.pipeline_config.edits import Records
 from tasks.records.manifest import Manifest
 from tasks.records.tfrecord import missing_error
-from tasks.workspace import DatasetDir
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir
 
 
 def records_of(dataset: DatasetDir, manifest: Manifest) -> Records:

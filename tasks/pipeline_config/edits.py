@@ -11,11 +11,11 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from tasks.errors import UserError
 from tasks.pipeline_config.box_predictor_pb2 import BoxPredictor
 from tasks.pipeline_config.fields import Change, follow, is_message, text_of
 from tasks.pipeline_config.layers_pb2 import Hyperparams
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
+from tasks.running.errors import UserError
 
 BOX_PREDICTOR = "model.faster_rcnn.second_stage_box_predictor"
 MASK_PREDICTOR = f"{BOX_PREDICTOR}.mask_rcnn_box_predictor"

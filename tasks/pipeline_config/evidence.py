@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.errors import UserError
 from tasks.mask_rcnn.checkpoint_files import find_checkpoint
 from tasks.pipeline_config.checkpoint_fit import Shapes
 from tasks.pipeline_config.fine_tuning import names_checkpoint
@@ -18,6 +17,7 @@ from tasks.records.manifest import Manifest, Split
 from tasks.records.record_set import manifest_of
 from tasks.records.survey import survey
 from tasks.records.tfrecord import matching_files, missing_shards
+from tasks.running.errors import UserError
 
 _Found = TypeVar("_Found")
 

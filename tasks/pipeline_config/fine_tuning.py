@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import UserError
 from tasks.mask_rcnn.checkpoint_files import find_checkpoint
 from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS, automatic_conv_depth
 from tasks.mask_rcnn.own_checkpoint import OwnCheckpoint, own_checkpoint
@@ -17,6 +16,7 @@ from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.training_pb2 import TrainConfig
 from tasks.pipeline_config.zoo import find_label_map
 from tasks.records.label_map import read_label_map
+from tasks.running.errors import UserError
 
 PLACEHOLDER = "PATH_TO_BE_CONFIGURED"
 """What sample configs write where a path has to be filled in."""

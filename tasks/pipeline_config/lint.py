@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.errors import UserError
 from tasks.pipeline_config.checkpoint_fit import head_classes, missing_scopes
 from tasks.pipeline_config.evidence import Evidence, InputPath
 from tasks.pipeline_config.fields import FieldError, value_text
@@ -15,6 +14,7 @@ from tasks.pipeline_config.fine_tuning import restores_heads
 from tasks.pipeline_config.training_pb2 import TrainConfig
 from tasks.records.label_map import LabelMap
 from tasks.records.tfrecord import missing_error
+from tasks.running.errors import UserError
 
 ERROR, WARNING = "error", "warning"
 

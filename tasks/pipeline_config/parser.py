@@ -13,7 +13,6 @@ from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from tasks.errors import UserError
 from tasks.pipeline_config.fields import (
     INTEGER_RANGES,
     Change,
@@ -28,8 +27,9 @@ from tasks.pipeline_config.fields import (
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.positions import positions
 from tasks.pipeline_config.ranges import bounds_of, bounds_text, check_ranges
-from tasks.pointer_file import pointer_in
-from tasks.workspace import decoded
+from tasks.running.errors import UserError
+from tasks.running.pointer_file import pointer_in
+from tasks.running.workspace import decoded
 
 ROOT = descriptor_of(TrainEvalPipelineConfig())
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.errors import UserError
 from tasks.pipeline_config.fields import nearest
+from tasks.running.errors import UserError
 
 _HERE = Path(__file__).resolve()
 _ROOTS = (_HERE.parents[2] / "configs", _HERE.parent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Self
 
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 
 
 class Outcome(StrEnum):

@@ -15,7 +15,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.coco.image_opening import opened_image
 from tasks.coco.pictures import PictureObjects, category_color, draw_objects
-from tasks.progress import Progress
 from tasks.records.annotated_image import Instance
 from tasks.records.checks import Check
 from tasks.records.drift import compare_manifests
@@ -24,7 +23,8 @@ from tasks.records.finding_examples import kinds_of_findings, shown
 from tasks.records.manifest import Manifest, Split
 from tasks.records.samples import sample_records
 from tasks.records.statistics import SIZES, Statistics, bucket_bounds, bucket_text, in_buckets
-from tasks.workspace import DatasetDir
+from tasks.running.progress import Progress
+from tasks.running.workspace import DatasetDir
 
 PICTURES = 12
 """Images of each split that are shown."""

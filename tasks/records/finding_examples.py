@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.coco.image_opening import PILLOW_ERRORS, ImageTooLargeError, opened_image
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError
 from tasks.records.example import ImageRecord, parse_example
 from tasks.records.image_file import read_image_bytes
 from tasks.records.tfrecord import record_at, record_offsets
-from tasks.workspace import DatasetDir, named
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, named
 
 PLACES = 5
 """That are told of each kind."""

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.coco.image_opening import PILLOW_ERRORS, ImageTooLargeError, opened_image
-from tasks.pointer_file import pointer_in
 from tasks.records.checks import BadImageError, Check
 from tasks.records.jpeg import decoding_sample
-from tasks.workspace import read_bytes
+from tasks.running.pointer_file import pointer_in
+from tasks.running.workspace import read_bytes
 
 _UNCOMPRESSED, _BY_BIT_FIELDS = 0, 3  # of a BMP
 _ORIENTATION_TAG = 0x0112

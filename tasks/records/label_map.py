@@ -10,11 +10,11 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from tasks.pointer_file import pointer_in
 from tasks.records.annotated_image import Category
 from tasks.records.checks import Check, DataError
 from tasks.records.label_map_pb2 import StringIntLabelMap, StringIntLabelMapItem
-from tasks.workspace import decoded
+from tasks.running.pointer_file import pointer_in
+from tasks.running.workspace import decoded
 
 _BACKGROUND = "background"
 _QUOTED_ID = re.compile(r"""((?:^|[\s{,;])id\s*:\s*)(["'])\s*(\d+)\s*\2""")

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import UserError
 from tasks.records.annotated_image import Category
 from tasks.records.label_map import LabelMap
 from tasks.records.statistics import Statistics
-from tasks.workspace import read_json, write_json
+from tasks.running.errors import UserError
+from tasks.running.workspace import read_json, write_json
 
 FORMAT_VERSION = 2
 SUSPICIOUS_SHARE = 0.1

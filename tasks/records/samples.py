@@ -10,7 +10,7 @@ from tasks.records.example import ImageRecord, parse_example
 from tasks.records.features import RecordFeatures
 from tasks.records.manifest import Split
 from tasks.records.tfrecord import read_shard, record_at, record_offsets
-from tasks.workspace import DatasetDir
+from tasks.running.workspace import DatasetDir
 
 _LOOK_INTO = 1000
 """Records from the first on, for one that is rare."""

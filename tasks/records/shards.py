@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.errors import UserError
 from tasks.records.label_map import LabelMap, read_label_map
 from tasks.records.manifest import Manifest, read_manifest
 from tasks.records.tfrecord import record_files, shard_family
-from tasks.workspace import DatasetDir, located
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, located
 
 
 @dataclass(frozen=True)

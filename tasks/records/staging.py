@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from tasks.errors import UserError
-from tasks.workspace import DatasetDir, read_json, write_json
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, read_json, write_json
 
 
 class Staging:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.progress import Progress
 from tasks.records.checks import BadImageError, Check
 from tasks.records.example import BOX_SIDES, MASK_KEY, NUMERICAL_MASKS, PNG_MASKS, category_ids
 from tasks.records.features import RecordFeatures
 from tasks.records.image_file import is_misread_bmp
 from tasks.records.label_map import LabelMap
 from tasks.records.tfrecord import read_shard
+from tasks.running.progress import Progress
 
 FARTHEST = float(np.float32(1.1))
 """The greatest normalized coordinate that the original takes; as far before the image as behind it, here."""

@@ -19,10 +19,10 @@ from typing import Any, BinaryIO, Self, cast
 
 import google_crc32c
 
-from tasks.errors import UserError
-from tasks.pointer_file import POINTER_BYTES, pointer_in
 from tasks.records.checks import Check, DataError
-from tasks.workspace import named
+from tasks.running.errors import UserError
+from tasks.running.pointer_file import POINTER_BYTES, pointer_in
+from tasks.running.workspace import named
 
 _MASK_DELTA = 0xA282EAD8
 _HEADER = struct.Struct("<QI")

@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 
 # Of files and folders that were named, each with the way out. Other errors of the system may pass, and are worth another try.
 _WAYS_OUT = {

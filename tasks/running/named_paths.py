@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tasks.errors import UserError
-from tasks.workspace import DatasetDir, located
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, located
 
 _DESCRIPTIONS = {".yaml", ".yml"}
 

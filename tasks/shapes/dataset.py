@@ -13,10 +13,10 @@ import yaml
 from PIL import Image
 
 from tasks.coco.masks import Mask, rle_area, rle_extent_yxyx, rle_from_mask
-from tasks.errors import UserError
+from tasks.running.errors import UserError
+from tasks.running.workspace import StepResult, read_json, staged_directory, write_bytes, write_json, write_text
 from tasks.shapes.forms import CLASSES
 from tasks.shapes.scene import Contents, render_scene
-from tasks.workspace import StepResult, read_json, staged_directory, write_bytes, write_json, write_text
 
 VERSION = 1
 """Of the pictures: raised when the same seed would give others."""

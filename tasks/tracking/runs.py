@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import UserError
 from tasks.records.record_set import RecordSet, materialized
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, ModelDir, RunDir, read_json, write_json
 from tasks.tracking import experiment_view, store
 from tasks.tracking.experiment_view import NOTE, PIPELINE, PIPELINE_RUN, ROLE
 from tasks.tracking.metric_names import mlflow_name
 from tasks.tracking.provenance import dataset_input, provenance_tags
-from tasks.workspace import DatasetDir, ModelDir, RunDir, read_json, write_json
 
 _PARAMS_PER_CALL, _METRICS_PER_CALL, _PARAM_LENGTH = 100, 1000, 6000
 _SECONDS_BETWEEN_RETRIES = 60.0

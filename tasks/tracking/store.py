@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.workspace import workspace_root
+from tasks.running.workspace import workspace_root
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 UI_VARIABLE = "MASKLINE_MLFLOW_UI"

@@ -14,7 +14,7 @@ from upath import UPath
 from tasks.annotations.catalog import Catalog, read_ahead
 from tasks.annotations.coco import CocoSource
 from tasks.annotations.source import ListedImage
-from tasks.workers import Workers
+from tasks.running.workers import Workers
 from tests.annotations.files import write
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.annotations.categories import CategoryChoice, share_categories
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 
 ALL = CategoryChoice()
 PETS = {3: "cat", 90: "dog"}

@@ -14,8 +14,8 @@ from tasks.annotations.coco import CocoSource, _numeric_values
 from tasks.annotations.instances import instances_of
 from tasks.annotations.source import ListedImage
 from tasks.coco.masks import mask_from_rle, rle_area, rle_from_segmentation
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check
+from tasks.running.errors import UserError
 from tests.annotations.files import LFS_POINTER
 
 HEIGHT, WIDTH = 6, 8

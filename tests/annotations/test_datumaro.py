@@ -16,8 +16,8 @@ from tasks.annotations.cvat import CvatSource
 from tasks.annotations.datumaro import DatumaroSource
 from tasks.annotations.instances import instances_of
 from tasks.coco.masks import mask_from_rle
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check, DataError
+from tasks.running.errors import UserError
 
 datumaro = pytest.importorskip("datumaro", reason="the extra `formats` is not installed")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tasks.annotations.id_png import IdPngSource
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check
+from tasks.running.errors import UserError
 from tests.annotations.files import png, write
 
 SIZE = (2, 3)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tasks.annotations.instance_png import InstancePngSource
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check
+from tasks.running.errors import UserError
 from tests.annotations.files import png, write
 
 SQUARE = np.array([[0, 1, 1], [0, 1, 1]], np.uint8)

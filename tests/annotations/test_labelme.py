@@ -13,8 +13,8 @@ from tasks.annotations.instances import instances_of
 from tasks.annotations.labelme import LabelMeSource
 from tasks.annotations.source import SourceObject
 from tasks.coco.masks import mask_from_rle
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check
+from tasks.running.errors import UserError
 from tests.annotations.files import LFS_POINTER, png, write
 
 SIZE = (6, 8)

@@ -13,8 +13,8 @@ from upath import UPath
 from tasks.annotations.instances import instances_of
 from tasks.annotations.panoptic import PanopticSource
 from tasks.coco.masks import mask_from_rle
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check, DataError
+from tasks.running.errors import UserError
 from tests.annotations.files import png, write
 
 SIZE = (2, 3)

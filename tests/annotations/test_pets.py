@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tasks.annotations.pets import PetsSource
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check
+from tasks.running.errors import UserError
 from tests.annotations.files import png, voc_xml, write
 
 SIZE = (2, 3)

@@ -13,9 +13,9 @@ from upath import UPath
 from tasks.annotations.folder_tree import split_of
 from tasks.annotations.recognition import description_of, recognise
 from tasks.dataset import read_dataset_config
-from tasks.errors import UserError
 from tasks.materialize import Effort, materialize
 from tasks.preflight import preflight
+from tasks.running.errors import UserError
 from tests.annotations.files import png, write
 
 COCO = {

@@ -13,11 +13,11 @@ from upath import UPath
 from tasks.annotations.source import EmbeddedImages
 from tasks.annotations.tfrecord import TfRecordSource
 from tasks.coco.masks import mask_from_rle
-from tasks.errors import UserError
 from tasks.materialize import materialize
 from tasks.records.checks import BadImageError, Check
 from tasks.records.example import parse_example
 from tasks.records.tfrecord import frame, read_shard
+from tasks.running.errors import UserError
 from tests.records.original_tools import original_features, serialized, write_records
 
 HEIGHT, WIDTH = 12, 20

@@ -11,8 +11,8 @@ import pytest
 from tasks.annotations.instances import instances_of
 from tasks.annotations.via import ViaSource
 from tasks.coco.masks import rle_area, rle_extent_yxyx
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check
+from tasks.running.errors import UserError
 from tests.annotations.files import write
 
 SIZE = (6, 8)

@@ -7,8 +7,8 @@ import pytest
 from upath import UPath
 
 from tasks.annotations.voc import VocSource
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check
+from tasks.running.errors import UserError
 from tests.annotations.files import png, voc_xml, write
 
 SIZE = (3, 4)

@@ -12,8 +12,8 @@ from upath import UPath
 from tasks.annotations.instances import instances_of
 from tasks.annotations.yolo import YoloSource
 from tasks.coco.masks import mask_from_rle
-from tasks.errors import UserError
 from tasks.records.checks import BadImageError, Check, DataError
+from tasks.running.errors import UserError
 from tests.annotations.files import write
 
 SIZE = (6, 8)

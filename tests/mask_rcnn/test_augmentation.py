@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import augmentation_options as options
 from tasks.mask_rcnn.augmentation import augment, augment_all
 from tasks.mask_rcnn.scene import Scene
+from tasks.running.errors import UserError
 
 HEIGHT, WIDTH = 40, 60
 SEEDS = range(8)

@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.backbones import Backbone, build_backbone
 from tasks.mask_rcnn.backbones.slim_layers import BatchNorm
 from tasks.mask_rcnn.original_names import original_variables
+from tasks.running.errors import UserError
 
 
 def variables(backbone: Backbone) -> dict[str, tf.Variable]:

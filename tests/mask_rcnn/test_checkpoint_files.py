@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saver_pb2
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import checkpoint_files
 from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, find_checkpoint
 from tasks.mask_rcnn.checkpoint_reader import open_checkpoint
 from tasks.mask_rcnn.own_checkpoint import own_checkpoint
+from tasks.running.errors import UserError
 from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
 
 VALUES = {"Conv/weights": np.float32([[1, 2], [3, 4]]), "global_step": np.int64(7)}

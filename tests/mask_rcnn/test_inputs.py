@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.augmentation_options import OPTIONS
 from tasks.mask_rcnn.inputs import RecordParser, evaluation_dataset, find_faulty_record, record_files, training_dataset
 from tasks.mask_rcnn.scene import Scene
 from tasks.records.annotated_image import Category
 from tasks.records.label_map import label_map, parse_label_map
+from tasks.running.errors import UserError
 
 LABELS = label_map([Category(1, "cat"), Category(3, "dog")], "test")
 MASK = np.zeros((4, 6), np.uint8)

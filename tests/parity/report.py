@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tasks.workspace import write_text
+from tasks.running.workspace import write_text
 from tests.parity.deviation import EXACT, TOLERANCES, Deviation
 from tests.parity.inference import inference_deviations
 from tests.parity.operations import operation_deviations

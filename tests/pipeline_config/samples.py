@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.convert import convert
-from tasks.errors import UserError
 from tasks.materialize import materialize
 from tasks.pipeline_config.difference import Difference, differences
 from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.zoo_difference import from_zoo
-from tasks.workspace import DatasetDir, ModelDir, read_json
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, ModelDir, read_json
 
 HEAD = """# The original's sample configs
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.errors import UserError
 from tasks.pipeline_config.assignments import assignments_of
+from tasks.running.errors import UserError
 
 RESNET, INCEPTION = "mask_rcnn_resnet50_atrous_coco", "mask_rcnn_inception_v2_coco"
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 import yaml
 from official.modeling import optimization
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import checkpoint_import, image_resizer
 from tasks.mask_rcnn.augmentation_options import OPTIONS, option
 from tasks.mask_rcnn.backbones import MODULES, build_backbone
@@ -29,6 +28,7 @@ from tasks.pipeline_config.ledger import Ledger, Reading
 from tasks.pipeline_config.parser import read_pipeline_config, set_field
 from tasks.pipeline_config.training_pb2 import TrainConfig
 from tasks.pipeline_config.zoo import zoo_configs
+from tasks.running.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -10,7 +10,6 @@ from google.protobuf.descriptor import Descriptor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import UserError
 from tasks.pipeline_config.edits import MaskBranch, Records, to_mask_rcnn
 from tasks.pipeline_config.evidence import gather
 from tasks.pipeline_config.experiment import translate
@@ -19,6 +18,7 @@ from tasks.pipeline_config.lint import lint
 from tasks.pipeline_config.parser import ROOT, parse_pipeline_config, print_pipeline_config, read_pipeline_config, set_field
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.zoo import zoo_configs
+from tasks.running.errors import UserError
 
 # The same examples each time: a failure is one that everybody sees.
 bounded = settings(

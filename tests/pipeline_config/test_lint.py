@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import UserError
 from tasks.pipeline_config.evidence import Evidence, InputPath, ReaderEvidence
 from tasks.pipeline_config.lint import CHECKS, lint
 from tasks.pipeline_config.parser import read_pipeline_config, set_field
 from tasks.pipeline_config.zoo import zoo_configs
 from tasks.records.annotated_image import Category
 from tasks.records.label_map import LabelMap
+from tasks.running.errors import UserError
 from tests.parity.reference import REFERENCES, Reference
 
 RCNN = "model.faster_rcnn"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import UserError
 from tasks.pipeline_config.fields import shortest
 from tasks.pipeline_config.parser import parse_pipeline_config, print_pipeline_config, read_pipeline_config, set_field
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.positions import positions
+from tasks.running.errors import UserError
 
 SMALL = "model { faster_rcnn { num_classes: 3 } }"
 

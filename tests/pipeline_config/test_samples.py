@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.workspace import DatasetDir
+from tasks.running.workspace import DatasetDir
 from tests.pipeline_config.samples import HEAD, Outcome, outcome, page
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import UserError
 from tasks.pipeline_config.fields import set_values, text_of
 from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.pipeline_config.zoo import find_config, find_label_map, zoo_configs
 from tasks.records.label_map import read_label_map
+from tasks.running.errors import UserError
 
 ATROUS = {
     "stride": "8",

@@ -14,7 +14,7 @@ from tasks.records.image_file import EncodedImage
 from tasks.records.manifest import Manifest, Split, write_manifest
 from tasks.records.statistics import Statistics
 from tasks.records.tfrecord import write_shard
-from tasks.workspace import DatasetDir
+from tasks.running.workspace import DatasetDir
 
 HEIGHT, WIDTH = 60, 80
 

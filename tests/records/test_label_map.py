@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.errors import UserError
 from tasks.records.annotated_image import Category
 from tasks.records.label_map import LabelMap, label_map, parse_label_map, print_label_map, read_label_map
+from tasks.running.errors import UserError
 
 PET_STYLE = """
 # comments are allowed

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from tasks.errors import UserError
 from tasks.records.tfrecord import matching_files, missing_shards, record_files
+from tasks.running.errors import UserError
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tasks.errors import UserError
 from tasks.records.example_pb2 import Example
 from tasks.records.record_set import RecordSet, record_set
 from tasks.records.survey import survey
 from tasks.records.tfrecord import write_shard
-from tasks.workspace import DatasetDir
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir
 
 
 def record(image: bytes, boxes: int = 0, **changes: list[float]) -> bytes:

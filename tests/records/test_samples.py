@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import UserError
 from tasks.records.samples import sample_records
-from tasks.workspace import DatasetDir
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir
 from tests.records.small_records import square, write_split
 
 NAMES = {1: "cat"}

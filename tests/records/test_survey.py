@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import UserError
 from tasks.pipeline_config.evidence import gather
 from tasks.pipeline_config.lint import lint
 from tasks.pipeline_config.parser import read_pipeline_config, set_field
@@ -15,6 +14,7 @@ from tasks.records.example_pb2 import Example
 from tasks.records.label_map import parse_label_map
 from tasks.records.survey import survey
 from tasks.records.tfrecord import write_shard
+from tasks.running.errors import UserError
 
 LABELS = "item { id: 1 name: 'cat' }"
 

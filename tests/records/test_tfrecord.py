@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.errors import UserError
 from tasks.records.tfrecord import ShardWriter, frame, located_records, read_shard, record_at, record_offsets, shard_family, write_shard
+from tasks.running.errors import UserError
 
 RECORDS = [b"", b"a", b"\x00" * 100, bytes(range(256)) * 300]
 

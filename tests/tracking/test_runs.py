@@ -11,13 +11,13 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from tasks.errors import UserError
 from tasks.records.manifest import Manifest, Split, write_manifest
 from tasks.records.record_set import materialized
 from tasks.records.statistics import Statistics
+from tasks.running.errors import UserError
+from tasks.running.workspace import DatasetDir, ModelDir, RunDir
 from tasks.tracking import close_pipeline_run, comparison_url, model_run, open_pipeline_run, original_name, pipeline_run_identity
 from tasks.tracking.runs import flatten
-from tasks.workspace import DatasetDir, ModelDir, RunDir
 
 DIGEST = "0123456789abcdef" * 4
 SPLITS = {"train": {"images": 6, "objects": 11}, "val": {"images": 2, "objects": 3}}
@@ -329,7 +329,7 @@ import sys
 from pathlib import Path
 from tasks.records.record_set import materialized
 from tasks.tracking import model_run
-from tasks.workspace import DatasetDir, ModelDir
+from tasks.running.workspace import DatasetDir, ModelDir
 with model_run(ModelDir(Path(sys.argv[1])), materialized(DatasetDir(Path(sys.argv[2]))), "train") as run:
     for step in range(30):
         run.log_metrics({"a": step, "b": -step}, step)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import config
+from tasks.running.errors import UserError
 
 FIRST_STAGE_SCOPE = "FirstStageFeatureExtractor"
 SECOND_STAGE_SCOPE = "SecondStageFeatureExtractor"

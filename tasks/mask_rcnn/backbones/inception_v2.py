@@ -5,11 +5,11 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.backbones import FIRST_STAGE_SCOPE, SECOND_STAGE_SCOPE, Backbone
 from tasks.mask_rcnn.backbones.inception_blocks import Branch, Step, branches, scale_to_unit, step
 from tasks.mask_rcnn.backbones.slim_layers import SlimLayers
+from tasks.running.errors import UserError
 
 NAME = "InceptionV2"
 FEATURES_STRIDE = 16

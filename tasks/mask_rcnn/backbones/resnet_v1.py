@@ -5,10 +5,10 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
-from tasks.errors import UserError
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.backbones import FIRST_STAGE_SCOPE, SECOND_STAGE_SCOPE, Backbone
 from tasks.mask_rcnn.backbones.slim_layers import SlimLayers
+from tasks.running.errors import UserError
 
 CHANNEL_MEANS_RGB = (123.68, 116.779, 103.939)
 FEATURE_CHANNELS = 1024

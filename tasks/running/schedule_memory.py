@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from tasks.errors import UserError
-from tasks.workspace import RunDir, read_json, schedule_file, write_json
+from tasks.running.errors import UserError
+from tasks.running.workspace import RunDir, read_json, schedule_file, write_json
 
 _TENSORFLOW_BUILDS = ("tensorflow", "tensorflow-cpu")
 

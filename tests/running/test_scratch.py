@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.scratch import scratch_folder
+from tasks.running.scratch import scratch_folder
 
-KILLED = "import os, signal; from tasks.scratch import scratch_folder\nwith scratch_folder(): os.kill(os.getpid(), signal.SIGKILL)"
+KILLED = "import os, signal; from tasks.running.scratch import scratch_folder\nwith scratch_folder(): os.kill(os.getpid(), signal.SIGKILL)"
 
 
 @pytest.fixture(autouse=True)

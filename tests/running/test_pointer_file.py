@@ -11,13 +11,13 @@ from tasks.annotations.folder import listed_words
 from tasks.annotations.json_file import read_json_object
 from tasks.annotations.mask_file import read_mask
 from tasks.annotations.voc_xml import read_voc_xml
-from tasks.errors import UserError
 from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, find_checkpoint
 from tasks.pipeline_config.parser import read_pipeline_config
-from tasks.pointer_file import pointer_at, pointer_in
 from tasks.records.image_file import encode_image
 from tasks.records.label_map import read_label_map
 from tasks.records.tfrecord import read_shard, record_at, record_offsets
+from tasks.running.errors import UserError
+from tasks.running.pointer_file import pointer_at, pointer_in
 from tests.annotations.files import LFS_POINTER
 
 ANNEX_POINTER = "/annex/objects/SHA256E-s12345--0000.jpg\n"

@@ -17,8 +17,8 @@ from multiprocessing.sharedctypes import Synchronized
 from types import TracebackType
 from typing import Self, TypeVar
 
-from tasks.errors import UserError
-from tasks.progress import Progress
+from tasks.running.errors import UserError
+from tasks.running.progress import Progress
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SHARES = 4  # of what is mapped, for each process: one by one, handing over would take longer than the work

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import UserError
-from tasks.progress import Progress
-from tasks.workers import Workers
+from tasks.running.errors import UserError
+from tasks.running.progress import Progress
+from tasks.running.workers import Workers
 
 
 def square(number: int) -> int:

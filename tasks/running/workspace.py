@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from tasks.errors import UserError
+from tasks.running.errors import UserError
 
 WORKSPACE_VARIABLE = "MASKLINE_WORKSPACE"
 CHECKPOINT_IMPORT = "checkpoint_import.json"
