@@ -238,8 +238,8 @@ def materialize_command(
 
     What the options choose can be said in the YAML too, by the same names; an option given here counts instead of it.
     """
+    from tasks.annotations.record_choice import COMMAND_LINE, parse_limits, parse_range, read_options
     from tasks.materialize import Effort, materialize
-    from tasks.record_choice import COMMAND_LINE, parse_limits, parse_range, read_options
     from tasks.running.workspace import located
 
     given = {

@@ -23,12 +23,12 @@ from typing import Any
 
 from tasks.annotations.catalog import Catalog
 from tasks.annotations.categories import LabelIds, share_categories
+from tasks.annotations.dataset import DatasetConfig, GivenSplits, HashedSplits, confirm_trainable, read_dataset_config
 from tasks.annotations.recognition import description_of
+from tasks.annotations.record_choice import Choice, DuplicateImages, EmptyImages, WithoutMask, choose
 from tasks.annotations.shard import Contents, Limits, Quarantined, ShardJob, ShardReport, confirm_few, findings_path, write_shard
 from tasks.annotations.source import Listing, Source
 from tasks.annotations.split_names import TEST
-from tasks.dataset import DatasetConfig, GivenSplits, HashedSplits, confirm_trainable, read_dataset_config
-from tasks.record_choice import Choice, DuplicateImages, EmptyImages, WithoutMask, choose
 from tasks.records.checks import Check, DataError
 from tasks.records.label_map import LabelMap, print_label_map
 from tasks.records.manifest import FORMAT_VERSION, Manifest, Split, read_manifest, write_manifest

@@ -12,14 +12,14 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from tasks.annotations.dataset import confirm_trainable, read_dataset_config
 from tasks.annotations.recognition import description_of
-from tasks.dataset import confirm_trainable, read_dataset_config
+from tasks.annotations.record_choice import choose, parse_range
 from tasks.pipeline_config.assignments import assignments_of
 from tasks.pipeline_config.fields import FieldError
 from tasks.pipeline_config.fine_tuning import StartingPoint, classes_of_checkpoint, start_from
 from tasks.pipeline_config.parser import located, parse_pipeline_config, read_text, set_field
 from tasks.pipeline_config.zoo import find_config
-from tasks.record_choice import choose, parse_range
 from tasks.running.errors import UserError
 from tasks.running.workspace import StepResult
 

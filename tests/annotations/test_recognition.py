@@ -10,9 +10,9 @@ import pytest
 import yaml
 from upath import UPath
 
+from tasks.annotations.dataset import read_dataset_config
 from tasks.annotations.folder_tree import split_of
 from tasks.annotations.recognition import description_of, recognise
-from tasks.dataset import read_dataset_config
 from tasks.materialize import Effort, materialize
 from tasks.preflight import preflight
 from tasks.running.errors import UserError

@@ -9,9 +9,9 @@ import yaml
 from upath import UPath
 
 from tasks.annotations.coco import CocoSource
+from tasks.annotations.dataset import GivenSplits, HashedSplits, read_dataset_config
+from tasks.annotations.record_choice import OPTIONS, Choice, DuplicateImages, EmptyImages, WithoutMask
 from tasks.annotations.shard import Crowds
-from tasks.dataset import GivenSplits, HashedSplits, read_dataset_config
-from tasks.record_choice import OPTIONS, Choice, DuplicateImages, EmptyImages, WithoutMask
 from tasks.records.example import NUMERICAL_MASKS
 from tasks.running.errors import UserError
 from tasks.shapes.dataset import ShapesConfig

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from tasks.annotations.formats import FORMATS, fields_of, make_source
+from tasks.annotations.record_choice import OPTIONS, Choice, read_options
 from tasks.annotations.source import Source
 from tasks.annotations.split_names import TRAIN, VAL, split_meanings
-from tasks.record_choice import OPTIONS, Choice, read_options
 from tasks.running.errors import UserError
 from tasks.running.pointer_file import pointer_in
 from tasks.shapes.dataset import ShapesConfig

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
+from tasks.annotations.record_choice import COMMAND_LINE, OPTIONS, parse_limits, parse_range, read_options
 from tasks.materialize import materialize
 from tasks.preflight import preflight
-from tasks.record_choice import COMMAND_LINE, OPTIONS, parse_limits, parse_range, read_options
 from tasks.records.annotated_image import Instance
 from tasks.records.checks import Check, DataError
 from tasks.records.example import NUMERICAL_MASKS, parse_example
