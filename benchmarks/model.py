@@ -26,13 +26,13 @@ import tf_keras
 from official.core import config_definitions as cfg
 
 from benchmarks.plain import PlainMaskRCNN
-from tasks.mask_rcnn import config
-from tasks.mask_rcnn.calibration import calibrate_batch_norm
 from tasks.mask_rcnn.model import MaskRCNN, Tensors
-from tasks.mask_rcnn.task import MaskRCNNTask
 from tasks.pipeline_config.experiment import translate
 from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.pipeline_config.zoo import find_config, zoo_configs
+from tasks.training.calibration import calibrate_batch_norm
+from tasks.training.experiment import experiment_from
+from tasks.training.task import MaskRCNNTask
 
 SIZE = 256
 THREADS = 2
@@ -53,7 +53,7 @@ class Cost:
 def zoo_experiment(name: str) -> cfg.ExperimentConfig:
     """The experiment of a zoo config as it stands, its paths not filled in."""
     file = find_config(name)
-    return config.experiment_from(translate(read_pipeline_config(file), name=name).values, file)
+    return experiment_from(translate(read_pipeline_config(file), name=name).values, file)
 
 
 def example(model: MaskRCNN, num_objects: int) -> Batch:

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from tasks.mask_rcnn.class_match import match_classes
+from tasks.checkpoints.class_match import match_classes
 from tasks.pipeline_config.assignments import assignments_of
 from tasks.pipeline_config.box_edits import remove_masks
 from tasks.pipeline_config.dataset_records import records_of

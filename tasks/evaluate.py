@@ -33,14 +33,15 @@ from tasks.coco.masks import rle_from_mask
 from tasks.coco.metrics import SUMMARY_NAMES, CocoEvaluator
 from tasks.coco.paste import paste_masks
 from tasks.coco.pictures import PictureObjects, draw_comparison
-from tasks.mask_rcnn.inputs import evaluation_dataset, faulty_records_named, records_read
+from tasks.input.batches import evaluation_dataset, faulty_records_named
 from tasks.mask_rcnn.model import MaskRCNN
-from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
-from tasks.mask_rcnn.training import step_of
 from tasks.records.label_map import read_label_map
 from tasks.records.record_set import RecordSet
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, staged_directory, write_json
+from tasks.serving.trained_model import read_trained_model, restored_model
+from tasks.training.loop import step_of
+from tasks.training.records import records_read
 
 MASK_AP, MASK_AP50 = "DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU"
 BOX_AP = "DetectionBoxes_Precision/mAP"

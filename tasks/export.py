@@ -13,10 +13,10 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.mask_rcnn.serving import INPUTS, save_for_serving
-from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, staged_directory, write_bytes, write_json
+from tasks.serving.signatures import INPUTS, save_for_serving
+from tasks.serving.trained_model import read_trained_model, restored_model
 
 FORMAT_VERSION = 1
 

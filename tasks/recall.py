@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks.mask_rcnn.own_checkpoint import latest_own_checkpoint
+from tasks.checkpoints.own_checkpoint import latest_own_checkpoint
 from tasks.pipeline_config.zoo import find_config
 from tasks.records.manifest import read_manifest
 from tasks.running.schedule_memory import Ingredients, LastGoodRun, code, keep_ingredients, last_good_run

@@ -21,13 +21,13 @@ import yaml
 from official.core import config_definitions as cfg
 
 from tasks import tracking
-from tasks.mask_rcnn.compared_settings import compared_settings
-from tasks.mask_rcnn.config import load_experiment
-from tasks.mask_rcnn.inputs import records_read
-from tasks.mask_rcnn.trained_model import latest_checkpoint
-from tasks.mask_rcnn.training import TOTAL_LOSS, run_training
+from tasks.checkpoints.own_network import latest_checkpoint
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, write_json, write_text
+from tasks.training.compared_settings import compared_settings
+from tasks.training.experiment import load_experiment
+from tasks.training.loop import TOTAL_LOSS, run_training
+from tasks.training.records import records_read
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 

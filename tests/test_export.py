@@ -17,13 +17,13 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tasks.convert import convert
 from tasks.export import export
+from tasks.input.image_resizer import resize_image
 from tasks.mask_rcnn import config
-from tasks.mask_rcnn.image_resizer import resize_image
 from tasks.mask_rcnn.model import MaskRCNN
-from tasks.mask_rcnn.serving import INPUTS, resized_images, served_outputs
-from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir
+from tasks.serving.signatures import INPUTS, resized_images, served_outputs
+from tasks.serving.trained_model import read_trained_model, restored_model
 from tasks.train import Overrides, train
 
 # Two pictures of 48 x 60 pixels, which the model's resizer enlarges to 64 x 80.

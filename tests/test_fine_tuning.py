@@ -13,18 +13,18 @@ import pytest
 import yaml
 from tensorflow.core.protobuf import saver_pb2
 
+from tasks.checkpoints.original_names import original_variables
 from tasks.convert import convert
 from tasks.lint import lint_config
-from tasks.mask_rcnn.original_names import original_variables
-from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
 from tasks.materialize import materialize
 from tasks.pipeline_config.edits import MaskBranch
 from tasks.pipeline_config.fine_tuning import StartingPoint
 from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir, read_json
+from tasks.serving.trained_model import read_trained_model, restored_model
 from tasks.train import Overrides, train
-from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
+from tests.checkpoints.tf1_checkpoint import write_checkpoint
 from tests.parity.reference import REFERENCES, Reference
 from tests.parity.references.weights import make_weight
 

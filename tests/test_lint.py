@@ -15,7 +15,7 @@ from tasks.convert import convert
 from tasks.lint import lint_config
 from tasks.pipeline_config.fine_tuning import StartingPoint
 from tasks.running.workspace import DatasetDir, ModelDir
-from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
+from tests.checkpoints.tf1_checkpoint import write_checkpoint
 
 ZOO = "mask_rcnn_resnet50_atrous_coco"
 

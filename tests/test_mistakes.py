@@ -19,7 +19,7 @@ import typer
 from tasks import cli
 from tasks.running.failure import as_user_error, keep_traceback
 from tasks.running.workspace import ModelDir, write_json
-from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
+from tests.checkpoints.tf1_checkpoint import write_checkpoint
 from tests.small_dataset import write_source
 
 FILES = ("empty file", "binary file", "text file", "JSON file", "manifest", "dataset.yaml", "below a file")

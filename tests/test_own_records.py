@@ -14,11 +14,11 @@ from mlflow import MlflowClient
 
 from tasks.convert import convert
 from tasks.evaluate import evaluate
-from tasks.mask_rcnn.config import load_experiment
-from tasks.mask_rcnn.inputs import records_read
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir
 from tasks.train import Overrides, objects_cut_off, train
+from tasks.training.experiment import load_experiment
+from tasks.training.records import records_read
 
 ZOO = Path(__file__).resolve().parents[1] / "configs" / "zoo" / "mask_rcnn_resnet50_atrous_coco.config"
 HEIGHT, WIDTH = 48, 64

@@ -19,12 +19,12 @@ from mlflow import MlflowClient
 
 from tasks.convert import convert
 from tasks.evaluate import evaluate
-from tasks.mask_rcnn.config import load_experiment
 from tasks.materialize import materialize
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir, write_json
 from tasks.tracking import tracking_uri
 from tasks.train import Overrides, adapt_to_machine, override, train
+from tasks.training.experiment import load_experiment
 
 SMALL = Overrides(image_size=64, steps=2, batch_size=1, learning_rate=0.003, proposals=4, seed=1)
 

@@ -1,1 +1,1 @@
-"""The zoo models: single-level Faster R-CNN with a third, mask stage, as a Model Garden task."""
+"""The zoo models' network: single-level Faster R-CNN with a third, mask stage."""

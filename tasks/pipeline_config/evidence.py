@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.mask_rcnn.checkpoint_files import find_checkpoint
+from tasks.checkpoints.files import find_checkpoint
 from tasks.pipeline_config.checkpoint_fit import Shapes
 from tasks.pipeline_config.fine_tuning import names_checkpoint
 from tasks.pipeline_config.input_reader_pb2 import InputReader
@@ -108,7 +108,7 @@ def _splits(manifest: Manifest, files: Sequence[Path]) -> list[Split]:
 
 
 def _shapes(checkpoint: Path) -> Shapes:
-    from tasks.mask_rcnn.checkpoint_reader import stored_variables
+    from tasks.checkpoints.reader import stored_variables
 
     with stored_variables(checkpoint) as stored:
         return stored.shapes

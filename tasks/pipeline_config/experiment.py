@@ -22,7 +22,7 @@ _STEPS_PER_CHECKPOINT = 5000
 
 @dataclass(frozen=True)
 class Experiment:
-    """The mapping that `tasks.mask_rcnn.config.load_experiment` accepts, and what became of every field."""
+    """The mapping that `tasks.training.experiment.load_experiment` accepts, and what became of every field."""
 
     values: dict[str, Any]
     fields: dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from tasks.mask_rcnn.augmentation_options import OPTIONS, option
+from tasks.input.augmentation_options import OPTIONS, option
 from tasks.pipeline_config.fields import FieldError, descriptor_of
 from tasks.pipeline_config.ledger import Reading
 from tasks.running.errors import UserError

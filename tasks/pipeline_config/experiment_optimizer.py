@@ -1,4 +1,4 @@
-"""The optimizer part of an experiment: `train_config.optimizer` to the mapping of `tasks.mask_rcnn.optimization.OptimizationConfig`."""
+"""The optimizer part of an experiment: `train_config.optimizer` to the mapping of `tasks.training.optimization.OptimizationConfig`."""
 
 from __future__ import annotations
 

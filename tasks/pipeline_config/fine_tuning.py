@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.mask_rcnn.checkpoint_files import find_checkpoint
+from tasks.checkpoints.files import find_checkpoint
+from tasks.checkpoints.own_checkpoint import OwnCheckpoint, own_checkpoint
 from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS, automatic_conv_depth
-from tasks.mask_rcnn.own_checkpoint import OwnCheckpoint, own_checkpoint
 from tasks.pipeline_config.edits import MASK_PREDICTOR, Draft, Edited
 from tasks.pipeline_config.fields import FieldError
 from tasks.pipeline_config.ledger import Reading

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from tasks.checkpoints.original_names import original_variables
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.backbones import Backbone, build_backbone
 from tasks.mask_rcnn.backbones.slim_layers import BatchNorm
-from tasks.mask_rcnn.original_names import original_variables
 from tasks.running.errors import UserError
 
 

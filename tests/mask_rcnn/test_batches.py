@@ -11,10 +11,11 @@ import tensorflow as tf
 import tf_keras
 from official.core import config_definitions as cfg
 
+from tasks.input.image_resizer import resize_image
 from tasks.mask_rcnn import config
-from tasks.mask_rcnn.image_resizer import resize_image
 from tasks.mask_rcnn.model import MaskRCNN, Tensors
-from tasks.mask_rcnn.training import compile_networks_only
+from tasks.training.experiment import MaskRCNNTask
+from tasks.training.loop import compile_networks_only
 from tests.parity.reference import weighted
 
 PROPOSALS = 12
@@ -178,6 +179,6 @@ def test_networks_compiled_by_xla_compute_the_same(model: MaskRCNN, example: Exa
 
 
 def test_model_gardens_switch_compiles_the_networks_and_not_the_whole_step() -> None:
-    experiment = cfg.ExperimentConfig(task=config.MaskRCNNTask(), runtime=cfg.RuntimeConfig(enable_xla=True))
+    experiment = cfg.ExperimentConfig(task=MaskRCNNTask(), runtime=cfg.RuntimeConfig(enable_xla=True))
     compile_networks_only(experiment)
     assert (experiment.runtime.enable_xla, experiment.task.model.jit_compile) == (False, True)

@@ -10,11 +10,11 @@ import tf_keras
 from benchmarks.plain import PlainCroppedNetwork, PlainMaskRCNN
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.backbones import build_backbone
-from tasks.mask_rcnn.calibration import calibrate_batch_norm
 from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.cropped_network import CroppedNetwork
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.proposals import suppress
+from tasks.training.calibration import calibrate_batch_norm
 
 SETTINGS = config.MaskRCNN(
     num_classes=5,

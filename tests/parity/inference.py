@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tasks.checkpoints.original_names import original_variables
+from tasks.input.image_resizer import resize_image
 from tasks.mask_rcnn import config
-from tasks.mask_rcnn.image_resizer import resize_image
 from tasks.mask_rcnn.model import MaskRCNN
-from tasks.mask_rcnn.original_names import original_variables
 from tests.parity.deviation import EXACT, LATER, STAGE_1, Deviation
 from tests.parity.reference import Reference, is_unused, weighted, zoo_model
 from tests.parity.references.weights import make_image

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tasks.input.image_resizer import resize_image, resize_masks
 from tasks.mask_rcnn import boxes, config
 from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.detections import detect
-from tasks.mask_rcnn.image_resizer import resize_image, resize_masks
 from tasks.mask_rcnn.proposals import propose
 from tests.parity.deviation import EXACT, STAGE_1, Deviation, in_spreads
 

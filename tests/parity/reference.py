@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from tasks.checkpoints.original_names import original_variables
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.model import MaskRCNN
-from tasks.mask_rcnn.original_names import original_variables
 from tasks.pipeline_config.experiment import translate
 from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.pipeline_config.zoo import zoo_configs
+from tasks.training.experiment import experiment_from
 from tests.parity.deviation import Deviation, in_spreads
 from tests.parity.references.weights import make_weight
 
@@ -101,7 +102,7 @@ def zoo_model_of(network: str) -> config.MaskRCNN:
     """The model of the zoo's pipeline.config for a network of `SCOPES`."""
     name = f"mask_rcnn_{network}{'' if network == 'inception_v2' else '_atrous'}_coco"
     path = zoo_configs()[name]
-    model: config.MaskRCNN = config.experiment_from(translate(read_pipeline_config(path), name=name).values, path).task.model
+    model: config.MaskRCNN = experiment_from(translate(read_pipeline_config(path), name=name).values, path).task.model
     return model
 
 

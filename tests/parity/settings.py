@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tasks.checkpoints.original_names import original_variables
+from tasks.input.image_resizer import resize_image
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.detections import detect
-from tasks.mask_rcnn.image_resizer import resize_image
 from tasks.mask_rcnn.model import MaskRCNN
-from tasks.mask_rcnn.original_names import original_variables
 from tests.parity.deviation import EXACT, LATER, STAGE_1, Deviation, in_spreads
 from tests.parity.reference import zoo_model_of
 from tests.parity.references.weights import make_weight

@@ -16,9 +16,9 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tasks.checkpoints.original_names import original_variables
 from tasks.mask_rcnn import boxes, config
 from tasks.mask_rcnn.model import MaskRCNN
-from tasks.mask_rcnn.original_names import original_variables
 from tests.parity.border import possible_turns
 from tests.parity.deviation import AFTER_STEPS, EXACT, GRADIENTS, LATER, LOSSES, STAGE_1, TOLERANCES, Deviation, relative
 from tests.parity.inference import resized, variables_deviation

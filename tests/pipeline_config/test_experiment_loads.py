@@ -12,10 +12,11 @@ import tensorflow as tf
 import yaml
 from official.modeling import optimization
 
-from tasks.mask_rcnn import checkpoint_import, image_resizer
-from tasks.mask_rcnn.augmentation_options import OPTIONS, option
+from tasks.checkpoints import importing
+from tasks.input import image_resizer
+from tasks.input.augmentation_options import OPTIONS, option
 from tasks.mask_rcnn.backbones import MODULES, build_backbone
-from tasks.mask_rcnn.config import FeatureExtractor, load_experiment
+from tasks.mask_rcnn.config import FeatureExtractor
 from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS
 from tasks.pipeline_config import fine_tuning
 from tasks.pipeline_config.augmentation_pb2 import PreprocessingStep
@@ -29,6 +30,7 @@ from tasks.pipeline_config.parser import read_pipeline_config, set_field
 from tasks.pipeline_config.training_pb2 import TrainConfig
 from tasks.pipeline_config.zoo import zoo_configs
 from tasks.running.errors import UserError
+from tasks.training.experiment import load_experiment
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -51,7 +53,7 @@ def test_the_resize_methods_are_the_language_s() -> None:
 
 
 def test_the_checkpoint_types_are_those_of_the_import() -> None:
-    types = (checkpoint_import.CLASSIFICATION, checkpoint_import.DETECTION, checkpoint_import.FULL)
+    types = (importing.CLASSIFICATION, importing.DETECTION, importing.FULL)
     assert types == fine_tuning.CHECKPOINT_TYPES
 
 

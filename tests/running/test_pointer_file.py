@@ -11,7 +11,7 @@ from tasks.annotations.folder import listed_words
 from tasks.annotations.json_file import read_json_object
 from tasks.annotations.mask_file import read_mask
 from tasks.annotations.voc_xml import read_voc_xml
-from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, find_checkpoint
+from tasks.checkpoints.files import checkpoint_prefix, find_checkpoint
 from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.records.image_file import encode_image
 from tasks.records.label_map import read_label_map

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tasks.checkpoints.class_match import ClassMatch
 from tasks.mask_rcnn import config
-from tasks.mask_rcnn.class_match import ClassMatch
 
 _HEAD = "SecondStageBoxPredictor"
 _CLASS_PREDICTOR = f"{_HEAD}/ClassPredictor"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from tasks.input.merged_boxes import merge_equal_boxes
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.losses import BOX_CLASSIFICATION
-from tasks.mask_rcnn.merged_boxes import merge_equal_boxes
 from tasks.mask_rcnn.model import MaskRCNN
 
 

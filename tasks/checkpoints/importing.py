@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy.typing as npt
 
+from tasks.checkpoints.class_match import ClassMatch, check_match
+from tasks.checkpoints.class_remap import CLASS_BIASES, class_layouts, remap_classes
+from tasks.checkpoints.original_names import original_variables
+from tasks.checkpoints.own_checkpoint import own_checkpoint
+from tasks.checkpoints.reader import StoredVariables, stored_variables
 from tasks.mask_rcnn.backbones import FIRST_STAGE_SCOPE, SECOND_STAGE_SCOPE
-from tasks.mask_rcnn.checkpoint_reader import StoredVariables, stored_variables
-from tasks.mask_rcnn.class_match import ClassMatch, check_match
-from tasks.mask_rcnn.class_remap import CLASS_BIASES, class_layouts, remap_classes
 from tasks.mask_rcnn.model import MaskRCNN
-from tasks.mask_rcnn.original_names import original_variables
-from tasks.mask_rcnn.own_checkpoint import own_checkpoint
 from tasks.running.errors import UserError
 
 CLASSIFICATION, DETECTION, FULL = "classification", "detection", "full"

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tasks.mask_rcnn import config
-from tasks.mask_rcnn.augmentation import augment_all
-from tasks.mask_rcnn.image_resizer import resize_image, resize_masks
-from tasks.mask_rcnn.merged_boxes import merge_equal_boxes
-from tasks.mask_rcnn.scene import Movement, Scene
+from tasks.input.augmentation import augment_all
+from tasks.input.config import DataConfig
+from tasks.input.image_resizer import resize_image, resize_masks
+from tasks.input.merged_boxes import merge_equal_boxes
+from tasks.input.scene import Movement, Scene
+from tasks.mask_rcnn.config import ImageResizer
 from tasks.records.checks import BadImageError, Check, DataError
 from tasks.records.example import BOX_SIDES, parse_example
 from tasks.records.features import RecordFeatures
 from tasks.records.image_file import encode_image
 from tasks.records.label_map import LabelMap, read_label_map
-from tasks.records.record_set import RecordSet, record_set
 from tasks.records.survey import FARTHEST, confirm_trainable
 from tasks.records.tfrecord import confirm_whole, matching_files
 from tasks.running.errors import UserError
@@ -30,13 +30,13 @@ Example = dict[str, tf.Tensor]
 
 # Which of the record's objects one is: augmentation may leave some out.
 _STORED_AT = "stored_at"
-_IDENTITY = config.ImageResizer(kind="identity")
+_IDENTITY = ImageResizer(kind="identity")
 
 
 class RecordParser:
     """Serialized tf.Example to decoded tensors. Faults of a record fail with its source id; `find_faulty_record` tells its place."""
 
-    def __init__(self, data: config.DataConfig, label_map: LabelMap) -> None:
+    def __init__(self, data: DataConfig, label_map: LabelMap) -> None:
         if data.mask_type not in ("PNG_MASKS", "NUMERICAL_MASKS"):
             raise UserError(f"mask_type {data.mask_type!r} is unknown", "use PNG_MASKS or NUMERICAL_MASKS")
         self._png_masks = data.mask_type == "PNG_MASKS"
@@ -59,7 +59,7 @@ class RecordParser:
         serialized: tf.Tensor,
         augment: Callable[[Scene], Scene] | None = None,
         most: int | None = None,
-        mask_resizer: config.ImageResizer = _IDENTITY,
+        mask_resizer: ImageResizer = _IDENTITY,
     ) -> Example:
         """One record: its image, augmented where asked for, and the first `most` objects that are then in it, M of them.
 
@@ -121,7 +121,7 @@ class RecordParser:
         source: tf.Tensor,
         wanted: tf.Tensor,
         movements: Sequence[Movement],
-        resizer: config.ImageResizer,
+        resizer: ImageResizer,
     ) -> tf.Tensor:
         """The masks at the indices `wanted`, int32 [M], of all `count` stored ones: moved and resized, one at a time; uint8 [M, h, w]."""
 
@@ -158,8 +158,8 @@ class RecordParser:
 
 
 def training_dataset(
-    data: config.DataConfig,
-    resizer: config.ImageResizer,
+    data: DataConfig,
+    resizer: ImageResizer,
     label_map: LabelMap,
     batch_size: int,
     context: tf.distribute.InputContext | None = None,
@@ -201,7 +201,7 @@ def training_dataset(
     return examples.padded_batch(batch_size, drop_remainder=True).map(_as_model_inputs).prefetch(2)
 
 
-def evaluation_dataset(data: config.DataConfig, resizer: config.ImageResizer, label_map: LabelMap) -> tf.data.Dataset:
+def evaluation_dataset(data: DataConfig, resizer: ImageResizer, label_map: LabelMap) -> tf.data.Dataset:
     """One pass, in order, one image at a time: (`images` [1, h, w, 3], `true_shapes` [1, 2], the parsed record at its own size)."""
     parse = RecordParser(data, label_map)
 
@@ -213,18 +213,7 @@ def evaluation_dataset(data: config.DataConfig, resizer: config.ImageResizer, la
     return tf.data.TFRecordDataset(record_files(data)).map(prepare, num_parallel_calls=2, deterministic=True).prefetch(1)
 
 
-def records_read(task: config.MaskRCNNTask) -> RecordSet:
-    """The records of training and evaluation; UserError where they cannot be read, or know more classes than the model."""
-    records = record_set(record_files(task.train_data), record_files(task.validation_data), Path(task.train_data.label_map_path).absolute())
-    if records.labels.num_classes > task.model.num_classes:
-        raise UserError(
-            f"{task.train_data.label_map_path} has the id {records.labels.num_classes}, the model {task.model.num_classes} classes",
-            f"convert again with --set model.faster_rcnn.num_classes={records.labels.num_classes}",
-        )
-    return records
-
-
-def record_files(data: config.DataConfig) -> list[str]:
+def record_files(data: DataConfig) -> list[str]:
     """The files that `data.input_path` means (a path or pattern, or several), in order of their names; UserError where there is none, or
     one of their shards is missing."""
     patterns: Sequence[str] = [data.input_path] if isinstance(data.input_path, str) else data.input_path
@@ -241,7 +230,7 @@ def record_files(data: config.DataConfig) -> list[str]:
 
 
 @contextlib.contextmanager
-def faulty_records_named(data: config.DataConfig) -> Iterator[None]:
+def faulty_records_named(data: DataConfig) -> Iterator[None]:
     """Within the block, TensorFlow's error about a record becomes a UserError that names it; any other goes on its way."""
     try:
         yield
@@ -252,7 +241,7 @@ def faulty_records_named(data: config.DataConfig) -> Iterator[None]:
         raise fault from error
 
 
-def find_faulty_record(data: config.DataConfig, label_map: LabelMap) -> UserError | None:
+def find_faulty_record(data: DataConfig, label_map: LabelMap) -> UserError | None:
     """What is wrong with the first record that cannot be parsed, naming its file and number (from 0); None when all can.
 
     Reads everything, so it is for the moment after a pipeline failed: TensorFlow's own errors do not tell which record it was.

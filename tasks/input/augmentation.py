@@ -11,9 +11,9 @@ from functools import singledispatch
 
 import tensorflow as tf
 
-from tasks.mask_rcnn import augmentation_options as options
+from tasks.input import augmentation_options as options
+from tasks.input.scene import Scene
 from tasks.mask_rcnn import boxes
-from tasks.mask_rcnn.scene import Scene
 
 
 def augment_all(scene: Scene, chosen: Sequence[options.Option], seed: tf.Tensor) -> Scene:

@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saver_pb2
 
-from tasks.mask_rcnn import checkpoint_files
-from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix, find_checkpoint
-from tasks.mask_rcnn.checkpoint_reader import open_checkpoint
-from tasks.mask_rcnn.own_checkpoint import own_checkpoint
+from tasks.checkpoints import files
+from tasks.checkpoints.files import checkpoint_prefix, find_checkpoint
+from tasks.checkpoints.own_checkpoint import own_checkpoint
+from tasks.checkpoints.reader import open_checkpoint
 from tasks.running.errors import UserError
-from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
+from tests.checkpoints.tf1_checkpoint import write_checkpoint
 
 VALUES = {"Conv/weights": np.float32([[1, 2], [3, 4]]), "global_step": np.int64(7)}
 
@@ -139,7 +139,7 @@ def test_an_evil_tarball_is_refused_and_writes_nothing(tmp_path: Path, evil: tar
 def test_a_tarball_that_unpacks_to_too_much_is_refused(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Files that are not even wanted count: a reader has to unpack them to pass them by.
     (zoo / "aaa.bin").write_bytes(bytes(100_000))
-    monkeypatch.setattr(checkpoint_files, "UNPACKED_LIMIT_BYTES", 50_000)
+    monkeypatch.setattr(files, "UNPACKED_LIMIT_BYTES", 50_000)
     with pytest.raises(UserError, match="more than 50000 bytes"):
         read(packed(zoo))
 

@@ -22,12 +22,12 @@ from official.common import distribute_utils
 from official.core import config_definitions as cfg
 from official.core import task_factory, train_utils
 
-from tasks.mask_rcnn import task as _registers_the_task  # noqa: F401
-from tasks.mask_rcnn.inputs import faulty_records_named
-from tasks.mask_rcnn.trained_model import latest_checkpoint
+from tasks.checkpoints.own_network import latest_checkpoint
+from tasks.input.batches import faulty_records_named
 from tasks.running.errors import UserError
 from tasks.running.scratch import without_pattern
 from tasks.running.workspace import write_text
+from tasks.training import task as _registers_the_task  # noqa: F401
 
 TOTAL_LOSS = "Loss/total_loss"
 _TERMINATED = 128 + signal.SIGTERM

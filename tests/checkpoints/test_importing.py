@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tf_keras
 
+from tasks.checkpoints.class_match import match_classes
+from tasks.checkpoints.importing import Reshaped, import_checkpoint
+from tasks.checkpoints.original_names import original_variables
 from tasks.mask_rcnn import config
-from tasks.mask_rcnn.checkpoint_import import Reshaped, import_checkpoint
-from tasks.mask_rcnn.class_match import match_classes
 from tasks.mask_rcnn.model import MaskRCNN
-from tasks.mask_rcnn.original_names import original_variables
 from tasks.running.errors import UserError
-from tests.mask_rcnn.tf1_checkpoint import write_checkpoint
+from tests.checkpoints.tf1_checkpoint import write_checkpoint
 from tests.parity.reference import REFERENCES, Reference, zoo_model
 from tests.parity.references.weights import make_weight
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,15 @@ class OwnCheckpoint:
     """A checkpoint in the folder where `maskline train` wrote it, beside its experiment and its label map."""
 
     prefix: Path
+    model: Mapping[str, Any]
+    """The network's settings, as `mask_rcnn.config.MaskRCNN` takes them"""
     feature_extractor: str
     mask_conv_depth: int
     """Of the mask branch's convolutions, as they were built"""
+
+    @property
+    def experiment(self) -> Path:
+        return self.prefix.parent / "experiment.yaml"
 
     @property
     def label_map(self) -> Path:
@@ -44,7 +51,7 @@ def own_checkpoint(prefix: Path) -> OwnCheckpoint | None:
         depth = depth or automatic_conv_depth(FEATURE_CHANNELS[feature_extractor], model["num_classes"])
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(f"{experiment} is not what `maskline train` writes", "name another checkpoint, or train the model again") from error
-    return OwnCheckpoint(prefix, feature_extractor, depth)
+    return OwnCheckpoint(prefix, model, feature_extractor, depth)
 
 
 def latest_own_checkpoint(folder: Path) -> Path | None:

@@ -9,19 +9,21 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, task_factory
 
-from tasks.mask_rcnn import config, losses
-from tasks.mask_rcnn.calibration import begin_statistics_anew, calibrate_batch_norm, silence_residual_branches
-from tasks.mask_rcnn.checkpoint_import import import_checkpoint
-from tasks.mask_rcnn.class_match import match_classes
-from tasks.mask_rcnn.inputs import training_dataset
+from tasks.checkpoints.class_match import match_classes
+from tasks.checkpoints.importing import import_checkpoint
+from tasks.input.batches import training_dataset
+from tasks.input.config import DataConfig
+from tasks.mask_rcnn import losses
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.records.label_map import read_label_map
 from tasks.running.workspace import CHECKPOINT_IMPORT, write_json
+from tasks.training import experiment
+from tasks.training.calibration import begin_statistics_anew, calibrate_batch_norm, silence_residual_branches
 
 _CALIBRATION_BATCHES = 4
 
 
-@task_factory.register_task_cls(config.MaskRCNNTask)
+@task_factory.register_task_cls(experiment.MaskRCNNTask)
 class MaskRCNNTask(base_task.Task):
     """Trains one zoo model; evaluation is a step of its own (`tasks.evaluate`)."""
 
@@ -55,7 +57,7 @@ class MaskRCNNTask(base_task.Task):
         self.beginning = report.text()
         write_json(Path(self.logging_dir) / CHECKPOINT_IMPORT, report.to_json())
 
-    def build_inputs(self, params: config.DataConfig, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
+    def build_inputs(self, params: DataConfig, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         batch_size = params.global_batch_size
         if input_context is not None:
             batch_size = input_context.get_per_replica_batch_size(batch_size)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from tasks.mask_rcnn.own_checkpoint import latest_own_checkpoint
+from tasks.checkpoints.own_checkpoint import latest_own_checkpoint
 from tasks.running.errors import UserError
 from tasks.running.pointer_file import pointer_at
 from tasks.running.scratch import without_pattern

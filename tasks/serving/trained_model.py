@@ -6,14 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import tensorflow as tf
 import yaml
 from official.core import config_definitions as cfg
 
-from tasks.mask_rcnn.config import experiment_from
+from tasks.checkpoints.own_network import latest_checkpoint, restored_network
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.running.errors import UserError
-from tasks.running.scratch import without_pattern
+from tasks.training.experiment import experiment_from
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,6 @@ class TrainedModel:
         return hashlib.sha256(Path(f"{self.checkpoint}.index").read_bytes()).hexdigest()
 
 
-def latest_checkpoint(folder: Path) -> str | None:
-    """The prefix of a folder's last checkpoint, as TensorFlow's own, which takes the folder `set [1]` for a pattern."""
-    state = tf.train.get_checkpoint_state(str(folder))
-    return state.model_checkpoint_path if state and Path(f"{state.model_checkpoint_path}.index").is_file() else None
-
-
 def read_trained_model(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
     """What `folder` (`ModelDir.train`) holds, with the last checkpoint or the one under the prefix `checkpoint`."""
     trained = folder / "experiment.yaml"
@@ -52,12 +45,4 @@ def read_trained_model(folder: Path, checkpoint: Path | None = None) -> TrainedM
 
 def restored_model(trained: TrainedModel) -> MaskRCNN:
     """The network with the checkpoint's weights, all of them, in float32 whatever the precision of training."""
-    network = MaskRCNN(trained.experiment.task.model)
-    prefix = Path(trained.checkpoint)
-    try:
-        with without_pattern(prefix.parent) as folder:
-            restored = tf.train.Checkpoint(model=network).restore(str(folder / prefix.name))
-            restored.assert_existing_objects_matched().expect_partial()
-    except (AssertionError, ValueError) as error:
-        raise UserError(f"checkpoint {trained.checkpoint} is not one of this model", "name a checkpoint of this folder") from error
-    return network
+    return restored_network(Path(trained.checkpoint), trained.experiment.task.model)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tasks.input.image_resizer import resize_image
 from tasks.mask_rcnn import boxes, config
-from tasks.mask_rcnn.image_resizer import resize_image
 from tasks.mask_rcnn.model import MaskRCNN, Tensors
 
 _DETECTIONS = (

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tasks.convert import convert
-from tasks.mask_rcnn.compared_settings import compared_settings
-from tasks.mask_rcnn.config import load_experiment
 from tasks.records.label_map import LabelMap
 from tasks.records.record_set import RecordSet
 from tasks.running.workspace import ModelDir
+from tasks.training.compared_settings import compared_settings
+from tasks.training.experiment import load_experiment
 
 RECORDS = RecordSet("pets", "ab" * 32, Path("pets"), {"train": {"images": 6}, "val": {"images": 2}}, LabelMap({1: "cat"}), Path("pets"), {})
 

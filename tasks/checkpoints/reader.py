@@ -12,10 +12,10 @@ from typing import Any
 import numpy.typing as npt
 import tensorflow as tf
 
-from tasks.mask_rcnn.checkpoint_files import checkpoint_prefix
-from tasks.mask_rcnn.original_names import original_variables
-from tasks.mask_rcnn.own_checkpoint import own_checkpoint
-from tasks.mask_rcnn.trained_model import read_trained_model, restored_model
+from tasks.checkpoints.files import checkpoint_prefix
+from tasks.checkpoints.original_names import original_variables
+from tasks.checkpoints.own_checkpoint import own_checkpoint
+from tasks.checkpoints.own_network import own_network
 from tasks.running.errors import UserError
 
 
@@ -33,8 +33,8 @@ def stored_variables(checkpoint: Path) -> Iterator[StoredVariables]:
 
     A checkpoint of ours knows objects and not names: the network that wrote it is built again, and its variables have the names.
     """
-    if own_checkpoint(checkpoint) is not None:
-        variables = original_variables(restored_model(read_trained_model(checkpoint.parent, checkpoint)))
+    if (own := own_checkpoint(checkpoint)) is not None:
+        variables = original_variables(own_network(own))
         yield StoredVariables({name: tuple(variable.shape) for name, variable in variables.items()}, lambda name: variables[name].numpy())
         return
     with checkpoint_prefix(checkpoint) as prefix:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
+from tasks.input.image_resizer import resize_image, resize_masks, resized_shape
 from tasks.mask_rcnn import config
-from tasks.mask_rcnn.image_resizer import resize_image, resize_masks, resized_shape
 from tasks.running.errors import UserError
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tasks.mask_rcnn import augmentation_options as options
-from tasks.mask_rcnn.augmentation import augment, augment_all
-from tasks.mask_rcnn.scene import Scene
+from tasks.input import augmentation_options as options
+from tasks.input.augmentation import augment, augment_all
+from tasks.input.scene import Scene
 from tasks.running.errors import UserError
 
 HEIGHT, WIDTH = 40, 60

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tasks.input.augmentation_options import OPTIONS
+from tasks.input.batches import RecordParser, evaluation_dataset, find_faulty_record, record_files, training_dataset
+from tasks.input.config import Augmentation, DataConfig
+from tasks.input.scene import Scene
 from tasks.mask_rcnn import config
-from tasks.mask_rcnn.augmentation_options import OPTIONS
-from tasks.mask_rcnn.inputs import RecordParser, evaluation_dataset, find_faulty_record, record_files, training_dataset
-from tasks.mask_rcnn.scene import Scene
 from tasks.records.annotated_image import Category
 from tasks.records.label_map import label_map, parse_label_map
 from tasks.running.errors import UserError
@@ -49,7 +50,7 @@ def record(**changes: list[Any]) -> bytes:
 
 
 def parse(serialized: bytes, **data: Any) -> dict[str, np.ndarray]:
-    parsed = RecordParser(config.DataConfig(**data), LABELS)(tf.constant(serialized))
+    parsed = RecordParser(DataConfig(**data), LABELS)(tf.constant(serialized))
     return {name: value.numpy() for name, value in parsed.items()}
 
 
@@ -99,7 +100,7 @@ def test_a_box_may_reach_as_far_beyond_the_image_as_in_the_original() -> None:
 
 def test_a_class_may_be_called_by_its_display_name() -> None:
     labels = parse_label_map('item { id: 1 name: "/m/0bt9lr" display_name: "dog" } item { id: 3 name: "dog " }', "x")
-    assert RecordParser(config.DataConfig(), labels)(tf.constant(record()))["category_ids"].numpy().tolist() == [1]
+    assert RecordParser(DataConfig(), labels)(tf.constant(record()))["category_ids"].numpy().tolist() == [1]
 
 
 def mirrored(scene: Scene) -> Scene:
@@ -107,7 +108,7 @@ def mirrored(scene: Scene) -> Scene:
 
 
 def test_a_flip_moves_image_box_and_mask_together() -> None:
-    parse_record = RecordParser(config.DataConfig(), LABELS)
+    parse_record = RecordParser(DataConfig(), LABELS)
     straight, flipped = parse_record(tf.constant(record())), parse_record(tf.constant(record()), mirrored)
     np.testing.assert_allclose(flipped["boxes"], [[0.25, 2 / 3, 0.75, 1.0]], atol=1e-6)
     assert np.argwhere(flipped["masks"].numpy()[0]).tolist() == [[1, 4], [1, 5], [2, 4], [2, 5]]
@@ -117,14 +118,14 @@ def test_a_flip_moves_image_box_and_mask_together() -> None:
 
 def test_dense_masks_flip_as_png_masks_do() -> None:
     dense = tf.constant(record(image__object__mask=(MASK * 0.5).ravel().tolist()))
-    example = RecordParser(config.DataConfig(mask_type="NUMERICAL_MASKS"), LABELS)(dense, mirrored)
+    example = RecordParser(DataConfig(mask_type="NUMERICAL_MASKS"), LABELS)(dense, mirrored)
     np.testing.assert_array_equal(example["masks"], [MASK[:, ::-1]])
 
 
 def test_masks_are_resized_on_the_grid_of_the_image() -> None:
     """Nearest neighbour on the legacy grid at twice the size: each pixel becomes a square of four."""
     doubled = config.ImageResizer(min_dimension=8, max_dimension=100)
-    example = RecordParser(config.DataConfig(), LABELS)(tf.constant(record()), mask_resizer=doubled)
+    example = RecordParser(DataConfig(), LABELS)(tf.constant(record()), mask_resizer=doubled)
     np.testing.assert_array_equal(example["masks"], [np.kron(MASK, np.ones((2, 2), np.uint8))])
 
 
@@ -140,7 +141,7 @@ def shard(tmp_path: Path) -> Path:
 
 
 def test_a_batch_is_padded_to_its_largest(shard: Path) -> None:
-    data = config.DataConfig(input_path=str(shard), seed=1)
+    data = DataConfig(input_path=str(shard), seed=1)
     images, shapes, truth = next(iter(training_dataset(data, config.ImageResizer(kind="identity"), LABELS, 2)))
     assert images.shape == (2, 8, 6, 3)
     small = int(tf.argmin(shapes[:, 0]))
@@ -153,7 +154,7 @@ def test_a_batch_is_padded_to_its_largest(shard: Path) -> None:
 
 
 def test_evaluation_keeps_order_and_the_images_own_size(shard: Path) -> None:
-    data = config.DataConfig(input_path=str(shard), is_training=False)
+    data = DataConfig(input_path=str(shard), is_training=False)
     doubled = config.ImageResizer(min_dimension=8, max_dimension=100)
     rows = list(evaluation_dataset(data, doubled, LABELS))
     assert [tuple(images.shape) for images, _, _ in rows] == [(1, 8, 12, 3), (1, 11, 8, 3)]
@@ -162,7 +163,7 @@ def test_evaluation_keeps_order_and_the_images_own_size(shard: Path) -> None:
 
 def flipped_batches(path: Path, seed: int) -> list[bool]:
     """Of the first batches of one image each, whether the image was mirrored: its first row is then no longer ascending."""
-    data = config.DataConfig(input_path=str(path), seed=seed, augmentations=(config.Augmentation(kind="random_horizontal_flip"),))
+    data = DataConfig(input_path=str(path), seed=seed, augmentations=(Augmentation(kind="random_horizontal_flip"),))
     batches = training_dataset(data, config.ImageResizer(kind="identity"), LABELS, 1).take(40)
     return [bool(images[0, 0, 0, 0] > images[0, 0, 1, 0]) for images, _, _ in batches]
 
@@ -178,7 +179,7 @@ def test_flips_follow_the_seed(tmp_path: Path) -> None:
 
 
 def test_a_batch_with_every_augmentation_is_the_same_again_and_keeps_masks_in_their_boxes(shard: Path) -> None:
-    data = config.DataConfig(input_path=str(shard), seed=5, augmentations=tuple(config.Augmentation(kind=kind) for kind in OPTIONS))
+    data = DataConfig(input_path=str(shard), seed=5, augmentations=tuple(Augmentation(kind=kind) for kind in OPTIONS))
     resizer = config.ImageResizer(min_dimension=24, max_dimension=32, pad_to_max_dimension=True)
     first, again = (list(training_dataset(data, resizer, LABELS, 2).take(20)) for _ in range(2))
     seen = 0
@@ -206,7 +207,7 @@ def test_only_so_many_objects_of_an_image_count(tmp_path: Path) -> None:
     png = tf.io.encode_png(MASK[..., None]).numpy()
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(record(image__object__class__text=[b"dog", b"cat", b"dog"], image__object__mask=[png] * 3, **sides))
-    data = config.DataConfig(input_path=str(path), max_number_of_boxes=2)
+    data = DataConfig(input_path=str(path), max_number_of_boxes=2)
     _, _, truth = next(iter(training_dataset(data, config.ImageResizer(kind="identity"), LABELS, 1)))
     assert truth["num_boxes"].numpy().tolist() == [2]
     assert truth["classes"].numpy().tolist() == [[2, 0]]
@@ -214,7 +215,7 @@ def test_only_so_many_objects_of_an_image_count(tmp_path: Path) -> None:
 
 
 def test_a_faulty_record_is_found_by_file_and_number(shard: Path) -> None:
-    data = config.DataConfig(input_path=str(shard))
+    data = DataConfig(input_path=str(shard))
     assert find_faulty_record(data, LABELS) is None
     with tf.io.TFRecordWriter(str(shard)) as writer:
         writer.write(record())
@@ -235,20 +236,20 @@ def test_a_faulty_record_is_found_by_file_and_number(shard: Path) -> None:
 def test_what_tensorflow_refuses_is_told_in_our_words(shard: Path, changes: dict[str, list[Any]], words: str) -> None:
     with tf.io.TFRecordWriter(str(shard)) as writer:
         writer.write(record(image__height=[4], image__width=[6], **changes))
-    error = find_faulty_record(config.DataConfig(input_path=str(shard)), LABELS)
+    error = find_faulty_record(DataConfig(input_path=str(shard)), LABELS)
     assert error is not None
     assert error.message == f"{shard}: record 0: {words}"
 
 
 def test_a_shard_that_was_cut_off_is_found(shard: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-3])
-    error = find_faulty_record(config.DataConfig(input_path=str(shard)), LABELS)
+    error = find_faulty_record(DataConfig(input_path=str(shard)), LABELS)
     assert error is not None
     assert error.message.startswith(f"{shard}: record 1 ")
 
 
 def test_a_mask_type_that_the_records_do_not_hold_is_found(shard: Path) -> None:
-    error = find_faulty_record(config.DataConfig(input_path=str(shard), mask_type="NUMERICAL_MASKS"), LABELS)
+    error = find_faulty_record(DataConfig(input_path=str(shard), mask_type="NUMERICAL_MASKS"), LABELS)
     assert error is not None
     assert "image/object/mask" in error.message
 
@@ -256,9 +257,9 @@ def test_a_mask_type_that_the_records_do_not_hold_is_found(shard: Path) -> None:
 def test_a_shard_that_is_missing_is_named(shard: Path) -> None:
     shard.rename(shard.with_name("train.record-00002-of-00003"))
     with pytest.raises(UserError, match=r"train\.record-00000-of-00003 is not there, and 1 more"):
-        record_files(config.DataConfig(input_path=f"{shard.parent}/train.record-?????-of-00003"))
+        record_files(DataConfig(input_path=f"{shard.parent}/train.record-?????-of-00003"))
 
 
 def test_a_path_without_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no file matches"):
-        record_files(config.DataConfig(input_path=str(tmp_path / "pets_*.record")))
+        record_files(DataConfig(input_path=str(tmp_path / "pets_*.record")))

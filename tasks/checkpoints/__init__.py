@@ -1,0 +1,1 @@
+"""Checkpoints of others, and of our own trainings, to the network's variables."""

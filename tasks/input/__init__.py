@@ -1,0 +1,1 @@
+"""Records to the network's batches."""

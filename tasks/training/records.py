@@ -1,0 +1,21 @@
+"""The records that an experiment reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.input.batches import record_files
+from tasks.records.record_set import RecordSet, record_set
+from tasks.running.errors import UserError
+from tasks.training.experiment import MaskRCNNTask
+
+
+def records_read(task: MaskRCNNTask) -> RecordSet:
+    """The records of training and evaluation; UserError where they cannot be read, or know more classes than the model."""
+    records = record_set(record_files(task.train_data), record_files(task.validation_data), Path(task.train_data.label_map_path).absolute())
+    if records.labels.num_classes > task.model.num_classes:
+        raise UserError(
+            f"{task.train_data.label_map_path} has the id {records.labels.num_classes}, the model {task.model.num_classes} classes",
+            f"convert again with --set model.faster_rcnn.num_classes={records.labels.num_classes}",
+        )
+    return records
