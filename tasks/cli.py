@@ -352,7 +352,8 @@ def train_command(
 ) -> None:
     """Train a converted model, or go on with it."""
     with _trained_in(model, verbose) as folder:
-        from tasks.train import Overrides, train
+        from tasks.train import train
+        from tasks.training.overrides import Overrides
 
         overrides = Overrides(image_size, steps, batch_size, learning_rate, precision, proposals, seed)
         answer(train(folder, overrides), result)

@@ -11,14 +11,12 @@ about two minutes each on two CPU cores.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 import yaml
-from official.core import config_definitions as cfg
 
 from tasks import tracking
 from tasks.checkpoints.own_network import latest_checkpoint
@@ -26,38 +24,13 @@ from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, write_json, write_text
 from tasks.training.compared_settings import compared_settings
 from tasks.training.experiment import load_experiment
-from tasks.training.loop import TOTAL_LOSS, run_training
+from tasks.training.loop import run_training
+from tasks.training.overrides import Overrides, adapt_to_machine, override
+from tasks.training.progress import TOTAL_LOSS
 from tasks.training.records import records_read
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-
-_CHECKPOINTS_PER_TRAINING = 5
 # Where a resumed training may differ from the one it goes on with: the machine, how far to go, and how often to save.
 _FREE_TO_CHANGE = ("runtime.num_gpus", "runtime.distribution_strategy", "trainer.train_steps", "trainer.checkpoint_interval")
-
-
-@dataclasses.dataclass(frozen=True)
-class Overrides:
-    """What the command line sets instead of the config; None leaves the config's value."""
-
-    image_size: int | None = None
-    """Short side in pixels; the long side's limit keeps the config's proportion"""
-    steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    """Of the schedule, after any warm-up; its other values keep their proportion, and their steps"""
-    precision: str | None = None
-    proposals: int | None = None
-    """Proposals at inference; as many at most are sampled in training, and the detections keep the config's proportion to them"""
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("image_size", "steps", "batch_size", "learning_rate", "proposals"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"--{name.replace('_', '-')} is {value}", "give a number above zero")
-        if self.precision is not None and self.precision not in PRECISIONS:
-            raise UserError(f"--precision is {self.precision!r}", f"use one of {', '.join(PRECISIONS)}")
 
 
 def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
@@ -110,77 +83,6 @@ def objects_cut_off(limit: int, objects_per_image: Mapping[int, int]) -> int:
             flush=True,
         )
     return cut_off
-
-
-def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
-    """Sets, in place, what the command line asks for; without a seed anywhere, seed 0."""
-    task, trainer = experiment.task, experiment.trainer
-    if overrides.image_size is not None:
-        _resize(task.model.image_resizer, overrides.image_size)
-    if overrides.steps is not None:
-        trainer.train_steps = overrides.steps
-        trainer.checkpoint_interval = math.ceil(overrides.steps / _CHECKPOINTS_PER_TRAINING)
-    if overrides.batch_size is not None:
-        task.train_data.global_batch_size = overrides.batch_size
-    if overrides.learning_rate is not None:
-        _scale_learning_rate(trainer.optimizer_config, overrides.learning_rate)
-    if overrides.precision is not None:
-        experiment.runtime.mixed_precision_dtype = overrides.precision.removeprefix("mixed_")
-    if overrides.proposals is not None:
-        _scale_proposals(task.model, overrides.proposals)
-    if overrides.seed is not None or task.train_data.seed is None:
-        task.train_data.seed = overrides.seed or 0
-
-
-def adapt_to_machine(experiment: cfg.ExperimentConfig, num_gpus: int) -> None:
-    """Chooses, in place, the strategy for the GPUs that are there, and dynamic loss scaling where float16 needs it."""
-    runtime = experiment.runtime
-    runtime.num_gpus = num_gpus
-    runtime.distribution_strategy = "mirrored" if num_gpus > 1 else "one_device"
-    if runtime.mixed_precision_dtype == "float16" and runtime.loss_scale is None:
-        runtime.loss_scale = "dynamic"
-    if experiment.task.train_data.global_batch_size % max(1, num_gpus):
-        raise UserError(
-            f"--batch-size {experiment.task.train_data.global_batch_size} cannot be split over {num_gpus} GPUs",
-            f"give a multiple of {num_gpus}, or hide GPUs with CUDA_VISIBLE_DEVICES",
-        )
-
-
-def _scale_proposals(model: Any, proposals: int) -> None:
-    first_stage, second_stage = model.first_stage, model.second_stage
-
-    # Not in proportion: of 4 sampled proposals a quarter at most is positive, and boxes and masks would hardly be trained.
-    second_stage.batch_size = min(second_stage.batch_size, proposals)
-    detections = round(second_stage.max_total_detections * proposals / first_stage.max_proposals)
-    second_stage.max_total_detections = min(second_stage.max_total_detections, max(1, detections))
-    second_stage.max_detections_per_class = min(second_stage.max_detections_per_class, second_stage.max_total_detections)
-    first_stage.max_proposals = proposals
-
-
-def _resize(resizer: Any, size: int) -> None:
-    if resizer.kind == "keep_aspect_ratio":
-        resizer.max_dimension = round(size * resizer.max_dimension / resizer.min_dimension)
-        resizer.min_dimension = size
-    elif resizer.kind == "fixed_shape":
-        scale = size / min(resizer.height, resizer.width)
-        resizer.height, resizer.width = round(resizer.height * scale), round(resizer.width * scale)
-    else:
-        raise UserError(f"--image-size cannot be set: the config's image_resizer is {resizer.kind}", "change the pipeline.config")
-
-
-def _scale_learning_rate(optimization: Any, rate: float) -> None:
-    schedule, warmup = optimization.learning_rate.get(), optimization.warmup.get()
-    if optimization.learning_rate.type == "stepwise":
-        factor = rate / schedule.values[0]
-        schedule.values = [value * factor for value in schedule.values]
-    else:
-        first = "learning_rate" if optimization.learning_rate.type == "constant" else "initial_learning_rate"
-        factor = rate / getattr(schedule, first)
-        for name in (first, "burnin_learning_rate", "min_learning_rate"):
-            if hasattr(schedule, name):
-                setattr(schedule, name, getattr(schedule, name) * factor)
-    if warmup is not None:
-        warmup.warmup_learning_rate *= factor
 
 
 def _check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -14,7 +14,8 @@ import yaml
 from tasks.convert import convert
 from tasks.evaluate import evaluate
 from tasks.running.workspace import DatasetDir, ModelDir, StepResult
-from tasks.train import Overrides, train
+from tasks.train import train
+from tasks.training.overrides import Overrides
 
 BOX_AR, MASK_AR = "DetectionBoxes_Recall/AR@100", "DetectionMasks_Recall/AR@100"
 

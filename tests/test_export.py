@@ -24,7 +24,8 @@ from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir
 from tasks.serving.signatures import INPUTS, resized_images, served_outputs
 from tasks.serving.trained_model import read_trained_model, restored_model
-from tasks.train import Overrides, train
+from tasks.train import train
+from tasks.training.overrides import Overrides
 
 # Two pictures of 48 x 60 pixels, which the model's resizer enlarges to 64 x 80.
 IMAGES = np.random.default_rng(5).integers(0, 256, (2, 48, 60, 3), np.uint8)

@@ -23,7 +23,8 @@ from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir, read_json
 from tasks.serving.trained_model import read_trained_model, restored_model
-from tasks.train import Overrides, train
+from tasks.train import train
+from tasks.training.overrides import Overrides
 from tests.checkpoints.tf1_checkpoint import write_checkpoint
 from tests.parity.reference import REFERENCES, Reference
 from tests.parity.references.weights import make_weight

@@ -16,8 +16,9 @@ from tasks.convert import convert
 from tasks.evaluate import evaluate
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir
-from tasks.train import Overrides, objects_cut_off, train
+from tasks.train import objects_cut_off, train
 from tasks.training.experiment import load_experiment
+from tasks.training.overrides import Overrides
 from tasks.training.records import records_read
 
 ZOO = Path(__file__).resolve().parents[1] / "configs" / "zoo" / "mask_rcnn_resnet50_atrous_coco.config"

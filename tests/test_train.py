@@ -23,8 +23,9 @@ from tasks.materialize import materialize
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir, write_json
 from tasks.tracking import tracking_uri
-from tasks.train import Overrides, adapt_to_machine, override, train
+from tasks.train import train
 from tasks.training.experiment import load_experiment
+from tasks.training.overrides import Overrides, adapt_to_machine, override
 
 SMALL = Overrides(image_size=64, steps=2, batch_size=1, learning_rate=0.003, proposals=4, seed=1)
 

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
-import math
 import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import orbit
@@ -24,22 +18,9 @@ from official.core import task_factory, train_utils
 
 from tasks.checkpoints.own_network import latest_checkpoint
 from tasks.input.batches import faulty_records_named
-from tasks.running.errors import UserError
 from tasks.running.scratch import without_pattern
-from tasks.running.workspace import write_text
 from tasks.training import task as _registers_the_task  # noqa: F401
-
-TOTAL_LOSS = "Loss/total_loss"
-_TERMINATED = 128 + signal.SIGTERM
-
-# What a person waits for: a line every few seconds, and never more than minutes of work that a killed process takes with it.
-_SECONDS_PER_LINE = 5.0
-_MOST_STEPS_PER_LINE = 1000
-_SECONDS_PER_CHECKPOINT = 600.0
-# A first step compiles, and a second one is timed, before the loop is as long as a line may last.
-_SINGLE_STEPS = 2
-
-Log = Callable[[Mapping[str, float], int], None]
+from tasks.training.progress import Log, Progress
 
 
 def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> dict[str, Any]:
@@ -114,119 +95,6 @@ def compile_networks_only(experiment: cfg.ExperimentConfig) -> None:
 def step_of(checkpoint: str) -> int:
     """The step at which a checkpoint of this loop was written."""
     return int(checkpoint.rsplit("-", 1)[-1])
-
-
-class Progress:
-    """An Orbit action: after each loop a line for a person, an object in `metrics.jsonl`, and the same numbers to `log`.
-
-    Refuses to go on with a loss that is no number, which leaves the last checkpoint as it was, and after SIGTERM, which leaves one of
-    that moment.
-    """
-
-    def __init__(self, experiment: cfg.ExperimentConfig, file: Path, log: Log, save: Callable[[int], Any]) -> None:
-        self._total_steps = experiment.trainer.train_steps
-        self._batch_size = experiment.task.train_data.global_batch_size
-        self._file = file
-        self._log = log
-        self._save = save
-        # Orbit writes to standard output what is said here in a form for people; see `_silent_stdout`.
-        self._out = sys.stdout
-        self._terminated = False
-        self._loops = 0
-        self._seconds_per_step = 0.0
-
-    def start(self, global_step: tf.Variable) -> None:
-        """Starts the clock; lines of steps that a killed process took with it leave `metrics.jsonl`."""
-        self._global_step = global_step
-        self._step = int(global_step.numpy())
-        self._time = self._saved = time.monotonic()
-        kept = [row for row in self._rows() if row["step"] <= self._step]
-        write_text(self._file, "".join(json.dumps(row) + "\n" for row in kept))
-        if self._step < self._total_steps:
-            print(f"training from step {self._step} to step {self._total_steps}; the first step compiles", file=self._out, flush=True)
-
-    def steps_per_loop(self, _step: int) -> int:
-        """How many steps fill the time between two lines."""
-        if self._loops < _SINGLE_STEPS:
-            return 1
-        return max(1, min(_MOST_STEPS_PER_LINE, round(_SECONDS_PER_LINE / self._seconds_per_step)))
-
-    def __call__(self, outputs: Mapping[str, Any]) -> None:
-        now, step = time.monotonic(), int(self._global_step.numpy())
-        steps, seconds = step - self._step, now - self._time
-        self._step, self._time, self._seconds_per_step = step, now, seconds / steps
-        self._loops += 1
-        values = {name: float(value) for name, value in outputs.items()}
-        values[TOTAL_LOSS] = values.pop("training_loss")
-        broken = sorted(name for name, value in values.items() if not math.isfinite(value))
-        if broken:
-            raise UserError(
-                f"at step {step} {', '.join(broken)} is not a finite number",
-                "lower --learning-rate, or check the records' boxes and masks; the checkpoints before this step are kept",
-            )
-        values |= {"steps_per_second": steps / seconds, "images_per_second": steps * self._batch_size / seconds}
-        print(self._line(step, values), file=self._out, flush=True)
-        with self._file.open("a") as stream:
-            stream.write(json.dumps({"step": step, "steps": steps, "seconds": seconds, "compiled": self._loops > 1, **values}) + "\n")
-        self._log(values, step)
-        if self._terminated and step < self._total_steps:
-            self._save(step)
-            print(f"told to stop: step {step} is saved, and the same command goes on from it", file=self._out, flush=True)
-            raise SystemExit(_TERMINATED)
-        if now - self._saved > _SECONDS_PER_CHECKPOINT:
-            self._save(step)
-            self._saved = now
-
-    @contextlib.contextmanager
-    def told_to_stop_by_sigterm(self) -> Iterator[None]:
-        """Within the block, SIGTERM lets the running loop finish and then stops."""
-
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            self._terminated = True
-
-        previous = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-
-    def summary(self) -> dict[str, Any]:
-        """`seconds`, `images_per_second` and `losses` of the whole training, whatever number of processes it took."""
-        rows = self._rows()
-        timed = [row for row in rows if row["compiled"]] or rows
-        late = [row for row in rows if row["step"] > 0.9 * self._total_steps]
-        weights = [row["steps"] for row in late]
-        names = [name for name in late[-1] if name.startswith("Loss/")]
-        return {
-            "seconds": sum(row["seconds"] for row in rows),
-            "images_per_second": self._batch_size * sum(row["steps"] for row in timed) / sum(row["seconds"] for row in timed),
-            "losses": {name: sum(row[name] * w for row, w in zip(late, weights, strict=True)) / sum(weights) for name in names},
-        }
-
-    def _rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._file.read_text().splitlines()] if self._file.exists() else []
-
-    def _line(self, step: int, values: Mapping[str, float]) -> str:
-        left = (self._total_steps - step) / values["steps_per_second"]
-        parts = "  ".join(
-            f"{_short(name)} {value:.3f}" for name, value in values.items() if name.startswith("Loss/") and name != TOTAL_LOSS
-        )
-        return (
-            f"step {step}/{self._total_steps}  loss {values[TOTAL_LOSS]:.3f}  ({parts})  lr {values['learning_rate']:.2g}  "
-            f"{values['steps_per_second']:.2f} steps/s  {values['images_per_second']:.2f} images/s  {_duration(left)} left"
-        )
-
-
-def _short(loss: str) -> str:
-    """`Loss/RPNLoss/objectness_loss` as `rpn objectness`."""
-    _, stage, name = loss.split("/")
-    return f"{'rpn' if stage == 'RPNLoss' else 'box'} {name.removesuffix('_loss')}" if name != "mask_loss" else "mask"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ _CALIBRATION_BATCHES = 4
 
 @task_factory.register_task_cls(experiment.MaskRCNNTask)
 class MaskRCNNTask(base_task.Task):
-    """Trains one zoo model; evaluation is a step of its own (`tasks.evaluate`)."""
+    """Trains one zoo model; evaluation is `tasks.evaluation`."""
 
     beginning = ""
     """What the weights started from, for people; empty where `initialize` was not called or had nothing to do."""

@@ -1,0 +1,1 @@
+"""A network's detections on records, and what they are worth."""
