@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tasks import schedule_memory
 from tasks.materialize import materialize
 from tasks.recall import recall
 from tasks.remember import remember
+from tasks.running import schedule_memory
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, RunDir, StepResult, schedule_file
 

@@ -17,7 +17,7 @@ from tasks.running.errors import UserError
 from tasks.shapes.dataset import ShapesConfig
 from tests.annotations.files import LFS_POINTER
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "datasets"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "datasets"
 SOURCE = {"images": "photos", "annotations": "../all.json"}
 
 
