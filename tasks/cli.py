@@ -7,12 +7,14 @@ with its options and nothing else.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -56,6 +58,34 @@ ResultOption = Annotated[
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", help="Show TensorFlow's own log too, instead of keeping it in the model folder's tensorflow.log.")
 ]
+
+
+def _training_options(
+    image_size: Annotated[int | None, typer.Option(help="Short side of the resized image, pixels.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step, over all GPUs.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The rate after any warm-up; others keep their proportion.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = None,
+    proposals: Annotated[int | None, typer.Option(help="Proposals per image at inference, and at most sampled in training.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of initial weights, order and sampling.")] = None,
+) -> None:
+    """The options that are fields of `Overrides`, by their names; never called."""
+
+
+def _takes_overrides(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with these options in place of its parameter `overrides`, which gets their values by name."""
+    own, options = (inspect.signature(function, eval_str=True).parameters for function in (command, _training_options))
+    parameters = [one for name in own for one in (options.values() if name == "overrides" else [own[name]])]
+
+    @functools.wraps(command)
+    def parsed(**values: Any) -> None:
+        overrides = {name: values.pop(name) for name in options}
+        command(**values, overrides=overrides)
+
+    # Typer reads both.
+    parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    parsed.__annotations__ = {one.name: one.annotation for one in parameters}
+    return parsed
 
 
 @contextmanager
@@ -338,15 +368,10 @@ def transcode_command(
 
 
 @app.command("train")
+@_takes_overrides
 def train_command(
     model: Annotated[Path, typer.Argument(help="Folder of a converted model.")],
-    image_size: Annotated[int | None, typer.Option(help="Short side of the resized image, pixels.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step, over all GPUs.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The rate after any warm-up; others keep their proportion.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = None,
-    proposals: Annotated[int | None, typer.Option(help="Proposals per image at inference, and at most sampled in training.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of initial weights, order and sampling.")] = None,
+    overrides: Mapping[str, Any],
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
@@ -355,8 +380,7 @@ def train_command(
         from tasks.train import train
         from tasks.training.overrides import Overrides
 
-        overrides = Overrides(image_size, steps, batch_size, learning_rate, precision, proposals, seed)
-        answer(train(folder, overrides), result)
+        answer(train(folder, Overrides(**overrides)), result)
 
 
 @app.command("evaluate")
