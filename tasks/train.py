@@ -26,8 +26,8 @@ from tasks.training.compared_settings import compared_settings
 from tasks.training.experiment import load_experiment
 from tasks.training.loop import run_training
 from tasks.training.overrides import Overrides, adapt_to_machine, override
-from tasks.training.progress import TOTAL_LOSS
 from tasks.training.records import records_read
+from tasks.training.task import TOTAL_LOSS
 
 # Where a resumed training may differ from the one it goes on with: the machine, how far to go, and how often to save.
 _FREE_TO_CHANGE = ("runtime.num_gpus", "runtime.distribution_strategy", "trainer.train_steps", "trainer.checkpoint_interval")

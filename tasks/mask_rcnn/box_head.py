@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
-from tasks.mask_rcnn import config
+from tasks.mask_rcnn import config, draws
 from tasks.mask_rcnn.head_layers import fully_connected
 
 
@@ -23,18 +23,20 @@ class BoxHead(tf_keras.Model):
         for predictor in (self.box_encodings, self.classes):
             predictor.build((None, channels))
 
-    def call(self, features: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+    def call(self, features: tf.Tensor, training: bool = False, seeds: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Float32 `refined_box_encodings` [N, classes or 1, 4] and logits `class_predictions_with_background` [N, 1 + classes].
 
-        `features` is [N, h, w, C]; background is column 0.
+        `features` is [N, h, w, C]; background is column 0. `seeds` int32 [B, 2], of images with N / B rows each, are what training draws
+        the features by that it drops, where the config has it drop any.
         """
         pooled = tf.reduce_mean(features, axis=[1, 2])
 
-        def predicted(layer: tf_keras.layers.Dense) -> tf.Tensor:
+        def predicted(layer: tf_keras.layers.Dense, stream: int) -> tf.Tensor:
             # Each predictor drops features of its own, as in the original.
-            return tf.cast(layer(tf.nn.dropout(pooled, self._drop) if training and self._drop else pooled), tf.float32)
+            kept = draws.dropout(pooled, self._drop, seeds, stream) if training and self._drop else pooled
+            return tf.cast(layer(kept), tf.float32)
 
         return {
-            "refined_box_encodings": tf.reshape(predicted(self.box_encodings), [-1, self._box_classes, 4]),
-            "class_predictions_with_background": predicted(self.classes),
+            "refined_box_encodings": tf.reshape(predicted(self.box_encodings, draws.BOX_FEATURES), [-1, self._box_classes, 4]),
+            "class_predictions_with_background": predicted(self.classes, draws.CLASS_FEATURES),
         }

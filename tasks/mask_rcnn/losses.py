@@ -74,11 +74,20 @@ def box_losses(outputs: dict[str, tf.Tensor], second_stage: config.SecondStage) 
 def mask_loss(outputs: dict[str, tf.Tensor], mask_head: config.MaskHead) -> dict[str, tf.Tensor]:
     """Loss of the positive proposals' masks: one sum over the (weighted) number of their pixels in the whole batch.
 
+    Where several replicas have a share of the batch each, the mean of their losses is that of the whole.
+
     Of `outputs`: `mask_logits` and `mask_targets` [R, mask_h, mask_w] of R proposals, all positives among them, and `mask_weights` [R],
     zero for background.
     """
     logits, weights = outputs["mask_logits"], outputs["mask_weights"]
     losses = tf.nn.sigmoid_cross_entropy_with_logits(outputs["mask_targets"], logits)
-    pixels = tf.reduce_sum(weights) * float(mask_head.height * mask_head.width)
+    pixels = _mean_over_replicas(tf.reduce_sum(weights)) * float(mask_head.height * mask_head.width)
     total = tf.reduce_sum(tf.reduce_sum(losses, axis=[1, 2]) * weights)
-    return {MASK: mask_head.loss_weight * total / tf.maximum(pixels, 1.0)}
+    return {MASK: mask_head.loss_weight * total / tf.maximum(pixels, 1.0 / tf.distribute.get_strategy().num_replicas_in_sync)}
+
+
+def _mean_over_replicas(value: tf.Tensor) -> tf.Tensor:
+    """A scalar's mean over the replicas that train together; without gradient."""
+    replica = tf.distribute.get_replica_context()
+    # None beside them all, where a network is tried out.
+    return value if replica is None else tf.stop_gradient(replica.all_reduce(tf.distribute.ReduceOp.MEAN, value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
-from tasks.mask_rcnn import boxes, config, losses, xla
+from tasks.mask_rcnn import boxes, config, draws, losses, xla
 from tasks.mask_rcnn.anchors import anchors_per_cell, grid_anchors
 from tasks.mask_rcnn.backbones import build_backbone
 from tasks.mask_rcnn.box_head import BoxHead
@@ -60,7 +60,8 @@ class MaskRCNN(tf_keras.Model):
           true_shapes: int32 [B, 2], (height, width) before padding.
           groundtruth: in training, `boxes` float32 [B, M, 4] yxyx normalized to the true image, `classes` int32 [B, M] zero-based,
             `num_boxes` int32 [B], `weights` float32 [B, M] and, for three stages, `masks` uint8 [B, M, H, W] on the padded image;
-            `class_sets` float32 [B, M, C], 0 or 1, where an object can have several of the first C classes, `classes` the lowest.
+            `class_sets` float32 [B, M, C], 0 or 1, where an object can have several of the first C classes, `classes` the lowest;
+            `seeds` int32 [B, 2], from which all that is drawn for an image follows, see `draws`.
 
         Detections are those of `tasks.mask_rcnn.detections.detect`, with `detection_masks` float32 [B, D, mask_h, mask_w],
         probabilities over each box, when there are three stages. With one stage they are the proposals, all of class 0.
@@ -126,10 +127,12 @@ class MaskRCNN(tf_keras.Model):
             "num_proposals": num_proposals,
         }
 
-    def refine(self, features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, training: bool = False) -> Tensors:
+    def refine(
+        self, features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, training: bool = False, seeds: tf.Tensor | None = None
+    ) -> Tensors:
         """Stage 2 at boxes [B, P, 4] normalized to the padded image: its features and predictions, one row per box ([B * P, ...])."""
         box_features = self._cropped(features, boxes_yxyx_normalized, training=training, apply=self._apply)
-        return {"box_classifier_features": box_features} | self._apply(self.box_head, box_features, training=training)
+        return {"box_classifier_features": box_features} | self._apply(self.box_head, box_features, training=training, seeds=seeds)
 
     def detections(self, outputs: Tensors, true_shapes: tf.Tensor) -> Tensors:
         """Post-processing of stage 2, see `tasks.mask_rcnn.detections.detect`."""
@@ -180,7 +183,9 @@ class MaskRCNN(tf_keras.Model):
         if self.config.number_of_stages == 1:
             return outputs
         outputs |= self._sampled_proposals(outputs, truth_boxes, groundtruth)
-        outputs |= self.refine(outputs["rpn_features_to_crop"], outputs["proposal_boxes_normalized"], training=True)
+        outputs |= self.refine(
+            outputs["rpn_features_to_crop"], outputs["proposal_boxes_normalized"], training=True, seeds=groundtruth["seeds"]
+        )
         if self.config.number_of_stages == 3:
             outputs |= self._mask_outputs(outputs, groundtruth)
         return outputs
@@ -189,9 +194,11 @@ class MaskRCNN(tf_keras.Model):
         first_stage = self.config.first_stage
 
         def one(image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-            targets = rpn_targets(anchors, _unpadded(*image))
+            *image_truth, seed = image
+            targets = rpn_targets(anchors, _unpadded(*image_truth))
             objects = targets.matches >= 0
-            sampled = sample(objects, targets.class_weights > 0, first_stage.minibatch_size, first_stage.positive_balance_fraction)
+            size, fraction = first_stage.minibatch_size, first_stage.positive_balance_fraction
+            sampled = sample(objects, targets.class_weights > 0, size, fraction, seed, draws.ANCHORS)
             return (
                 targets.box_encodings,
                 targets.box_weights,
@@ -218,12 +225,13 @@ class MaskRCNN(tf_keras.Model):
         size = second_stage.batch_size
 
         def one(image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-            image_proposals, num_proposals, *image_truth = image
+            image_proposals, num_proposals, *image_truth, seed = image
             truth = _unpadded(*image_truth)
             image_proposals = image_proposals[:num_proposals]
             targets = proposal_targets(image_proposals, truth)
             objects = targets.matches >= 0
-            chosen = tf.where(sample(objects, targets.class_weights > 0, size, second_stage.balance_fraction))[:, 0]
+            sampled = sample(objects, targets.class_weights > 0, size, second_stage.balance_fraction, seed, draws.PROPOSALS)
+            chosen = tf.where(sampled)[:, 0]
             count = tf.size(chosen)
             matches = tf.gather(targets.matches, chosen)
             classes = tf.gather(tf.pad(truth.classes, [[0, 1]]), tf.maximum(matches, 0)) + 1
@@ -326,7 +334,7 @@ def _proposals_as_detections(outputs: Tensors, true_shapes: tf.Tensor) -> Tensor
 
 
 def _per_image(truth_boxes: tf.Tensor, groundtruth: Tensors) -> tuple[tf.Tensor, ...]:
-    return truth_boxes, groundtruth["classes"], groundtruth["weights"], groundtruth["num_boxes"]
+    return truth_boxes, groundtruth["classes"], groundtruth["weights"], groundtruth["num_boxes"], groundtruth["seeds"]
 
 
 def _unpadded(truth_boxes: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor, count: tf.Tensor) -> GroundTruth:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tasks.mask_rcnn import boxes
+from tasks.mask_rcnn import boxes, draws
 
 _RPN_FOREGROUND_IOU = 0.7
 _RPN_BACKGROUND_IOU = 0.3
@@ -55,20 +55,17 @@ def proposal_targets(proposals: tf.Tensor, truth: GroundTruth) -> Targets:
     return _targets(proposals, truth, _PROPOSAL_FOREGROUND_IOU, _PROPOSAL_FOREGROUND_IOU, every_object_matches=False)
 
 
-def sample(positive: tf.Tensor, eligible: tf.Tensor, size: int, positive_fraction: float) -> tf.Tensor:
+def sample(positive: tf.Tensor, eligible: tf.Tensor, size: int, positive_fraction: float, seed: tf.Tensor, stream: int) -> tf.Tensor:
     """A random subset of at most `size` of the `eligible`, bool [N], at most `positive_fraction` of it `positive`; bool [N].
 
-    Negatives fill what positives leave free.
+    Negatives fill what positives leave free. The draw follows from the image's `seed`, int32 [2], and the stream, one of `draws`.
     """
     positive = positive & eligible
-    sampled_positive = _random_subset(positive, int(size * positive_fraction))
+    most = int(size * positive_fraction)
+    sampled_positive = draws.random_subset(positive, most, most, seed, stream)
     left = size - tf.reduce_sum(tf.cast(sampled_positive, tf.int32))
-    return sampled_positive | _random_subset(eligible & ~positive, left)
-
-
-def _random_subset(candidates: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
-    indices = tf.random.shuffle(tf.where(candidates)[:, 0])[:count]
-    return tf.scatter_nd(indices[:, tf.newaxis], tf.ones_like(indices, tf.bool), tf.shape(candidates, out_type=tf.int64))
+    # Positives and negatives are different places of one list of random numbers.
+    return sampled_positive | draws.random_subset(eligible & ~positive, left, size, seed, stream)
 
 
 def _targets(

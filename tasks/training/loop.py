@@ -20,6 +20,7 @@ from tasks.checkpoints.own_network import latest_checkpoint
 from tasks.input.batches import faulty_records_named
 from tasks.running.scratch import without_pattern
 from tasks.training import task as _registers_the_task  # noqa: F401
+from tasks.training.optimization import create_state
 from tasks.training.progress import Log, Progress
 
 
@@ -51,7 +52,9 @@ def _run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> d
     with _precision(experiment.runtime.mixed_precision_dtype), faulty_records_named(experiment.task.train_data):
         with strategy.scope():
             task = task_factory.get_task(experiment.task, logging_dir=str(folder))
+            task.first_step = step_of(latest) if latest else 0
             trainer = train_utils.create_trainer(experiment, task, train=True, evaluate=False)
+            create_state(trainer.optimizer, trainer.model.trainable_variables)
         manager = tf.train.CheckpointManager(
             trainer.checkpoint,
             str(folder),

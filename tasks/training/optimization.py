@@ -25,6 +25,14 @@ def _state(optimizer: tf_keras.optimizers.legacy.Optimizer, var: tf.Variable, ap
     return apply_state.get(key) or optimizer._fallback_apply_state(*key)
 
 
+def create_state(optimizer: tf_keras.optimizers.Optimizer, variables: list[tf.Variable]) -> None:
+    """Makes the optimizer's count of steps and what it remembers of each variable's gradients, which it would make in its first step.
+
+    So a checkpoint is restored whole before that, and no replica makes variables in a branch of the step.
+    """
+    optimizer._create_all_weights(variables)
+
+
 class Momentum(tf_keras.optimizers.legacy.SGD):
     """a = momentum * a + g; w -= rate * a."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import signal
 import sys
 import time
@@ -18,8 +17,8 @@ from official.core import config_definitions as cfg
 
 from tasks.running.errors import UserError
 from tasks.running.workspace import write_text
+from tasks.training.task import FINITE, TOTAL_LOSS
 
-TOTAL_LOSS = "Loss/total_loss"
 _TERMINATED = 128 + signal.SIGTERM
 
 # What a person waits for: a line every few seconds, and never more than minutes of work that a killed process takes with it.
@@ -74,10 +73,9 @@ class Progress:
         self._loops += 1
         values = {name: float(value) for name, value in outputs.items()}
         values[TOTAL_LOSS] = values.pop("training_loss")
-        broken = sorted(name for name, value in values.items() if not math.isfinite(value))
-        if broken:
+        if values.pop(FINITE) < 1.0:
             raise UserError(
-                f"at step {step} {', '.join(broken)} is not a finite number",
+                f"up to step {step}, a step's losses or gradients were no finite numbers; it has changed nothing",
                 "lower --learning-rate, or check the records' boxes and masks; the checkpoints before this step are kept",
             )
         values |= {"steps_per_second": steps / seconds, "images_per_second": steps * self._batch_size / seconds}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -14,13 +13,22 @@ from tasks.checkpoints.importing import import_checkpoint
 from tasks.input.batches import training_dataset
 from tasks.input.config import DataConfig
 from tasks.mask_rcnn import losses
-from tasks.mask_rcnn.model import MaskRCNN
+from tasks.mask_rcnn.model import MaskRCNN, Tensors
 from tasks.records.label_map import read_label_map
 from tasks.running.workspace import CHECKPOINT_IMPORT, write_json
-from tasks.training import experiment
+from tasks.training import experiment, guards
 from tasks.training.calibration import begin_statistics_anew, calibrate_batch_norm, silence_residual_branches
 
+TOTAL_LOSS = "Loss/total_loss"
+GRADIENT_NORM, LEARNING_RATE = "gradient_norm", "learning_rate"
+FINITE, APPLIED = "finite", "applied"
+SAMPLED_ANCHORS, POSITIVE_ANCHORS = "sampled/anchors", "sampled/positive_anchors"
+SAMPLED_PROPOSALS, POSITIVE_PROPOSALS = "sampled/proposals", "sampled/positive_proposals"
+
 _CALIBRATION_BATCHES = 4
+
+Inputs = tuple[tf.Tensor, tf.Tensor, Tensors]
+"""Images, true shapes and groundtruth as `MaskRCNN.call` takes them, but for `position` int64 [B], of each image in the whole training"""
 
 
 @task_factory.register_task_cls(experiment.MaskRCNNTask)
@@ -29,6 +37,10 @@ class MaskRCNNTask(base_task.Task):
 
     beginning = ""
     """What the weights started from, for people; empty where `initialize` was not called or had nothing to do."""
+    first_step = 0
+    """At which the data of `build_inputs` begins"""
+    loss = TOTAL_LOSS
+    """What Model Garden's trainer takes for the loss among a step's figures"""
 
     def build_model(self) -> MaskRCNN:
         return MaskRCNN(self.task_config.model)
@@ -62,7 +74,15 @@ class MaskRCNNTask(base_task.Task):
         if input_context is not None:
             batch_size = input_context.get_per_replica_batch_size(batch_size)
         label_map = read_label_map(Path(params.label_map_path))
-        return training_dataset(params, self.task_config.model.image_resizer, label_map, batch_size, input_context)
+        data = training_dataset(params, self.task_config.model.image_resizer, label_map, batch_size, input_context)
+        first = self.first_step * params.global_batch_size
+
+        def numbered(batch: tf.Tensor, inputs: Inputs) -> Inputs:
+            images, true_shapes, groundtruth = inputs
+            positions = first + batch * batch_size + tf.range(batch_size, dtype=tf.int64)
+            return images, true_shapes, groundtruth | {"position": positions}
+
+        return data.enumerate().map(numbered)
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
         stages = self.task_config.model.number_of_stages
@@ -71,30 +91,78 @@ class MaskRCNNTask(base_task.Task):
             names += [losses.BOX_LOCALIZATION, losses.BOX_CLASSIFICATION]
         if stages == 3:
             names += [losses.MASK]
+        names += [FINITE]
         return [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names] if training else []
 
     def train_step(
         self,
-        inputs: tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]],
+        inputs: Inputs,
         model: MaskRCNN,
         optimizer: tf_keras.optimizers.Optimizer,
         metrics: list[tf_keras.metrics.Metric] | None = None,
-    ) -> dict[str, Any]:
-        """One optimizer step on one replica's batch; answers with the total loss, and the single ones go to `metrics`."""
+    ) -> Tensors:
+        """One optimizer step on one replica's share of the batch; figures of the whole batch come back, float32 [], and go to `metrics`.
+
+        The losses by their names and `TOTAL_LOSS`; `GRADIENT_NORM`, of all gradients before they are clipped; `LEARNING_RATE`; `FINITE`, 0
+        where an input, a loss or a gradient was no number, which leaves weights, momentum and statistics as they were; `APPLIED`, 0 there
+        too, and where float16 looks for a loss scale; and, means over images, how many anchors and proposals were sampled and are positive.
+        """
         images, true_shapes, groundtruth = inputs
-        if not self.task_config.init_checkpoint and self.task_config.model.feature_extractor.batch_norm_trainable:
+        trains_statistics = self.task_config.model.feature_extractor.batch_norm_trainable
+        if not self.task_config.init_checkpoint and trains_statistics:
             begin_statistics_anew(model, lambda: optimizer.iterations)
+        statistics = model.non_trainable_variables if trains_statistics else []
+        statistics_before = [tf.identity(value) for value in statistics]
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
         with tf.GradientTape() as tape:
-            values = model.compute_losses(model(images, true_shapes, groundtruth, training=True))
+            outputs = model(images, true_shapes, groundtruth | {"seeds": self._seeds(groundtruth["position"])}, training=True)
+            values = model.compute_losses(outputs)
             total = tf.add_n([*values.values(), *(tf.cast(loss, tf.float32) for loss in model.losses)])
             # Gradients are summed over replicas.
             objective = total / replicas
             objective = optimizer.get_scaled_loss(objective) if scaled else objective
-        gradients = tape.gradient(objective, model.trainable_variables)
+        variables = model.trainable_variables
+        # Those of gathered biases come as slices, whose other rows TensorFlow 1 moved too, by their momentum.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(objective, variables)]
         gradients = optimizer.get_unscaled_gradients(gradients) if scaled else gradients
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        replica = tf.distribute.get_replica_context()
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        # Not the losses alone: on a CPU max(NaN, 0) is 0, and behind the first ReLU nothing is left of a bad image.
+        finite = guards.is_finite([images, groundtruth["boxes"], groundtruth["weights"], *statistics, *values.values(), total])
+        figures = values | {TOTAL_LOSS: total, FINITE: tf.cast(finite, tf.float32)} | _sampled(outputs)
+        figures = replica.all_reduce(tf.distribute.ReduceOp.MEAN, figures)
+
+        finite, finite_gradients = figures[FINITE] == 1.0, guards.is_finite(gradients)
+        norm = tf.linalg.global_norm(gradients)
+        rate = optimizer.learning_rate
+        figures |= {GRADIENT_NORM: norm, LEARNING_RATE: tf.cast(rate(optimizer.iterations) if callable(rate) else rate, tf.float32)}
+        applied = finite & finite_gradients
+        if guards.scales_dynamically(optimizer):
+            # At a scale of one there is none left to find.
+            finite &= finite_gradients | (optimizer.loss_scale > 1.0)
+        else:
+            finite = applied
+        guards.step_if(finite, optimizer, gradients, variables)
+        for value, before in zip(statistics, statistics_before, strict=True):
+            value.assign(tf.where(finite, value, before))
+        figures |= {FINITE: tf.cast(finite, tf.float32), APPLIED: tf.cast(applied, tf.float32)}
         for metric in metrics or []:
-            metric.update_state(values[metric.name])
-        return {self.loss: total}
+            metric.update_state(figures[metric.name])
+        return figures
+
+    def _seeds(self, positions: tf.Tensor) -> tf.Tensor:
+        """Of the images at positions int64 [B]: the training's seed beside each, int32 [B, 2]."""
+        positions = tf.cast(positions, tf.int32)
+        return tf.stack([tf.fill(tf.shape(positions), self.task_config.train_data.seed or 0), positions], axis=1)
+
+
+def _sampled(outputs: Tensors) -> Tensors:
+    """How many anchors and proposals of an image enter the losses, and how many of them are positive; means over the batch."""
+    sampled, objects = outputs["rpn_sampled"], tf.cast(outputs["rpn_target_objectness"], tf.float32)
+    counts = {SAMPLED_ANCHORS: tf.reduce_sum(sampled, axis=1), POSITIVE_ANCHORS: tf.reduce_sum(sampled * objects, axis=1)}
+    if "target_classes" in outputs:
+        counts[SAMPLED_PROPOSALS] = tf.cast(outputs["num_proposals"], tf.float32)
+        # Beyond their number all are of class 0.
+        counts[POSITIVE_PROPOSALS] = tf.cast(tf.math.count_nonzero(outputs["target_classes"], axis=1), tf.float32)
+    return {name: tf.reduce_mean(count) for name, count in counts.items()}

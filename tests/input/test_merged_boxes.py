@@ -50,6 +50,7 @@ def test_a_step_learns_all_classes_of_an_object() -> None:
     # The object is a proposal, so that at least that one matches it; the label map ends at the second class.
     box = model.propose(images, shapes, training=True)["proposal_boxes"][:, :1] / 64
     truth = {"boxes": box, "classes": tf.constant([[0]]), "num_boxes": tf.constant([1]), "weights": tf.ones([1, 1])}
+    truth["seeds"] = tf.constant([[0, 0]])
     outputs = model(images, shapes, truth | {"class_sets": tf.constant([[[1.0, 1.0]]])}, training=True)
     sets, classes = outputs["target_class_sets"].numpy()[0], outputs["target_classes"].numpy()[0]
     assert 1 in classes

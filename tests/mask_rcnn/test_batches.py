@@ -90,6 +90,7 @@ def groundtruth(model: MaskRCNN, images: tf.Tensor, shapes: tf.Tensor) -> Tensor
         "num_boxes": tf.constant([3, 1]),
         "weights": tf.ones([2, 3]),
         "masks": tf.cast(tf.random.stateless_uniform([2, 3, *images.shape[1:3]], [2, 3]) < 0.5, tf.uint8),
+        "seeds": tf.constant([[0, 0], [0, 1]]),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tasks.mask_rcnn import boxes, config
+from tasks.mask_rcnn import boxes, config, draws
 from tasks.mask_rcnn.anchors import grid_anchors
 from tasks.mask_rcnn.targets import IGNORED, UNMATCHED, GroundTruth, proposal_targets, rpn_targets, sample
 
@@ -59,5 +59,5 @@ def test_an_image_without_objects_is_all_background() -> None:
 def test_sampling_keeps_to_its_limits_and_fills_with_negatives() -> None:
     positive = tf.constant([True] * 6 + [False] * 10)
     eligible = tf.constant([True] * 15 + [False])
-    sampled = sample(positive, eligible, 8, 0.25).numpy()
+    sampled = sample(positive, eligible, 8, 0.25, tf.constant([0, 0]), draws.ANCHORS).numpy()
     assert (sampled[:6].sum(), sampled[6:].sum(), sampled[15]) == (2, 6, False)

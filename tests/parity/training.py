@@ -59,6 +59,7 @@ def groundtruth(reference: Reference) -> dict[str, tf.Tensor]:
         "classes": tf.constant(reference["train/gt_classes_zero_based"][np.newaxis], tf.int32),
         "num_boxes": tf.constant([len(truth_boxes)]),
         "weights": tf.ones([1, len(truth_boxes)]),
+        "seeds": tf.zeros([1, 2], tf.int32),
         "masks": tf.constant(masks[np.newaxis], tf.uint8),
     }
 
