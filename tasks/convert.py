@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
@@ -24,12 +24,13 @@ from tasks.pipeline_config.assignments import assignments_of
 from tasks.pipeline_config.box_edits import remove_masks
 from tasks.pipeline_config.dataset_records import records_of
 from tasks.pipeline_config.difference import difference_lines, differences
-from tasks.pipeline_config.edits import Edit, MaskBranch, Records, add_masks, end_training, fit_to_dataset
+from tasks.pipeline_config.edits import Edit, Edited, MaskBranch, Records, add_masks, end_training, fit_to_dataset
 from tasks.pipeline_config.experiment import Experiment, translate
-from tasks.pipeline_config.fields import Change, FieldError, value_text
+from tasks.pipeline_config.fields import Change, ConfigError, FieldError, together, value_text
 from tasks.pipeline_config.fine_tuning import StartingPoint, classes_of_checkpoint, start_from
 from tasks.pipeline_config.input_reader_pb2 import InputReader
-from tasks.pipeline_config.parser import located, parse_pipeline_config, print_pipeline_config, read_text, set_field
+from tasks.pipeline_config.overwritten import overwritten
+from tasks.pipeline_config.parser import located, odd_encoding, parse_pipeline_config, print_pipeline_config, read_text, set_field
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.zoo import find_config
 from tasks.pipeline_config.zoo_difference import ZooDifference, from_zoo
@@ -42,6 +43,8 @@ from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
 
 FORMAT_VERSION = 1
+
+_Result = TypeVar("_Result")
 
 
 def convert(
@@ -65,47 +68,65 @@ def convert(
 
     Raises UserError, before anything is written, for a config, dataset or checkpoint that cannot be used.
     """
+    if reverse and (branch not in (None, MaskBranch()) or mask_type != "auto"):
+        raise UserError("--reverse takes the masks away, and other options describe them", "leave out --reverse, or the --mask options")
     file = find_config(config)
     text = read_text(file)
     manifest = read_manifest(dataset.manifest) if dataset is not None else None
     records = records_of(dataset, manifest) if dataset is not None and manifest is not None else None
-    original = parse_pipeline_config(text, str(file))
-    if records is None:
-        for reader in (original.train_input_reader, *original.eval_input_reader):
-            _files(reader)
-    # All of them, once: the first mask may be behind many images without objects.
-    own = survey(_files(original.train_input_reader), None) if records is None else None
     start = start or StartingPoint()
-    try:
-        edited, edits = _edited(original, records, own, branch or MaskBranch(), mask_type, reverse)
-        edited, overrides = _overridden(edited, assignments_of(file.stem, assignments))
-        edited, started = start_from(edited, start, file.stem)
-        checkpoint_label_map = _checkpoint_label_map(edited, start, manifest)
-        experiment = translate(
-            edited, name=file.stem, checkpoint_label_map=checkpoint_label_map, original_padded_masks=original_padded_masks
-        )
-        _check_against(edited, records)
-    except FieldError as error:
-        raise located(error, text, str(file)) from error
-    if started:
-        edits = (*edits, Edit("training starts from a checkpoint", started))
+    refused: list[UserError] = []
+    original = parse_pipeline_config(text, str(file), refused)
+    chosen = assignments_of(file.stem, assignments)
 
+    def conversion(own: Survey | None) -> _Conversion:
+        """The config as an experiment; UserError, with each place in the file, for all that it is refused for."""
+        faults = list(refused)
+        mask_kind = "" if reverse else _noted(faults, lambda: _mask_type(mask_type, original, records, own), "PNG_MASKS")
+        edited, edits = _edited(original, records, branch or MaskBranch(), mask_kind, reverse)
+        edited, overrides = _overridden(edited, chosen)
+        unstarted: Edited = edited, ()
+        edited, started = _noted(faults, lambda: start_from(edited, start, file.stem), unstarted)
+        label_map = _checkpoint_label_map(edited, start, manifest)
+
+        def translated() -> Experiment | None:
+            return translate(edited, name=file.stem, checkpoint_label_map=label_map, original_padded_masks=original_padded_masks)
+
+        experiment = _noted(faults, translated, None)
+        _noted(faults, lambda: _check_against(edited, records), None)
+        if experiment is None or faults:
+            raise located(together(faults), text, str(file))
+        if started:
+            edits = (*edits, Edit("training starts from a checkpoint", started))
+        return _Conversion(edited, edits, overrides, experiment)
+
+    own = None
+    if records is None:
+        # What is wrong with the config is said before its records are read, which may take minutes. All of them are, once: the first
+        # mask may be behind many images without objects.
+        conversion(None if _matched(original.train_input_reader) else survey((), None))
+        for reader in (original.train_input_reader, *original.eval_input_reader):
+            _confirm_shards(reader)
+        own = survey(_matched(original.train_input_reader), None)
+    edited, edits, overrides, experiment = conversion(own)
+    warnings = [str(located(one, text, str(file))) for one in (*odd_encoding(file), *overwritten(text))]
     zoo = from_zoo(edited)
     printed = print_pipeline_config(edited)
     values = yaml.safe_dump(experiment.values, sort_keys=False)
     report = _report(file.stem, manifest, edits, overrides, experiment, zoo)
+    report["warnings"] = warnings
     most_objects = records.most_objects if records is not None else own.most_objects if own is not None else 0
     offers = report["offers"] = _offers(edited, most_objects)
     report["digest"] = _digest(text, printed, values, report)
     summary = {"config": file.stem, "changes": sum(len(edit.changes) for edit in edits) + len(overrides)}
     if output is None:
-        _say(edits, overrides, experiment, offers)
+        _say(edits, overrides, experiment, offers, warnings)
         print(f"\n{file} -> converted\n{difference_lines(differences(original, edited))}\n{zoo.text()}", end="")
         return StepResult("convert", "done", {}, summary)
     files = {"model": str(output.root), "pipeline_config": str(output.pipeline_config), "experiment": str(output.experiment)}
     if _is_written(output, report["digest"]):
         return StepResult("convert", "skipped", files, summary)
-    _say(edits, overrides, experiment, offers)
+    _say(edits, overrides, experiment, offers, warnings)
     write_text(output.pipeline_config, printed)
     write_text(output.experiment, values)
     write_text(output.zoo_difference, zoo.text())
@@ -113,16 +134,32 @@ def convert(
     return StepResult("convert", "done", files, summary)
 
 
+class _Conversion(NamedTuple):
+    """A config on its way, what was done to it, and what training makes of it."""
+
+    edited: TrainEvalPipelineConfig
+    edits: tuple[Edit, ...]
+    overrides: tuple[Change, ...]
+    experiment: Experiment
+
+
+def _noted(faults: list[UserError], step: Callable[[], _Result], otherwise: _Result) -> _Result:
+    """What the step answers; where it refuses fields, `otherwise`, and the refusals join `faults`."""
+    try:
+        return step()
+    except (FieldError, ConfigError) as error:
+        faults.append(error)
+        return otherwise
+
+
 def _edited(
-    config: TrainEvalPipelineConfig, records: Records | None, own: Survey | None, branch: MaskBranch, mask_type: str, reverse: bool
+    config: TrainEvalPipelineConfig, records: Records | None, branch: MaskBranch, mask_type: str, reverse: bool
 ) -> tuple[TrainEvalPipelineConfig, tuple[Edit, ...]]:
-    """The config with or without masks, on the dataset if there is one, and ending; and each edit's report."""
-    if not reverse:
-        config, edits = add_masks(config, _mask_type(mask_type, config, records, own), branch)
-    elif branch == MaskBranch() and mask_type == "auto":
+    """The config with masks of a type, or without, on the dataset if there is one, and ending; and each edit's report."""
+    if reverse:
         config, edits = remove_masks(config)
     else:
-        raise UserError("--reverse takes the masks away, and other options describe them", "leave out --reverse, or the --mask options")
+        config, edits = add_masks(config, mask_type, branch)
     if records is not None:
         config, fitted = fit_to_dataset(config, records)
         edits = (*edits, *fitted)
@@ -162,14 +199,15 @@ def _mask_type(wish: str, config: TrainEvalPipelineConfig, records: Records | No
     raise FieldError("train_input_reader.tf_record_input_reader.input_path", problem, fix)
 
 
-def _files(reader: InputReader) -> list[Path]:
-    """The files of records that are there; UserError where a shard is missing beside others."""
-    found: list[Path] = []
+def _matched(reader: InputReader) -> list[Path]:
+    """The files of records that are there."""
+    return [file for pattern in reader.tf_record_input_reader.input_path for file in matching_files(pattern)]
+
+
+def _confirm_shards(reader: InputReader) -> None:
+    """UserError where a shard is missing beside others."""
     for pattern in reader.tf_record_input_reader.input_path:
-        files = matching_files(pattern)
-        confirm_whole(pattern, files)
-        found += files
-    return found
+        confirm_whole(pattern, matching_files(pattern))
 
 
 def _offers(config: TrainEvalPipelineConfig, most_objects: int) -> list[str]:
@@ -233,8 +271,12 @@ def _is_written(output: ModelDir, digest: str) -> bool:
     return all(path.is_file() for path in files) and bool(read_json(output.conversion_report).get("digest") == digest)
 
 
-def _say(edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment, offers: Sequence[str]) -> None:
+def _say(
+    edits: Sequence[Edit], overrides: Sequence[Change], experiment: Experiment, offers: Sequence[str], warnings: Sequence[str]
+) -> None:
     """Prints every change, and every field that was passed over, as lines that a person can read."""
+    for warning in warnings:
+        print(f"warning: {warning}")
     for edit in edits:
         print(f"{edit.title}{'' if edit.changes else ': nothing to do'}")
         for change in edit.changes:

@@ -16,9 +16,10 @@ from tasks.annotations.dataset import confirm_trainable, read_dataset_config
 from tasks.annotations.recognition import description_of
 from tasks.annotations.record_choice import choose, parse_range
 from tasks.pipeline_config.assignments import assignments_of
-from tasks.pipeline_config.fields import FieldError
+from tasks.pipeline_config.fields import FieldError, together
 from tasks.pipeline_config.fine_tuning import StartingPoint, classes_of_checkpoint, start_from
 from tasks.pipeline_config.parser import located, parse_pipeline_config, read_text, set_field
+from tasks.pipeline_config.refusals import refusals
 from tasks.pipeline_config.zoo import find_config
 from tasks.running.errors import UserError
 from tasks.running.workspace import StepResult
@@ -40,14 +41,18 @@ def preflight(
     files = [find_config(config) for config in configs]
     for file in files:
         text = read_text(file)
-        parsed = parse_pipeline_config(text, str(file))
+        refused: list[UserError] = []
+        parsed = parse_pipeline_config(text, str(file), refused)
+        for assignment in assignments_of(file.stem, assignments, [other.stem for other in files]):
+            parsed, _ = set_field(parsed, assignment)
         try:
-            for assignment in assignments_of(file.stem, assignments, [other.stem for other in files]):
-                parsed, _ = set_field(parsed, assignment)
             parsed, _ = start_from(parsed, start, file.stem)
-            classes_of_checkpoint(parsed, start.label_map)
         except FieldError as error:
-            raise located(error, text, str(file)) from error
+            refused.append(error)
+        refused += refusals(parsed, file.stem, with_dataset=True)
+        if refused:
+            raise located(together(refused), text, str(file))
+        classes_of_checkpoint(parsed, start.label_map)
     return StepResult("preflight", "done", {}, {"dataset": dataset.name, "configs": list(configs)})
 
 

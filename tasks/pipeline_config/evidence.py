@@ -67,18 +67,27 @@ class Evidence:
     evaluation: tuple[ReaderEvidence, ...]
     checkpoint: Shapes | UserError | None
     """What is in it; None where training starts from scratch"""
+    refused: tuple[UserError, ...] = ()
+    """What `convert` refuses of the config itself"""
+    overwritten: tuple[UserError, ...] = ()
+    """What its text says for nothing"""
 
     @property
     def readers(self) -> tuple[ReaderEvidence, ...]:
         return (self.training, *self.evaluation)
 
 
-def gather(config: TrainEvalPipelineConfig, name: str) -> Evidence:
-    """Looks at every file that the config called `name` points to; only a checkpoint needs TensorFlow, which takes seconds to load."""
+def gather(
+    config: TrainEvalPipelineConfig, name: str, refused: tuple[UserError, ...] = (), overwritten: tuple[UserError, ...] = ()
+) -> Evidence:
+    """Looks at every file that the config called `name` points to; only a checkpoint needs TensorFlow, which takes seconds to load.
+
+    `refused` and `overwritten` are what is known of the config itself and of its text.
+    """
     evaluation = (_reader(f"eval_input_reader[{index}]", reader) for index, reader in enumerate(config.eval_input_reader))
     path = config.train_config.fine_tune_checkpoint
     checkpoint = _or_error(lambda: _shapes(find_checkpoint(Path(path), name))) if names_checkpoint(path) else None
-    return Evidence(config, _reader("train_input_reader", config.train_input_reader), tuple(evaluation), checkpoint)
+    return Evidence(config, _reader("train_input_reader", config.train_input_reader), tuple(evaluation), checkpoint, refused, overwritten)
 
 
 def _reader(path: str, reader: InputReader) -> ReaderEvidence:

@@ -11,7 +11,6 @@ from typing import Any
 from tasks.pipeline_config.experiment_augmentation import translate_augmentations
 from tasks.pipeline_config.experiment_model import translate_model
 from tasks.pipeline_config.experiment_optimizer import translate_optimizer
-from tasks.pipeline_config.fields import FieldError
 from tasks.pipeline_config.fine_tuning import translate_start
 from tasks.pipeline_config.ledger import Ledger, Reading
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
@@ -34,12 +33,16 @@ def translate(
 ) -> Experiment:
     """The experiment called `name`. Raises FieldError for a field that would change the result and is not supported.
 
+    Of several such fields it raises `ConfigError`, all of them, the model's family before the fields.
+
     `checkpoint_label_map` is the path of the label map of the checkpoint, where its heads are matched by class name;
     `original_padded_masks` that of `tasks.mask_rcnn.config.MaskRCNN`.
     """
     ledger = Ledger()
     root = Reading(config, ledger)
     train = root.inside("train_config")
+    evaluation = root.inside("eval_config")
+    _account_for_evaluation(evaluation)
     evaluation_reader = _only_evaluation_reader(root)
     root.refuse("graph rewriting (quantization) is not supported", "graph_rewriter")
     regularize = train.value("add_regularization_loss")
@@ -48,17 +51,21 @@ def translate(
     )
     steps = train.value("num_steps")
     if steps == 0:
-        raise train.error("num_steps", "training without end is not supported", "--set train_config.num_steps=200000")
+        train.reject("num_steps", "training without end is not supported", "--set train_config.num_steps=200000")
     task = {
         "name": name,
         **translate_start(train, checkpoint_label_map),
         "model": model,
-        "train_data": _training_data(root.inside("train_input_reader"), train),
-        "validation_data": _evaluation_data(evaluation_reader, root.inside("eval_config")),
+        "train_data": {**(root.inside("train_input_reader").attempt(_training_data) or {}), **_training_settings(train)},
+        "validation_data": {
+            **((evaluation_reader and evaluation_reader.attempt(_evaluation_data)) or {}),
+            "global_batch_size": evaluation.value("batch_size"),
+        },
     }
+    clipping = train.value("gradient_clipping_by_norm")
     trainer = {
-        **_intervals(steps),
-        "optimizer_config": translate_optimizer(train.inside("optimizer"), train.value("gradient_clipping_by_norm")),
+        **_intervals(steps or 1),
+        "optimizer_config": train.inside("optimizer").attempt(lambda optimizer: translate_optimizer(optimizer, clipping)),
     }
     runtime = {"mixed_precision_dtype": "bfloat16"} if train.value("use_bfloat16") else {}
     _account_for_the_rest(train)
@@ -67,11 +74,13 @@ def translate(
     return Experiment(values, ledger.to_json(config))
 
 
-def _only_evaluation_reader(root: Reading) -> Reading:
+def _only_evaluation_reader(root: Reading) -> Reading | None:
     readers = root.each("eval_input_reader")
-    if len(readers) != 1:
-        raise FieldError("eval_input_reader", f"{len(readers)} of them; evaluation reads exactly one", "keep one eval_input_reader")
-    return readers[0]
+    if len(readers) == 1:
+        return readers[0]
+    root.reject("eval_input_reader", f"{len(readers)} of them; evaluation reads exactly one", "keep one eval_input_reader")
+    root.ledger.abandoned.update(reader.path for reader in readers)
+    return None
 
 
 def _intervals(steps: int) -> dict[str, Any]:
@@ -88,27 +97,31 @@ def _intervals(steps: int) -> dict[str, Any]:
     }
 
 
-def _training_data(reader: Reading, train: Reading) -> dict[str, Any]:
+def _training_data(reader: Reading) -> dict[str, Any]:
     data = _data(reader)
     data["is_training"] = True
-    data["global_batch_size"] = train.value("batch_size")
     reader.ignore("training reads without end, so no batch is short", "drop_remainder")
     buffer = reader.value("shuffle_buffer_size")
     data["shuffle_buffer_size"] = buffer if reader.value("shuffle") else 1
-    data["merge_multiple_label_boxes"] = train.value("merge_multiple_label_boxes")
-    data["augmentations"] = translate_augmentations(train)
     reader.require("sample_1_of_n_examples", 1, "all examples are read")
     reader.require("num_epochs", 0, "the length of training is given in steps")
     return data
 
 
-def _evaluation_data(reader: Reading, evaluation: Reading) -> dict[str, Any]:
+def _training_settings(train: Reading) -> dict[str, Any]:
+    """What `train_config` says of the data."""
+    return {
+        "global_batch_size": train.value("batch_size"),
+        "merge_multiple_label_boxes": train.value("merge_multiple_label_boxes"),
+        "augmentations": translate_augmentations(train),
+    }
+
+
+def _evaluation_data(reader: Reading) -> dict[str, Any]:
     data = _data(reader)
     data["is_training"] = False
-    data["global_batch_size"] = evaluation.value("batch_size")
     reader.ignore("the order of images does not change the metrics", "shuffle", "shuffle_buffer_size")
     reader.ignore("every image is evaluated, once", "num_epochs", "drop_remainder", "sample_1_of_n_examples")
-    _account_for_evaluation(evaluation)
     return data
 
 
@@ -116,9 +129,9 @@ def _data(reader: Reading) -> dict[str, Any]:
     source = reader.inside(reader.choose("input_reader", ("tf_record_input_reader",), "input reader"))
     paths = source.value("input_path")
     if not paths:
-        raise source.error("input_path", "no path", "add the records' path or pattern")
+        source.reject("input_path", "no path", "add the records' path or pattern")
     if not reader.value("label_map_path"):
-        raise reader.error("label_map_path", "is not set", "add the path of the label map")
+        reader.reject("label_map_path", "is not set", "add the path of the label map")
     reader.require("num_additional_channels", 0, "the backbones take three channels")
     reader.require("load_multiclass_scores", False, "soft labels are not supported")
     reader.require("load_context_features", False, "context features are not supported")
@@ -172,7 +185,7 @@ def _or_default(reader: Reading, name: str, default: str, meaning: str) -> str:
 def _account_for_the_rest(train: Reading) -> None:
     train.refuse("all variables are trained", "update_trainable_variables", "freeze_variables")
     if train.value("bias_grad_multiplier") not in (0.0, 1.0):
-        raise train.error("bias_grad_multiplier", "biases learn at the common rate", "remove the field")
+        train.reject("bias_grad_multiplier", "biases learn at the common rate", "remove the field")
     train.require("use_multiclass_scores", False, "soft labels are not supported")
     train.ignore(
         "the distribution strategy of `runtime` decides",

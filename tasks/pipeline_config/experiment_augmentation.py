@@ -12,8 +12,8 @@ from tasks.running.errors import UserError
 
 
 def translate_augmentations(train: Reading) -> list[dict[str, Any]]:
-    """The `task.train_data.augmentations` list, every parameter told. Raises FieldError for what is unsupported or contradicts itself."""
-    return [_augmentation(step) for step in train.each("data_augmentation_options")]
+    """The `task.train_data.augmentations` list, every parameter told. What is unsupported or contradicts itself is refused."""
+    return [augmentation for step in train.each("data_augmentation_options") if (augmentation := step.attempt(_augmentation))]
 
 
 def _augmentation(step: Reading) -> dict[str, Any]:

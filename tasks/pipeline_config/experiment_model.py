@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS
-from tasks.pipeline_config.ledger import Reading
+from tasks.pipeline_config.box_predictor_pb2 import MaskRCNNBoxPredictor
+from tasks.pipeline_config.fields import OtherFamilyError, nearest
+from tasks.pipeline_config.ledger import Ledger, Reading
 
 _STATIC = "fixed shapes for TPUs change what is sampled and suppressed; they are not supported"
 _STRIDES = {"faster_rcnn_inception_v2": (16,)}
 """Where the features of an extractor can lie, in pixels; those of the others 8 or 16."""
+_FAMILIES = {
+    "_fpn": "FPN (feature pyramid)",
+    "_nas": "NAS",
+    "_pnas": "PNAS",
+    "mobilenet": "MobileNet",
+}
+"""Other kinds of Faster R-CNN, by what the extractor's name holds"""
 _LEAST_CROPS = {"faster_rcnn_inception_resnet_v2": 3}
 """Cells along a pooled crop's side that the second stage needs, where it is more than one."""
 
@@ -19,29 +28,31 @@ def translate_model(model: Reading, *, with_regularization: bool, original_padde
 
     `original_padded_masks` is no field of the language: the original knew of no other masks.
 
-    Raises FieldError for what the model cannot do.
+    What the model cannot do is refused.
     """
     _refuse_variants(model)
-    predictor = model.inside("second_stage_box_predictor")
-    head = predictor.inside(predictor.choose("box_predictor_oneof", ("mask_rcnn_box_predictor",), "second-stage box predictor"))
+    head = model.inside("second_stage_box_predictor").attempt(_mask_rcnn_predictor)
+    if head is None:
+        head = Reading(MaskRCNNBoxPredictor(), Ledger(), "second_stage_box_predictor")
     _check_head(head)
     if model.value("number_of_stages") == 3 and not head.value("predict_instance_masks"):
-        raise head.error("predict_instance_masks", "three stages need a mask branch", "set it to true")
+        head.reject("predict_instance_masks", "three stages need a mask branch", "set it to true")
     head.value("predict_instance_masks")
 
     def layers(reading: Reading, op: str, *, activation_is_used: bool) -> dict[str, Any]:
-        hyperparams = _hyperparams(reading, op, activation_is_used=activation_is_used)
+        hyperparams = reading.attempt(lambda one: _hyperparams(one, op, activation_is_used=activation_is_used)) or {}
         return hyperparams if with_regularization else {**hyperparams, "l2_weight": 0.0}
 
     if model.value("number_of_stages") > 1:
         _check_crops(model)
     suppression = _post_processing(model.inside("second_stage_post_processing"))
+    loss = model.inside("second_stage_classification_loss") if model.has("second_stage_classification_loss") else None
     return {
         "num_classes": _positive(model, "num_classes"),
         "number_of_stages": model.value("number_of_stages"),
-        "image_resizer": _image_resizer(model.inside("image_resizer")),
+        "image_resizer": model.inside("image_resizer").attempt(_image_resizer),
         "feature_extractor": _feature_extractor(model.inside("feature_extractor")),
-        "anchors": _anchors(model.inside("first_stage_anchor_generator")),
+        "anchors": model.inside("first_stage_anchor_generator").attempt(_anchors),
         "first_stage": {
             "atrous_rate": model.value("first_stage_atrous_rate"),
             "box_predictor_depth": model.value("first_stage_box_predictor_depth"),
@@ -70,7 +81,7 @@ def translate_model(model: Reading, *, with_regularization: bool, original_padde
             "balance_fraction": model.value("second_stage_balance_fraction"),
             **suppression,
             "localization_loss_weight": model.value("second_stage_localization_loss_weight"),
-            "classification_loss": _classification_loss(model),
+            "classification_loss": loss.attempt(_classification_loss) if loss else "weighted_softmax",
             "classification_loss_weight": model.value("second_stage_classification_loss_weight"),
         },
         "mask_head": {
@@ -104,11 +115,12 @@ def _refuse_variants(model: Reading) -> None:
     )
 
 
-def _classification_loss(model: Reading) -> str:
-    """The name of the second stage's; softmax where nothing is said."""
-    if not model.has("second_stage_classification_loss"):
-        return "weighted_softmax"
-    loss = model.inside("second_stage_classification_loss")
+def _mask_rcnn_predictor(predictor: Reading) -> Reading:
+    return predictor.inside(predictor.choose("box_predictor_oneof", ("mask_rcnn_box_predictor",), "second-stage box predictor"))
+
+
+def _classification_loss(loss: Reading) -> str:
+    """The name of the second stage's."""
     kind = loss.choose("classification_loss", ("weighted_softmax", "weighted_sigmoid"), "classification loss")
     chosen = loss.inside(kind)
     if kind == "weighted_softmax":
@@ -125,12 +137,12 @@ def _check_head(head: Reading) -> None:
 
 
 def _check_crops(model: Reading) -> None:
-    """FieldError where pooling leaves less of a crop than the second stage can work on."""
+    """Refuses pools that leave less of a crop than the second stage can work on."""
     crop, kernel, stride = (_positive(model, name) for name in ("initial_crop_size", "maxpool_kernel_size", "maxpool_stride"))
     left, least = (crop - kernel) // stride + 1, _LEAST_CROPS.get(model.inside("feature_extractor").value("type"), 1)
     if left < least:
         message = f"{crop}: pools of {kernel}, {stride} apart, leave {max(left, 0)} cells of a side, and the second stage needs {least}"
-        raise model.error("initial_crop_size", message, f"write at least {(least - 1) * stride + kernel}")
+        model.reject("initial_crop_size", message, f"write at least {(least - 1) * stride + kernel}")
 
 
 def _image_resizer(resizer: Reading) -> dict[str, Any]:
@@ -145,23 +157,17 @@ def _image_resizer(resizer: Reading) -> dict[str, Any]:
     names = ("min_dimension", "max_dimension", "pad_to_max_dimension", "per_channel_pad_value", "resize_method")
     settings = {name: one.value(name) for name in names}
     if len(settings["per_channel_pad_value"]) not in (0, 3):
-        raise one.error("per_channel_pad_value", "images have three channels", "give three values, or none")
+        one.reject("per_channel_pad_value", "images have three channels", "give three values, or none")
     return {"kind": "keep_aspect_ratio", **settings}
 
 
 def _feature_extractor(extractor: Reading) -> dict[str, Any]:
     kind = extractor.value("type")
-    if kind not in FEATURE_CHANNELS:
-        fix = f"supported: {', '.join(FEATURE_CHANNELS)}"
-        if kind.removesuffix("_keras") in FEATURE_CHANNELS:
-            fix = f"for the TF1 build of the same network: --set {extractor.path}.type={kind.removesuffix('_keras')}"
-        raise extractor.error("type", f"the feature extractor {kind!r} is not supported", fix)
     stride = extractor.value("first_stage_features_stride")
-    strides = _STRIDES.get(kind, (8, 16))
-    if stride not in strides:
-        known = " or ".join(map(str, strides))
-        fix = f"write {known}" + ("; the original took 8 as well and built the same network" if strides == (16,) else "")
-        raise extractor.error("first_stage_features_stride", f"{stride}, but the features of {kind} lie {known} pixels apart", fix)
+    if kind in FEATURE_CHANNELS:
+        _check_stride(extractor, kind, stride)
+    else:
+        _refuse_extractor(extractor, kind)
     extractor.ignore(
         "this extractor brings its own layers, as in the original",
         "conv_hyperparams",
@@ -175,20 +181,42 @@ def _feature_extractor(extractor: Reading) -> dict[str, Any]:
     }
 
 
+def _refuse_extractor(extractor: Reading, kind: str) -> None:
+    """By family, where the name tells one."""
+    path = f"{extractor.path}.type"
+    family = next((family for sign, family in _FAMILIES.items() if sign in kind), None)
+    if family is not None:
+        message = f"{kind}: models of the {family} family are not supported"
+        extractor.ledger.refused.append(OtherFamilyError(path, message, f"supported: {', '.join(FEATURE_CHANNELS)}"))
+    elif kind.removesuffix("_keras") in FEATURE_CHANNELS:
+        fix = f"for the TF1 build of the same network: --set {path}={kind.removesuffix('_keras')}"
+        extractor.reject("type", f"the feature extractor {kind!r} is not supported", fix)
+    else:
+        extractor.reject("type", f"there is no feature extractor {kind!r}" if kind else "is not set", nearest(kind, FEATURE_CHANNELS))
+
+
+def _check_stride(extractor: Reading, kind: str, stride: int) -> None:
+    strides = _STRIDES.get(kind, (8, 16))
+    if stride not in strides:
+        known = " or ".join(map(str, strides))
+        fix = f"write {known}" + ("; the original took 8 as well and built the same network" if strides == (16,) else "")
+        extractor.reject("first_stage_features_stride", f"{stride}, but the features of {kind} lie {known} pixels apart", fix)
+
+
 def _anchors(generator: Reading) -> dict[str, Any]:
     grid = generator.inside(generator.choose("anchor_generator_oneof", ("grid_anchor_generator",), "first-stage anchor generator"))
     sizes = ("height", "width", "height_stride", "width_stride", "height_offset", "width_offset")
     anchors = {name: grid.value(name) for name in (*sizes, "scales", "aspect_ratios")}
     for name in ("scales", "aspect_ratios"):
         if not anchors[name]:
-            raise grid.error(name, "no value, so there would be no anchors", f"for example {name}: [0.5, 1.0, 2.0]")
+            grid.reject(name, "no value, so there would be no anchors", f"for example {name}: [0.5, 1.0, 2.0]")
     return anchors
 
 
 def _post_processing(processing: Reading) -> dict[str, Any]:
     if processing.value("score_converter") == "IDENTITY":
         fix = f"--set {processing.path}.score_converter=SOFTMAX, or SIGMOID after a weighted_sigmoid loss"
-        raise processing.error("score_converter", "logits as they are, the default, are no scores", fix)
+        processing.reject("score_converter", "logits as they are, the default, are no scores", fix)
     processing.require("logit_scale", 1.0, "scaled logits are not supported")
     processing.refuse("calibrated scores are not supported", "calibration_config")
     nms = processing.inside("batch_non_max_suppression")
@@ -231,7 +259,7 @@ def _l2_weight(regularizer: Reading) -> float:
         return 0.0
     weight = regularizer.inside(kind).value("weight")
     if kind == "l1_regularizer" and weight != 0:
-        raise regularizer.error(kind, "an L1 penalty is not supported", "use l2_regularizer, or weight: 0")
+        regularizer.reject(kind, "an L1 penalty is not supported", "use l2_regularizer, or weight: 0")
     return float(weight)
 
 
@@ -248,6 +276,7 @@ def _initializer(initializer: Reading) -> dict[str, Any]:
 
 def _positive(reading: Reading, name: str) -> int:
     """A count that the language gives no default."""
-    if not reading.has(name):
-        raise reading.error(name, "is not set", f"add {name} to {reading.path}")
-    return int(reading.value(name))
+    if reading.has(name):
+        return int(reading.value(name))
+    reading.reject(name, "is not set", f"add {name} to {reading.path}")
+    return 1

@@ -12,7 +12,7 @@ AVERAGING = "a moving average of the weights is not kept"
 def translate_optimizer(optimizer: Reading, global_clipnorm: float) -> dict[str, Any]:
     """The `trainer.optimizer_config` mapping; `global_clipnorm` 0 does not clip.
 
-    Raises FieldError for what is not supported, or contradicts itself.
+    What is not supported, or contradicts itself, is refused.
     """
     # The language switches averaging on unless told otherwise, so its absence is a decision too. Every Faster and Mask R-CNN sample of the
     # original switches it off.
@@ -63,7 +63,7 @@ def _manual_steps(schedule: Reading) -> dict[str, Any]:
         raise schedule.error("schedule", "has no step", "add schedule { step: ... learning_rate: ... }, or use a constant rate")
     steps = [step for step, _ in points]
     if steps != sorted(set(steps)):
-        raise schedule.error("schedule", f"the steps {steps} do not grow", "order them")
+        schedule.reject("schedule", f"the steps {steps} do not grow", "order them")
     if warmup and steps[0] > 0:
         later = points[1:]
         settings = _steps([step - 1 for step, _ in later], [points[0][1], *(value for _, value in later)])
@@ -95,9 +95,9 @@ def _cosine(schedule: Reading) -> dict[str, Any]:
     warmup_rate = schedule.value("warmup_learning_rate")
     hold_steps = warmup_steps + schedule.value("hold_base_rate_steps")
     if total <= hold_steps:
-        raise schedule.error("total_steps", f"{total} ends before the {hold_steps} steps of warm-up and plateau do", "raise it")
+        schedule.reject("total_steps", f"{total} ends before the {hold_steps} steps of warm-up and plateau do", "raise it")
     if warmup_steps and warmup_rate > base:
-        raise schedule.error("warmup_learning_rate", f"{warmup_rate} is above learning_rate_base {base}", "lower it")
+        schedule.reject("warmup_learning_rate", f"{warmup_rate} is above learning_rate_base {base}", "lower it")
     settings = {"initial_learning_rate": base, "decay_steps": total - hold_steps, "hold_steps": hold_steps}
     cosine = {"learning_rate": {"type": "cosine_after_hold", "cosine_after_hold": settings}}
     return {**cosine, **_warmup(warmup_rate, warmup_steps)} if warmup_steps else cosine

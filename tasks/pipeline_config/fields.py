@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,12 +23,43 @@ INTEGER_RANGES = {
 _PATH_PART = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[(\d+)\])?")
 
 
+# Whatever a file holds, what is said of it has room on a screen.
+_LONGEST_NAME, _LONGEST_PATH, _LONGEST_MESSAGE, _LONGEST_FIX = 60, 200, 400, 1200
+
+
 class FieldError(UserError):
-    """A `UserError` about one field, whose `path` lets the caller say where in the file it stands."""
+    """A `UserError` about one field, whose `path` lets the caller say where in the file it stands; long words are cut."""
 
     def __init__(self, path: str, message: str, fix: str) -> None:
-        super().__init__(f"{path}: {message}", fix)
+        super().__init__(f"{cut(path, _LONGEST_PATH)}: {cut(message, _LONGEST_MESSAGE)}", cut(fix, _LONGEST_FIX))
         self.path = path
+
+
+class OtherFamilyError(FieldError):
+    """The model is of a family that is not built here; nothing else matters then."""
+
+
+class RangeError(FieldError):
+    """A value that makes no sense where it stands."""
+
+
+class ConfigError(UserError):
+    """Everything that a config is refused for, families before fields."""
+
+    def __init__(self, errors: Sequence[UserError]) -> None:
+        self.errors = tuple(sorted(errors, key=lambda error: not isinstance(error, OtherFamilyError)))
+        super().__init__("\n".join(error.message for error in self.errors), "\n".join(error.fix for error in self.errors))
+
+
+def together(errors: Sequence[UserError]) -> UserError:
+    """The one error, or all of them as `ConfigError`, which are flattened."""
+    flat = [one for error in errors for one in (error.errors if isinstance(error, ConfigError) else (error,))]
+    return flat[0] if len(flat) == 1 else ConfigError(flat)
+
+
+def cut(words: str, length: int) -> str:
+    """The words, or as many characters of their beginning, with three dots for the rest."""
+    return words if len(words) <= length else f"{words[: length - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -55,7 +86,7 @@ def joined(path: str, name: str) -> str:
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint that names the closest valid name, or all of them where none is close."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(cut(name, _LONGEST_PATH), names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"
     return f"valid names: {', '.join(names)}" if names else "nothing can stand here"
@@ -63,7 +94,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 def unknown_field(descriptor: Descriptor, path: str, name: str) -> FieldError:
     """The error for a name that the message at `path` lacks."""
-    where = path or "the top level"
+    where, name = path or "the top level", cut(name, _LONGEST_NAME)
     return FieldError(joined(path, name), f"{where} has no field {name}", nearest(name, descriptor.fields_by_name))
 
 
@@ -150,6 +181,12 @@ def follow(config: Message, path: str) -> tuple[Message, FieldDescriptor, int | 
             raise FieldError(walked, "holds a value, not fields", f"set {walked} itself")
         message = _enter(message, field, index, walked)
     raise AssertionError("a split path has at least one part")
+
+
+def clear(config: Message, path: str) -> None:
+    """Takes away what is set at `path`, which leaves the default."""
+    owner, field, _ = follow(config, path)
+    owner.ClearField(field.name)
 
 
 def _enter(message: Message, field: FieldDescriptor, index: int | None, path: str) -> Message:

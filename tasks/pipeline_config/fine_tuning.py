@@ -93,7 +93,7 @@ def translate_start(train: Reading, label_map: str) -> dict[str, Any]:
     kind = checkpoint_kind(train.value("fine_tune_checkpoint_type"), train.value("from_detection_checkpoint"))
     if kind not in CHECKPOINT_TYPES:
         supported = ", ".join(CHECKPOINT_TYPES)
-        raise train.error("fine_tune_checkpoint_type", f"{kind!r} is not a type of checkpoint", f"supported: {supported}")
+        train.reject("fine_tune_checkpoint_type", f"{kind!r} is not a type of checkpoint", f"supported: {supported}")
     train.ignore("the file itself says how it is written", "fine_tune_checkpoint_version")
     return {
         "init_checkpoint": path,

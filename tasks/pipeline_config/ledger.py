@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
@@ -17,25 +17,35 @@ from tasks.pipeline_config.fields import (
     set_values,
     shortest,
     text_of,
+    together,
 )
 
 NOT_SUPPORTED = "remove the field, or train this config with the original"
 
 
+_Translated = TypeVar("_Translated")
+
+
 @dataclass
 class Ledger:
-    """Paths of the fields that were read, and the reasons of those that were passed over."""
+    """Paths of the fields that were read, the reasons of those that were passed over, and the refusals."""
 
     honoured: set[str] = field(default_factory=set)
     ignored: dict[str, str] = field(default_factory=dict)
+    refused: list[FieldError] = field(default_factory=list)
+    abandoned: set[str] = field(default_factory=set)
+    """Messages whose translation ended early: nothing more is said of what they hold"""
 
     def settle(self, config: Message) -> None:
-        """Raises FieldError for the first field that is set and that nobody accounted for."""
+        """Raises the refusals, all at once, and with them one for every field that is set and that nobody accounted for."""
+        told = self.ignored.keys() | self.abandoned | {error.path for error in self.refused}
         for path, _, descriptor, value in set_values(config):
             if is_message(descriptor) and not is_map(descriptor) and value.ListFields():
                 continue
-            if path not in self.honoured and self._reason(path) is None:
-                raise FieldError(path, "is not supported", NOT_SUPPORTED)
+            if path not in self.honoured and told.isdisjoint(_around(path)):
+                self.refused.append(FieldError(path, "is not supported", NOT_SUPPORTED))
+        if self.refused:
+            raise together(self.refused)
 
     def to_json(self, config: Message) -> dict[str, Any]:
         """The fields that are set: `honoured` paths, and `ignored` ones with value and reason."""
@@ -50,15 +60,21 @@ class Ledger:
 
     def _reason(self, path: str) -> str | None:
         """Why the field, or a message around it, is ignored."""
-        while path:
-            if path in self.ignored:
-                return self.ignored[path]
-            path = path.rpartition(".")[0]
-        return None
+        return next((self.ignored[around] for around in _around(path) if around in self.ignored), None)
+
+
+def _around(path: str) -> Iterator[str]:
+    """The path, and those of the messages around it."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
 
 
 class Reading:
-    """A message in translation: whoever takes a value from it has accounted for the field."""
+    """A message in translation: whoever takes a value from it has accounted for the field.
+
+    What cannot be honoured is noted in the ledger, and the translation goes on, so that all refusals come together.
+    """
 
     def __init__(self, message: Message, ledger: Ledger, path: str = "") -> None:
         self.message = message
@@ -102,21 +118,35 @@ class Reading:
                 self.ledger.ignored[path] = reason
 
     def require(self, name: str, wanted: Any, reason: str) -> None:
-        """Accounts for a field that may only have one value; raises FieldError for another."""
+        """Accounts for a field that may only have one value, and refuses another."""
         value = self.value(name)
         if value != wanted:
             shown = str(wanted).lower() if isinstance(wanted, bool) else wanted
-            raise self.error(name, reason, f"--set {joined(self.path, name)}={shown}, if that is what you want")
+            self.reject(name, reason, f"--set {joined(self.path, name)}={shown}, if that is what you want")
 
     def refuse(self, reason: str, *names: str) -> None:
-        """Raises FieldError where one of the fields is set."""
+        """Refuses the fields that are set."""
         for name in names:
             self._check(name)
             if text_of(self.message, name) is not None:
-                raise self.error(name, reason, NOT_SUPPORTED)
+                self.reject(name, reason, NOT_SUPPORTED)
+
+    def reject(self, name: str, message: str, fix: str) -> None:
+        """Notes a refusal of the field."""
+        self.ledger.honoured.add(joined(self.path, name))
+        self.ledger.refused.append(self.error(name, message, fix))
+
+    def attempt(self, translate: Callable[[Reading], _Translated]) -> _Translated | None:
+        """What the function makes of this message; a FieldError that it raises is noted, and ends the message's part alone."""
+        try:
+            return translate(self)
+        except FieldError as error:
+            self.ledger.refused.append(error)
+            self.ledger.abandoned.add(self.path)
+            return None
 
     def choose(self, oneof: str, supported: Iterable[str], what: str) -> str:
-        """The member that is set; raises FieldError for none and for one that is not supported."""
+        """The member that is set; raises FieldError, for `attempt` to note, for none and for one that is not supported."""
         chosen = self.choice(oneof)
         names = ", ".join(sorted(supported))
         if chosen is None:

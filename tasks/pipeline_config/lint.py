@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tasks.pipeline_config.checkpoint_fit import head_classes, missing_scopes
 from tasks.pipeline_config.evidence import Evidence, InputPath
-from tasks.pipeline_config.fields import FieldError, value_text
+from tasks.pipeline_config.fields import FieldError, OtherFamilyError, RangeError, value_text
 from tasks.pipeline_config.fine_tuning import restores_heads
 from tasks.pipeline_config.training_pb2 import TrainConfig
 from tasks.records.label_map import LabelMap
@@ -26,23 +26,24 @@ _WRITE_MASKS = "write masks into the records: feature image/object/mask"
 
 @dataclass(frozen=True)
 class Check:
-    """A check under its stable code. `find` yields what it has to say of the config, as errors about fields."""
+    """A check under its stable code. `find` yields what it has to say of the config, most of it as errors about fields."""
 
     code: str
     severity: str
     title: str
-    find: Callable[[Evidence], Iterator[FieldError]]
+    find: Callable[[Evidence], Iterator[UserError]]
 
 
 @dataclass(frozen=True)
 class Finding:
     check: Check
-    error: FieldError
+    error: UserError
 
 
 def lint(evidence: Evidence) -> list[Finding]:
-    """The findings, in the order of the codes."""
-    return [Finding(check, error) for check in CHECKS for error in check.find(evidence)]
+    """The findings in the order of the codes, but for another family, which makes the others idle and comes first."""
+    findings = [Finding(check, error) for check in CHECKS for error in check.find(evidence)]
+    return sorted(findings, key=lambda finding: finding.check.code != OTHER_FAMILY)
 
 
 def too_few_classes(evidence: Evidence) -> Iterator[FieldError]:
@@ -214,6 +215,29 @@ def unusable_record(evidence: Evidence) -> Iterator[FieldError]:
             yield FieldError(f"{one.path}.tf_record_input_reader.input_path", one.fault.message, one.fault.fix)
 
 
+def unreadable_text(_: Evidence) -> Iterator[UserError]:
+    """Of such a text there is no evidence: `maskline lint` says it at once."""
+    yield from ()
+
+
+def other_family(evidence: Evidence) -> Iterator[UserError]:
+    yield from (error for error in evidence.refused if isinstance(error, OtherFamilyError))
+
+
+def value_out_of_range(evidence: Evidence) -> Iterator[UserError]:
+    yield from (error for error in evidence.refused if isinstance(error, RangeError))
+
+
+def unsupported_field(evidence: Evidence) -> Iterator[UserError]:
+    yield from (error for error in evidence.refused if not isinstance(error, OtherFamilyError | RangeError))
+
+
+def said_for_nothing(evidence: Evidence) -> Iterator[UserError]:
+    yield from evidence.overwritten
+
+
+UNREADABLE, OTHER_FAMILY = "ML022", "ML023"
+
 CHECKS = (
     Check("ML001", ERROR, "fewer classes than the label map", too_few_classes),
     Check("ML002", WARNING, "more classes than the label map", too_many_classes),
@@ -236,6 +260,11 @@ CHECKS = (
     Check("ML019", ERROR, "a shard that is not there", missing_files),
     Check("ML020", WARNING, "more objects in an image than are read", more_objects_than_read),
     Check("ML021", ERROR, "a record that training cannot use", unusable_record),
+    Check(UNREADABLE, ERROR, "text that is no config", unreadable_text),
+    Check(OTHER_FAMILY, ERROR, "a model of another family", other_family),
+    Check("ML024", ERROR, "a value out of range", value_out_of_range),
+    Check("ML025", ERROR, "a field that is not supported", unsupported_field),
+    Check("ML026", WARNING, "text that counts for nothing", said_for_nothing),
 )
 """Codes are never given to another check."""
 

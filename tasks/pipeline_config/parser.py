@@ -5,28 +5,32 @@ Parsing loses comments only; what is printed loads in the TensorFlow Object Dete
 
 from __future__ import annotations
 
-import re
+import codecs
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from tasks.pipeline_config.fields import (
-    INTEGER_RANGES,
     Change,
+    ConfigError,
     FieldError,
+    OtherFamilyError,
+    clear,
     descriptor_of,
     follow,
     is_message,
-    nearest,
     text_of,
-    unknown_field,
+    together,
 )
+from tasks.pipeline_config.model_pb2 import DetectionModel
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
-from tasks.pipeline_config.positions import positions
-from tasks.pipeline_config.ranges import bounds_of, bounds_text, check_ranges
+from tasks.pipeline_config.positions import Scan, positions
+from tasks.pipeline_config.ranges import out_of_range
+from tasks.pipeline_config.syntax_errors import PlacedError, explained, string_error, syntax_error
 from tasks.running.errors import UserError
 from tasks.running.pointer_file import pointer_in
 from tasks.running.workspace import decoded
@@ -35,10 +39,12 @@ ROOT = descriptor_of(TrainEvalPipelineConfig())
 
 SUPPORTED = "use a Faster R-CNN or Mask R-CNN config"
 
-_NO_FIELD = re.compile(r'has no field named "([^"]+)"')
-_NO_VALUE = re.compile(r"has no value (?:named|with number) (\S+?)\.?$")
-_BAD_VALUE = re.compile(r"(?:Value out of range|Couldn't parse (?:integer|float)): '?([^']*)'?$")
-_QUOTED_LINE = re.compile(r"^\d+:\d+ : (?:'.*': (?=[A-Z]))?", re.DOTALL)
+LARGEST_FILE_BYTES = 2**19
+"""A config has a few kilobytes, and one of the many that describe other models a few dozen."""
+
+_BYTE_ORDER_MARK = "\ufeff"
+_QUOTES = "\"'"
+_MOST_TOLD = 8
 
 
 def read_pipeline_config(path: Path) -> TrainEvalPipelineConfig:
@@ -49,43 +55,80 @@ def read_pipeline_config(path: Path) -> TrainEvalPipelineConfig:
 def read_text(path: Path) -> str:
     """A config file's text; raises UserError where there is none to read."""
     try:
-        content = path.read_bytes()
-        text = decoded(content)
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= LARGEST_FILE_BYTES else b""
+        text = decoded(content).lstrip(_BYTE_ORDER_MARK)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", "give the path of a pipeline.config") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text: {error}", "give the path of a pipeline.config in text format") from error
+    if size > LARGEST_FILE_BYTES:
+        raise UserError(f"{path} has {size / 2**20:.1f} MB, and a pipeline.config a few kilobytes", "give the path of a pipeline.config")
     if pointer := pointer_in(content):
         raise UserError(f"{path}: {pointer.problem}", pointer.fix)
+    if _is_utf16(content):
+        raise UserError(f"{path} is written in UTF-16, without a byte order mark that says so", "save it as UTF-8")
     return text
 
 
-def parse_pipeline_config(text: str, source: str) -> TrainEvalPipelineConfig:
-    """The config in `text`; `source` names it in errors. Checked: syntax, names, types, ranges, the model's family."""
+def odd_encoding(path: Path) -> Iterator[UserError]:
+    """What the original would say of the file's encoding, though it is read here."""
+    with path.open("rb") as stream:
+        if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            yield UserError(f"{path} is written in UTF-16, which the original does not read", "save it as UTF-8")
+
+
+def parse_pipeline_config(text: str, source: str, refused: list[UserError] | None = None) -> TrainEvalPipelineConfig:
+    """The config in `text`; `source` names it in errors. Checked: syntax, names, types, ranges, the model's family.
+
+    What is given twice is merged as the original merges it; `tasks.pipeline_config.overwritten` tells of it. Where there is a list
+    `refused`, it takes the errors of single fields, which have their defaults then; without it they are raised.
+    """
     config = TrainEvalPipelineConfig()
     try:
-        text_format.Parse(text, config)
-        _refuse_other_families(config)
-        check_ranges(config)
-    except text_format.ParseError as error:
-        other = _family_of_unparsable(text)
-        if other is not None:
-            raise located(other, text, source) from error
-        raise _parse_error(error, text, source) from error
+        _confirm_strings(text)
+        text_format.Merge(text, config)
+    except (text_format.ParseError, FieldError) as error:
+        found = _other_family(text) or (error if isinstance(error, FieldError) else syntax_error(error, text, ROOT))
+        raise located(found, text, source) from found
+    try:
+        _refuse_other_models(config)
     except FieldError as error:
         raise located(error, text, source) from error
+    faults = [*_other_kinds(config), *out_of_range(config)]
+    if faults and refused is None:
+        raise located(together(faults), text, source)
+    for fault in faults:
+        clear(config, fault.path)
+    if refused is not None:
+        refused += faults
     return config
 
 
-def located(error: FieldError, text: str, source: str) -> UserError:
-    """The same error with `source`, line and column of the field, or of the closest message around it in the text."""
-    places = {position.path: position for position in positions(text, ROOT)}
+def located(error: UserError, text: str, source: str) -> UserError:
+    """The same error with `source`, line and column of the field, or of the closest message around it in the text.
+
+    Of several errors, `ConfigError`, each; of one that is about no field it is left as it is.
+    """
+    places = {position.path: (position.line, position.column) for position in positions(text, ROOT)}
+    if isinstance(error, ConfigError):
+        shown = [_at_its_place(one, places, source) for one in error.errors[:_MOST_TOLD]]
+        told = "".join(f"\n  {str(one).replace(chr(10), chr(10) + '  ')}" for one in shown)
+        more = f"\n  and for {len(error.errors) - len(shown)} more" if len(shown) < len(error.errors) else ""
+        message = f"{source} is refused for {len(error.errors)} reasons:{told}{more}"
+        return UserError(message, "mend each of them; `maskline lint` lists all")
+    return _at_its_place(error, places, source)
+
+
+def _at_its_place(error: UserError, places: Mapping[str, tuple[int, int]], source: str) -> UserError:
+    if not isinstance(error, FieldError):
+        return error
     path = error.path
     while path and path not in places:
         path = path.rpartition(".")[0]
-    if not path:
-        return UserError(f"{source}: {error.message}", error.fix)
-    return UserError(f"{source}:{places[path].line}:{places[path].column}: {error.message}", error.fix)
+    place = (error.line, error.column) if isinstance(error, PlacedError) else places.get(path)
+    where = f"{source}:{place[0]}:{place[1]}" if place else source
+    return UserError(f"{where}: {error.message}", error.fix)
 
 
 def print_pipeline_config(config: TrainEvalPipelineConfig) -> str:
@@ -109,21 +152,22 @@ def set_field(config: TrainEvalPipelineConfig, assignment: str) -> tuple[TrainEv
         owner, field, index = follow(changed, path)
         before = text_of(owner, field.name)
         _assign(owner, field, index, value, path)
-        _refuse_other_families(changed)
-        check_ranges(changed)
+        _refuse_other_models(changed)
+        for fault in (*_other_kinds(changed), *out_of_range(changed)):
+            raise fault
     except FieldError as error:
         raise UserError(f"--set {error.message}", error.fix) from error
     return changed, Change(path, before, text_of(owner, field.name), "set on the command line")
 
 
 def _assign(owner: Message, field: FieldDescriptor, index: int | None, value: str, path: str) -> None:
-    if field.type == FieldDescriptor.TYPE_STRING and value[0] not in "\"'[":
+    if field.type == FieldDescriptor.TYPE_STRING and value[0] not in f"{_QUOTES}[":
         value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     parsed: Message = type(owner)()
     try:
         text_format.Parse(f"{field.name}: {value}", parsed)
     except text_format.ParseError as error:
-        raise _explained(str(error), field, path) from error
+        raise (value[0] in _QUOTES and string_error(path, value)) or explained(str(error), field, path) from error
     target: Any = getattr(owner, field.name) if field.is_repeated or is_message(field) else None
     new: Any = getattr(parsed, field.name)
     if index is None:
@@ -139,97 +183,46 @@ def _assign(owner: Message, field: FieldDescriptor, index: int | None, value: st
         target[index] = new[0]
 
 
-def _refuse_other_families(config: TrainEvalPipelineConfig) -> None:
+def _confirm_strings(text: str) -> None:
+    """FieldError for the first string that stays open or that a backslash spoils."""
+    for position, string in Scan(text, ROOT).values():
+        if string is not None and (error := string_error(position.path or "the top level", string)):
+            raise PlacedError(position.line, position.column, error)
+
+
+def _refuse_other_models(config: TrainEvalPipelineConfig) -> None:
+    """FieldError where there is no Faster or Mask R-CNN to speak of."""
     family = config.model.WhichOneof("model")
     if family is None:
         raise FieldError("model", "the config describes no model", SUPPORTED)
     if family != "faster_rcnn":
-        raise FieldError(f"model.{family}", f"models of the {family} family are not supported", SUPPORTED)
+        raise _family(f"model.{family}", family)
+
+
+def _other_kinds(config: TrainEvalPipelineConfig) -> Iterator[FieldError]:
+    """Refusals of Faster R-CNNs that are other models within."""
     model = config.model.faster_rcnn
     if model.second_stage_box_predictor.HasField("rfcn_box_predictor"):
-        path = "model.faster_rcnn.second_stage_box_predictor.rfcn_box_predictor"
-        raise FieldError(path, "models of the R-FCN family are not supported", SUPPORTED)
+        yield _family("model.faster_rcnn.second_stage_box_predictor.rfcn_box_predictor", "R-FCN")
     if model.HasField("context_config"):
-        path = "model.faster_rcnn.context_config"
-        raise FieldError(path, "models of the Context R-CNN family are not supported", SUPPORTED)
+        yield _family("model.faster_rcnn.context_config", "Context R-CNN")
 
 
-def _family_of_unparsable(text: str) -> FieldError | None:
-    """The refusal by family of a text that does not parse, where the family is what is wrong with it."""
-    config = TrainEvalPipelineConfig()
-    try:
-        text_format.Parse(text, config, allow_unknown_field=True)
-    except (text_format.ParseError, RecursionError):  # the latter: unknown messages nested without end
-        return None
-    if config.model.WhichOneof("model") in (None, "faster_rcnn"):
-        return None
-    try:
-        _refuse_other_families(config)
-    except FieldError as error:
-        return error
+def _other_family(text: str) -> FieldError | None:
+    """The refusal by family of a text that does not parse, where it names one: other models' fields are not spelled out here."""
+    names = [one.name for one in descriptor_of(DetectionModel()).oneofs_by_name["model"].fields]
+    others = {f"model.{name}": name for name in names if name != "faster_rcnn"}
+    for position in positions(text, ROOT):
+        if position.path in others:
+            return _family(position.path, others[position.path])
     return None
 
 
-def _parse_error(error: text_format.ParseError, text: str, source: str) -> UserError:
-    line, column = error.GetLine() or 1, error.GetColumn() or 1
-    path = ""
-    for position in positions(text, ROOT):
-        if (position.line, position.column) > (line, column):
-            break
-        path = position.path
-    owner, field = _describe(path)
-    parent = path.rpartition(".")[0]
-    unknown = _NO_FIELD.search(str(error))
-    if unknown and owner is not None:
-        explained = unknown_field(owner, parent, unknown[1])
-    else:
-        explained = _explained(str(error), field, (path if field else parent) or "the top level")
-    return UserError(f"{source}:{line}:{column}: {explained.message}", explained.fix)
+def _family(path: str, name: str) -> OtherFamilyError:
+    return OtherFamilyError(path, f"models of the {name} family are not supported", SUPPORTED)
 
 
-def _describe(path: str) -> tuple[Descriptor | None, FieldDescriptor | None]:
-    """The message that should own the field at `path`, and the field; None where the schema has none."""
-    owner: Descriptor | None = ROOT
-    field: FieldDescriptor | None = None
-    for part in path.split("."):
-        if field is not None:
-            owner = field.message_type
-        if owner is None:
-            return None, None
-        field = owner.fields_by_name.get(part.partition("[")[0])
-        if field is None:
-            return owner, None
-    return owner, field
-
-
-def _explained(message: str, field: FieldDescriptor | None, path: str) -> FieldError:
-    """What the text-format parser complains of, in terms of the field it was reading."""
-    no_value = _NO_VALUE.search(message)
-    if field is not None and field.enum_type is not None and no_value:
-        return FieldError(path, f"{_cut(no_value[1])} is not a value of it", nearest(no_value[1], field.enum_type.values_by_name))
-    bad = _BAD_VALUE.search(message)
-    if field is not None and not is_message(field) and bad:
-        return FieldError(path, f"{_cut(bad[1])} is out of range or of another type", f"write {_type_text(field)}")
-    if 'Expected "true" or "false"' in message:
-        return FieldError(path, "this is a switch", "write true or false")
-    unknown = _NO_FIELD.search(message)
-    if unknown and field is not None and field.message_type is not None:
-        return FieldError(path, f"has no field {unknown[1]}", nearest(unknown[1], field.message_type.fields_by_name))
-    if "should not have multiple" in message:
-        return FieldError(path, "is given twice", "keep one of the two")
-    if "another member of oneof" in message:
-        return FieldError(path, "only one of its kind can be given", "keep one of them")
-    plain = _cut(_QUOTED_LINE.sub("", message).rstrip("."))
-    return FieldError(path, plain.replace("maskline.pipeline.", ""), "correct the text; the format is name: value and name { ... }")
-
-
-def _cut(words: str) -> str:
-    return words if len(words) <= 120 else f"{words[:117]}..."
-
-
-def _type_text(field: FieldDescriptor) -> str:
-    bounds = bounds_of(field.containing_type.name, field.name) if field.containing_type else None
-    if field.cpp_type in INTEGER_RANGES:
-        low, high = INTEGER_RANGES[field.cpp_type]
-        return f"a whole number {bounds_text(*bounds) if bounds else f'from {low} to {high}'}"
-    return f"a number {bounds_text(*bounds)}" if bounds else "a number"
+def _is_utf16(content: bytes) -> bool:
+    """Whether every other byte is zero, as in UTF-16 of Latin letters; text in UTF-8 has none."""
+    start = content[:64]
+    return len(start) > 1 and (not any(start[0::2]) or not any(start[1::2]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 
 from tasks.pipeline_config import pipeline_pb2
-from tasks.pipeline_config.fields import FieldError, is_message, set_values, shortest
+from tasks.pipeline_config.fields import RangeError, is_message, set_values, shortest
 
 _COUNT = (1, math.inf)
 _FRACTION = (0, 1)
@@ -113,34 +115,34 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
 """Inclusive bounds by message and field name."""
 
 
-def check_ranges(config: pipeline_pb2.TrainEvalPipelineConfig) -> None:
-    """Raises FieldError for the first number outside its range or not a number, and for text that no file can be called by."""
+def out_of_range(config: pipeline_pb2.TrainEvalPipelineConfig) -> Iterator[RangeError]:
+    """Numbers outside their range or not numbers, and text that no file can be called by; one for a field."""
     for path, owner, field, value in set_values(config):
         if is_message(field):
             continue
         bounds = bounds_of(owner.DESCRIPTOR.name, field.name)
-        for one in value if field.is_repeated else [value]:
-            if isinstance(one, str):
-                _check_text(path, one)
-            else:
-                _check_number(path, one, bounds)
+        values = value if field.is_repeated else [value]
+        faults = (_text_fault(path, one) if isinstance(one, str) else _number_fault(path, one, bounds) for one in values)
+        yield from itertools.islice(filter(None, faults), 1)
 
 
-def _check_number(path: str, number: float, bounds: tuple[float, float] | None) -> None:
+def _number_fault(path: str, number: float, bounds: tuple[float, float] | None) -> RangeError | None:
     if not math.isfinite(number):
-        raise FieldError(path, f"{number} is not a number to work with", "write a finite number")
+        return RangeError(path, f"{number} is not a number to work with", "write a finite number")
     if bounds is not None and not bounds[0] <= number <= bounds[1]:
         shown = shortest(number) if isinstance(number, float) else number
-        raise FieldError(path, f"{shown} is out of range", f"write a value {bounds_text(*bounds)}")
+        return RangeError(path, f"{shown} is out of range", f"write a value {bounds_text(*bounds)}")
+    return None
 
 
-def _check_text(path: str, text: str) -> None:
+def _text_fault(path: str, text: str) -> RangeError | None:
     """Most text is a path; the system's own refusal would come late, and from anywhere."""
     name = max(text.split("/"), key=len)
     if "\0" in text:
-        raise FieldError(path, "holds a NUL character", "remove it")
+        return RangeError(path, "holds a NUL character", "remove it")
     if len(name.encode()) > _LONGEST_NAME or len(text.encode()) > _LONGEST_PATH:
-        raise FieldError(path, f"is longer than a path can be: {name[:40]}...", "shorten it")
+        return RangeError(path, f"is longer than a path can be: {name[:40]}...", "shorten it")
+    return None
 
 
 def bounds_of(owner: str, field: str) -> tuple[float, float] | None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from tasks.pipeline_config.fields import shortest
-from tasks.pipeline_config.parser import parse_pipeline_config, print_pipeline_config, read_pipeline_config, set_field
+from tasks.pipeline_config.overwritten import overwritten
+from tasks.pipeline_config.parser import (
+    located,
+    odd_encoding,
+    parse_pipeline_config,
+    print_pipeline_config,
+    read_pipeline_config,
+    set_field,
+)
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 from tasks.pipeline_config.positions import positions
 from tasks.running.errors import UserError
@@ -61,13 +71,30 @@ def test_absent_fields_have_the_original_s_defaults() -> None:
         ("model { faster_rcnn { num_classes: 99999999999 } }", "1:36", "num_classes: 99999999999", "of at least 1"),
         (f"{SMALL} train_config {{ num_steps: -1 }}", "1:68", "num_steps: -1", "from 0 to 4294967295"),
         ("model { faster_rcnn { resize_masks: maybe } }", "1:37", "resize_masks: this is a switch", "true or false"),
+        ("model { faster_rcnn { ", "1:9", "model.faster_rcnn: opens in line 1 and is not closed", "the missing }"),
+        (f"{SMALL} }}", "1:42", "the top level: has a } too many", "remove it"),
+        (f'{SMALL}\ntion.pbtxt"', "2:11", "the top level: the quote that opens here does not close", "close it"),
+        (f"{SMALL}\ntion.pbtxt", "2:1", "the top level has no field tion", "valid names: eval_config"),
         (
-            "model { faster_rcnn { num_classes: 3 num_classes: 4 } }",
-            "1:51",
-            "num_classes: is given twice",
-            "one of the two",
+            "model { faster_rcnn {\n num_classes:\n image_resizer { } } }",
+            "2:2",
+            "num_classes: has no value",
+            "a whole number of at least 1",
         ),
-        ("model { faster_rcnn { ", "1:21", "faster_rcnn", "correct the text"),
+        ("train_config {\n fine_tune_checkpoint:\n num_steps: 3 }", "2:2", "fine_tune_checkpoint: has no value", "text in quotes"),
+        ("train_config {\n sync_replicas: }", "2:2", "sync_replicas: has no value", "true or false"),
+        (
+            "model { faster_rcnn {\n  image_resizer { fixed_shape_resizer { height: 3\n  num_classes: 3 } } }",
+            "3:3",
+            "image_resizer.fixed_shape_resizer: has no field num_classes, but model.faster_rcnn has: is a } missing?",
+            "close model.faster_rcnn.image_resizer, which opens in line 2, before num_classes",
+        ),
+        (
+            "model { faster_rcnn { }\ntrain_config { }",
+            "2:1",
+            "has no field train_config, but the top level has",
+            "close model, which opens in line 1",
+        ),
         ("model { faster_rcnn { num_classes 3 } }", "1:35", 'Expected ":"', "correct the text"),
         (
             f"{SMALL}\neval_input_reader {{ shuffle: true }}\neval_input_reader {{ shufle: true }}",
@@ -89,7 +116,19 @@ def test_absent_fields_have_the_original_s_defaults() -> None:
             "nan is not a number",
             "finite number",
         ),
-        (f"{SMALL}\ntrain_input_reader {{ label_map_path: 'a\\000' }}", "2:22", "holds a NUL character", "remove it"),
+        (f"{SMALL}\ntrain_input_reader {{ label_map_path: 'a\\000' }}", "2:38", "makes a NUL character of this", "write a/000 or a\\\\000"),
+        (
+            f'{SMALL} train_config {{ fine_tune_checkpoint: "C:\\Users\\me\\model.ckpt" }}',
+            "1:79",
+            "C:\\Users\\me\\model.ckpt: a backslash begins an escape, and this one is none",
+            "write C:/Users/me/model.ckpt or C:\\\\Users\\\\me\\\\model.ckpt",
+        ),
+        (
+            f'{SMALL} train_input_reader {{ tf_record_input_reader {{ input_path: "C:\\new\\train.record" }} }}',
+            "1:100",
+            "a backslash begins an escape, and makes a newline of this",
+            "write C:/new/train.record or C:\\\\new\\\\train.record",
+        ),
         (f"{SMALL}\ntrain_input_reader {{ label_map_path: 'a/{'b' * 256}' }}", "2:22", "longer than a path can be: bbb", "shorten"),
         ("", "", "the config describes no model", "Faster R-CNN or Mask R-CNN"),
     ],
@@ -249,6 +288,96 @@ def test_shortest_is_the_decimal_that_was_written(value: float) -> None:
     assert shortest(config.train_config.gradient_clipping_by_norm) == value
 
 
-def test_unknown_messages_nested_without_end_are_refused() -> None:
-    message, _ = refusal("model { ssd " + "{ x " * 5000)
-    assert "model.ssd has no field x" in message
+ZOO_TEXT = (Path(__file__).resolve().parents[2] / "configs" / "zoo" / "mask_rcnn_resnet50_atrous_coco.config").read_text()
+
+
+@pytest.mark.parametrize(
+    ("junk", "words"),
+    [
+        ("a" * 10**6, "the top level has no field aaa"),
+        ('"' + "a" * 10**6, "the quote that opens here does not close"),
+        ('train_config { fine_tune_checkpoint: "' + "\\" * 10**5, "the quote that opens here does not close"),
+        ("model { faster_rcnn {" * 5000, "is a } missing?"),
+        ("model { ssd " + "{ x " * 5000, "models of the ssd family"),
+        ("{" * 10**5, "Expected identifier or number, got {"),
+    ],
+)
+def test_junk_has_a_short_answer(junk: str, words: str) -> None:
+    message, fix = refusal(f"{ZOO_TEXT}{junk}")
+    assert words in message
+    assert len(message) + len(fix) < 1000
+
+
+def test_a_file_of_megabytes_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "big.config").write_text(ZOO_TEXT + "a" * 5 * 2**20)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"big\.config has 5\.0 MB, and a pipeline\.config a few kilobytes"):
+        read_pipeline_config(tmp_path / "big.config")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_all_that_is_out_of_range_is_told_at_once_the_family_first() -> None:
+    message, _ = refusal("model { faster_rcnn {\n num_classes: 0\n context_config {}\n maxpool_stride: 0 } }")
+    places = re.findall(r"x\.config:(\d+:\d+): (\S+):", message)
+    assert places == [
+        ("3:2", "model.faster_rcnn.context_config"),
+        ("2:2", "model.faster_rcnn.num_classes"),
+        ("4:2", "model.faster_rcnn.maxpool_stride"),
+    ]
+    assert message.startswith("x.config is refused for 3 reasons:\n")
+
+
+def told(text: str) -> list[str]:
+    parse_pipeline_config(text, "x.config")
+    return [str(located(error, text, "x.config")) for error in overwritten(text)]
+
+
+def test_the_last_of_two_values_counts_and_the_first_is_told() -> None:
+    text = "model { faster_rcnn {\n num_classes: 90\n num_classes: 3 } }\nmodel { faster_rcnn { number_of_stages: 3 } }"
+    model = parse_pipeline_config(text, "x").model.faster_rcnn
+    assert (model.num_classes, model.number_of_stages) == (3, 3)
+    (warning,) = told(text)
+    assert warning.startswith("x.config:2:2: model.faster_rcnn.num_classes: counts for nothing: line 3 has it again, and the last counts\n")
+
+
+def test_the_last_of_two_augmentations_in_a_block_counts_and_the_first_is_told() -> None:
+    block = "data_augmentation_options {\n random_horizontal_flip {}\n random_vertical_flip {} }"
+    text = f"{SMALL} train_config {{ {block} {block} }}"
+    steps = parse_pipeline_config(text, "x").train_config.data_augmentation_options
+    assert [step.WhichOneof("preprocessing_step") for step in steps] == ["random_vertical_flip"] * 2
+    first, second = told(text)
+    assert first.startswith("x.config:2:2: train_config.data_augmentation_options[0].random_horizontal_flip: counts for nothing: only one")
+    assert "random_vertical_flip in line 3 is the last" in first
+    assert "data_augmentation_options[1]" in second
+
+
+def test_what_is_said_once_is_told_nothing_of() -> None:
+    assert told(ZOO_TEXT) == []
+
+
+def test_a_backslash_that_is_no_escape_is_told() -> None:
+    text = f'{SMALL} train_config {{ fine_tune_checkpoint: "C:\\data\\model.ckpt" }}'
+    assert parse_pipeline_config(text, "x").train_config.fine_tune_checkpoint == "C:\\data\\model.ckpt"
+    (warning,) = told(text)
+    assert "the backslash of \\d is kept as it is" in warning
+    assert "fix: write C:/data/model.ckpt" in warning
+
+
+def test_escapes_that_stand_for_text_are_let_be() -> None:
+    text = f"{SMALL} train_config {{ fine_tune_checkpoint: 'C:\\\\new\\\\\\303\\251' 'b' }}"
+    assert parse_pipeline_config(text, "x").train_config.fine_tune_checkpoint == "C:\\new\\éb"
+    assert told(text) == []
+
+
+def test_utf_16_is_called_so(tmp_path: Path) -> None:
+    file = tmp_path / "a.config"
+    file.write_bytes(SMALL.encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"a\.config is written in UTF-16, without a byte order mark"):
+        read_pipeline_config(file)
+    file.write_text(SMALL, encoding="utf-16")
+    assert [str(error) for error in odd_encoding(file)] == [
+        f"{file} is written in UTF-16, which the original does not read\n  fix: save it as UTF-8"
+    ]
+    file.write_text(SMALL, encoding="utf-8-sig")
+    assert list(odd_encoding(file)) == []
