@@ -11,6 +11,8 @@ import numpy as np
 import yaml
 from upath import UPath
 
+from tasks.records.record_index import print_places, scan
+from tasks.records.tfrecord import index_path
 from tests.annotations.files import png, write
 
 _SQUARE = [2, 2, 12, 2, 12, 12, 2, 12]
@@ -51,3 +53,13 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """Every file's content by its path in the folder; none where there is no such folder."""
     folder = UPath(folder)
     return {path.removeprefix(f"{folder.path}/"): folder.fs.cat_file(path) for path in sorted(folder.fs.find(folder.path))}
+
+
+def assert_indexes_are_of_their_shards(folder: Path) -> None:
+    """Of every shard in a folder there is an index, which tells what lies where as a scan of the file finds it; there are no others."""
+    shards = sorted(folder.glob("*.record-*-of-*"))
+    assert sorted(path.name for path in (folder / "index").iterdir()) == [f"{shard.name}.idx" for shard in shards]
+    for shard in shards:
+        content = shard.read_bytes()
+        found = scan(lambda offset, length, content=content: content[offset : offset + length], len(content))  # type: ignore[misc]
+        assert index_path(shard).read_text() == print_places(found.places)

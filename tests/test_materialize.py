@@ -26,7 +26,7 @@ from tasks.records.manifest import read_manifest
 from tasks.records.tfrecord import read_shard
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir
-from tests.small_dataset import change_annotations, files_of, write_source
+from tests.small_dataset import assert_indexes_are_of_their_shards, change_annotations, files_of, write_source
 
 
 @pytest.fixture
@@ -138,6 +138,7 @@ def test_any_number_of_workers_gives_the_same_bytes(source, tmp_path, workers):
     materialize(source / "dataset.yaml", tmp_path / "one", effort=Effort(shards=3))
     materialize(source / "dataset.yaml", tmp_path / "more", effort=Effort(shards=3, workers=workers))
     assert files_of(tmp_path / "one") == files_of(tmp_path / "more")
+    assert_indexes_are_of_their_shards(tmp_path / "one")
 
 
 def test_the_digest_is_of_the_content_not_of_its_place_or_shards(source, tmp_path):
@@ -161,6 +162,7 @@ def test_an_unchanged_dataset_is_skipped_and_a_changed_or_broken_one_is_not(sour
     assert files_of(out) == before
     assert run(shards=2) == "done"
     assert len(list(out.glob("train.record-*"))) == 2  # and no shard of the earlier count
+    assert_indexes_are_of_their_shards(out)
     (out / "manifest.json").write_text("{}")
     assert run(shards=2) == "done"
     Image.new("RGB", (24, 16)).save(source / "images" / "3.png")

@@ -13,6 +13,7 @@ import pytest
 from tasks.annotations.shard import ShardReport
 from tasks.materialize import Effort, materialize
 from tasks.records.staging import Staging
+from tasks.records.tfrecord import index_path, read_shard, write_shard
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, StepResult
 from tests.small_dataset import change_annotations, files_of, write_source
@@ -146,22 +147,24 @@ def test_bad_images_are_counted_over_all_parts(source, tmp_path):
 def test_a_shard_without_a_report_is_not_there(tmp_path):
     plan = {"digest": "1"}
     staging = Staging(DatasetDir(tmp_path), plan)
-    staging.shard("a").write_bytes(b"cut o")
+    write_shard(staging.shard("a"), [b"a record"])
     assert Staging(DatasetDir(tmp_path), plan).report("a") is None
     staging.finish("a", ShardReport().to_json())
     assert Staging(DatasetDir(tmp_path), plan).report("a") == json.loads(json.dumps(ShardReport().to_json()))
+    index_path(staging.shard("a")).unlink()
+    assert Staging(DatasetDir(tmp_path), plan).report("a") is None
 
 
 def test_plans_keep_to_themselves(tmp_path):
     """A run that gives up while one of another plan is at work takes nothing from it."""
     dataset = DatasetDir(tmp_path / "out")
     mine, other = Staging(dataset, {"digest": "1"}), Staging(dataset, {"digest": "2"})
-    mine.shard("a").write_bytes(b"mine")
+    write_shard(mine.shard("a"), [b"mine"])
     mine.finish("a", {})
-    other.shard("a").write_bytes(b"other")
+    write_shard(other.shard("a"), [b"other"])
     other.give_up()
     assert mine.report("a") == {}
-    assert mine.shard("a").read_bytes() == b"mine"
+    assert list(read_shard(mine.shard("a"))) == [b"mine"]
     mine.give_up()
     assert not (tmp_path / "out").exists()
 

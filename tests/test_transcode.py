@@ -16,6 +16,7 @@ from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir
 from tasks.transcode import transcode
 from tests.records.original_tools import original_features, serialized, write_records
+from tests.small_dataset import assert_indexes_are_of_their_shards, files_of
 
 SIZE = (6, 10)
 MASKS = [np.pad(np.ones((2, 3), np.uint8), ((1, 3), (2, 5))), np.pad(np.ones((6, 1), np.uint8), ((0, 0), (9, 0)))]
@@ -63,7 +64,7 @@ def test_pngs_of_other_tools_become_numbers_and_all_else_stays(tmp_path):
     before = (tmp_path / "pets.record-00000-00001").stat().st_size
     assert result.summary["bytes_before"] == before
     assert result.summary["bytes_before"] - result.summary["bytes_saved"] == result.summary["bytes_after"] == target.stat().st_size
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [target.name]
+    assert sorted(files_of(tmp_path / "out")) == [f"index/{target.name}.idx", target.name]
 
 
 def test_numbers_become_pngs_with_the_label_map_beside_them(tmp_path):
@@ -97,6 +98,7 @@ def test_there_and_back_is_the_same_dataset_byte_for_byte(scenes: DatasetDir, tm
 def test_a_second_time_is_skipped_and_a_broken_first_is_not(scenes: DatasetDir, tmp_path):
     assert transcode(str(scenes.root), "numerical", tmp_path / "out").status == "done"
     assert transcode(str(scenes.root), "numerical", tmp_path / "out").status == "skipped"
+    assert_indexes_are_of_their_shards(tmp_path / "out")
     (tmp_path / "out" / "manifest.json").unlink()
     assert transcode(str(scenes.root), "numerical", tmp_path / "out").status == "done"
 
@@ -117,7 +119,7 @@ def test_a_record_that_cannot_be_read_leaves_the_folder_as_it_was(tmp_path):
     transcode(str(tmp_path / "good.record"), "numerical", tmp_path / "out")
     with pytest.raises(UserError):
         transcode(str(tmp_path / "x.record"), "numerical", tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.record"]
+    assert sorted(files_of(tmp_path / "out")) == ["good.record", "index/good.record.idx"]
 
 
 def test_wrong_options_are_named(scenes: DatasetDir, tmp_path):

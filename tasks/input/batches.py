@@ -1,6 +1,6 @@
 """Records to batches: the original's tf.Example features, its augmentations, its resizers, padded to a common size.
 
-Memory stays bounded: records are shuffled as they lie on disk, and masks are bytes, each moved and resized as soon as it is decoded.
+Memory stays bounded: what is shuffled are the numbers of records, and masks are bytes, each moved and resized as soon as it is decoded.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from tasks.input.augmentation import augment_all
 from tasks.input.config import DataConfig
 from tasks.input.image_resizer import resize_image, resize_masks
 from tasks.input.merged_boxes import merge_equal_boxes
+from tasks.input.order import RecordOrder, positions
+from tasks.input.record_reader import RecordReader
 from tasks.input.scene import Movement, Scene
 from tasks.mask_rcnn.config import ImageResizer
 from tasks.records.checks import BadImageError, Check, DataError
@@ -163,19 +166,36 @@ def training_dataset(
     label_map: LabelMap,
     batch_size: int,
     context: tf.distribute.InputContext | None = None,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
-    """Endless shuffled batches: (`images`, `true_shapes`, groundtruth) as `MaskRCNN.call` takes them, zero padded to the batch's largest.
+    """Endless batches from a step on: (`images`, `true_shapes`, groundtruth) as `MaskRCNN.call` takes them, zero padded to the largest.
 
-    Order and augmentation follow `data.seed` alone, whatever the number of threads. Of an image with more than `max_number_of_boxes`
-    objects after augmentation, and after merging where that is asked for, the first ones count.
+    Each image has a position, counted over the whole training, row by row and step by step: `position` int64 [B] in the groundtruth.
+    Record and augmentation follow `data.seed` and the position alone, so a step is sought, not replayed, and neither threads nor the number
+    of replicas change what a step sees. `batch_size` is a replica's. Of an image with more than `max_number_of_boxes` objects after
+    augmentation, and after merging where that is asked for, the first ones count.
     """
     parse = RecordParser(data, label_map)
+    records = RecordReader(record_files(data))
+    if not len(records):
+        raise UserError(f"{', '.join(records.files)}: there is no record", "write the records again, or correct input_path")
     seed = data.seed or 0
     options = [augmentation.option() for augmentation in data.augmentations]
+    # Experiments of older versions say it by a buffer of one record.
+    number_of = RecordOrder(len(records), seed, shuffled=data.shuffle and data.shuffle_buffer_size != 1)
 
-    def prepare(index: tf.Tensor, serialized: tf.Tensor) -> Example:
+    def read(number: np.int64) -> bytes:
+        try:
+            return records.read(int(number))
+        except DataError as error:
+            # Of Python's errors, TensorFlow takes this one for what the data is to blame for.
+            raise ValueError(str(error)) from error
+
+    def prepare(position: tf.Tensor) -> Example:
+        serialized = tf.ensure_shape(tf.numpy_function(read, [number_of(position)], tf.string), [])
+
         def augment(scene: Scene) -> Scene:
-            return augment_all(scene, options, tf.stack([tf.constant(seed, tf.int64), index]))
+            return augment_all(scene, options, tf.stack([tf.constant(seed, tf.int64), position]))
 
         merged = data.merge_multiple_label_boxes
         example = parse(serialized, augment if options else None, None if merged else data.max_number_of_boxes, resizer)
@@ -190,14 +210,14 @@ def training_dataset(
         if merged:
             objects = merge_equal_boxes(objects, label_map.num_classes)
             objects = {name: values[: data.max_number_of_boxes] for name, values in objects.items()}
-        return objects | {"image": image, "true_shape": true_shape, "num_boxes": tf.shape(objects["boxes"])[0]}
+        return objects | {
+            "image": image,
+            "true_shape": true_shape,
+            "num_boxes": tf.shape(objects["boxes"])[0],
+            "position": position,
+        }
 
-    files = tf.data.Dataset.from_tensor_slices(record_files(data)).shuffle(1024, seed=seed)
-    if context is not None and context.num_input_pipelines > 1:
-        files = files.shard(context.num_input_pipelines, context.input_pipeline_id)
-    records = files.interleave(tf.data.TFRecordDataset, cycle_length=data.cycle_length or 8)
-    records = records.shuffle(data.shuffle_buffer_size, seed=seed).repeat()
-    examples = records.enumerate().map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    examples = positions(batch_size, context, first_step).map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.padded_batch(batch_size, drop_remainder=True).map(_as_model_inputs).prefetch(2)
 
 
@@ -220,13 +240,22 @@ def record_files(data: DataConfig) -> list[str]:
     files: list[str] = []
     for pattern in patterns:
         # TensorFlow's own takes a folder such as `set [1]` for a pattern.
-        found = sorted(tf.io.gfile.glob(pattern)) if "://" in pattern else [str(file) for file in matching_files(pattern)]
+        found = _matching_urls(pattern) if "://" in pattern else [str(file) for file in matching_files(pattern)]
         if not found:
             where = "" if pattern.startswith("/") or "://" in pattern else f" in {Path.cwd()}, the working directory"
             raise UserError(f"no file matches the records' path {pattern}{where}", "materialize the dataset, or correct input_path")
         confirm_whole(pattern, map(Path, found))
         files += found
     return files
+
+
+def _matching_urls(pattern: str) -> list[str]:
+    try:
+        return sorted(tf.io.gfile.glob(pattern))
+    except tf.errors.UnimplementedError as error:
+        raise UserError(
+            f"{pattern}: TensorFlow has no file system for such URLs here", "install its plugin, or copy the records to a disk"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -29,7 +29,8 @@ class Augmentation(base_config.Config):
 class DataConfig(cfg.DataConfig):
     """Records as the original reads them. `mask_type`: `PNG_MASKS` or `NUMERICAL_MASKS`; `augmentations` in the order of their use.
 
-    `merge_multiple_label_boxes`: objects with the same box are one object of several classes.
+    `merge_multiple_label_boxes`: objects with the same box are one object of several classes. `shuffle`: every epoch is in an order of its
+    own, whole, however many records there are; else all are in the files' order.
     """
 
     label_map_path: str = ""
@@ -37,6 +38,6 @@ class DataConfig(cfg.DataConfig):
     load_instance_masks: bool = True
     max_number_of_boxes: int = 100
     merge_multiple_label_boxes: bool = False
-    shuffle_buffer_size: int = 2048
+    shuffle: bool = True
     drop_remainder: bool = False
     augmentations: tuple[Augmentation, ...] = ()

@@ -101,8 +101,10 @@ def _training_data(reader: Reading) -> dict[str, Any]:
     data = _data(reader)
     data["is_training"] = True
     reader.ignore("training reads without end, so no batch is short", "drop_remainder")
-    buffer = reader.value("shuffle_buffer_size")
-    data["shuffle_buffer_size"] = buffer if reader.value("shuffle") else 1
+    # A buffer of one record is the original's other way to say no.
+    data["shuffle"] = reader.value("shuffle") and reader.value("shuffle_buffer_size") != 1
+    if reader.value("shuffle_buffer_size") != 1:
+        reader.ignore("every epoch is shuffled whole, which needs no buffer", "shuffle_buffer_size")
     reader.require("sample_1_of_n_examples", 1, "all examples are read")
     reader.require("num_epochs", 0, "the length of training is given in steps")
     return data

@@ -1,4 +1,4 @@
-"""Shards on their way: written aside, each with its report, and moved into the data set's folder when all are there.
+"""Shards on their way: written aside, each with its index and report, and moved into the data set's folder when all are there.
 
 A shard counts as written when its report is, which comes after it. What a killed run has written stays for the next one of the same plan.
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from tasks.records.tfrecord import INDEX_FOLDER, index_path
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, read_json, write_json
 
@@ -41,7 +42,8 @@ class Staging:
     def report(self, name: str) -> Any | None:
         """The report of a shard that is written, or None."""
         try:
-            return read_json(self._report(name)) if self.shard(name).is_file() else None
+            is_there = self.shard(name).is_file() and index_path(self.shard(name)).is_file()
+            return read_json(self._report(name)) if is_there else None
         except UserError:
             return None
 
@@ -53,11 +55,13 @@ class Staging:
         """Puts the shards in place of the folder's own; until a manifest is written again, the folder is no data set."""
         if self._dataset.manifest.is_file():
             _unlink(self._dataset.manifest)
-        for old in _entries(self._dataset.root):
+        for old in (*_entries(self._dataset.root), *_entries(self._dataset.root / INDEX_FOLDER)):
             if fnmatch.fnmatchcase(old.name, "*.record-*-of-*"):
                 _unlink(old)
         for name in shards:
-            _move(self.shard(name), self._dataset.root / name)
+            there = self._dataset.root / name
+            _move(index_path(self.shard(name)), index_path(there))
+            _move(self.shard(name), there)
 
     def remove(self) -> None:
         """Removes what all plans have left."""
@@ -86,6 +90,7 @@ def _unlink(file: Path) -> None:
 
 def _move(file: Path, target: Path) -> None:
     if isinstance(file, Path):
+        target.parent.mkdir(exist_ok=True)
         file.rename(target)
     else:
         remote = cast(Any, file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import itertools
 import os
 import re
 import secrets
@@ -22,14 +23,18 @@ import google_crc32c
 from tasks.records.checks import Check, DataError
 from tasks.running.errors import UserError
 from tasks.running.pointer_file import POINTER_BYTES, pointer_in
-from tasks.running.workspace import named
+from tasks.running.workspace import named, write_text
 
+INDEX_FOLDER = "index"
 _MASK_DELTA = 0xA282EAD8
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _SHARD_NUMBERS = re.compile(r"-([\d?*]+)-(of-)?([\d?*]+)$")
 _SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<index>\d+)-(?P<of>of-)?(?P<count>\d{1,6})$")
 _SHARD_DIGITS = 5
+HEADER_BYTES = _HEADER.size
+FRAMING_BYTES = _HEADER.size + _FOOTER.size
+"""Of each record, beside its content"""
 
 
 def _masked_crc(content: bytes) -> int:
@@ -43,8 +48,16 @@ def frame(record: bytes) -> bytes:
     return b"".join((length, _FOOTER.pack(_masked_crc(length)), record, _FOOTER.pack(_masked_crc(record))))
 
 
+def index_path(shard: Path) -> Path:
+    """The file that tells where the records of a shard begin: a line for each, its offset and its length with framing, in bytes.
+
+    That is the form of NVIDIA DALI's `tfrecord2idx`. It lies in a folder of its own, where no pattern over shards finds it.
+    """
+    return shard.parent / INDEX_FOLDER / f"{shard.name}.idx"
+
+
 class ShardWriter:
-    """A shard that has its name only when it is complete: written beside it, renamed at the end, removed on an error.
+    """A shard that has its name only when it is complete: written beside it, renamed at the end, removed on an error; its index first.
 
     Under a URL it is written under its name: an object store shows nothing before the end, and can only rename by a copy.
     """
@@ -54,6 +67,7 @@ class ShardWriter:
         # By chance, not by process: machines that share the folder may number theirs alike.
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if isinstance(path, Path) else path
         self._stream: BinaryIO
+        self._lengths: list[int] = []
 
     def __enter__(self) -> Self:
         self._stream = self._temporary.open("wb")
@@ -61,12 +75,16 @@ class ShardWriter:
 
     def write(self, record: bytes) -> None:
         self._stream.write(frame(record))
+        self._lengths.append(len(record) + FRAMING_BYTES)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stream.close()
         if kind is not None:
             self._temporary.unlink(missing_ok=True)
-        elif self._temporary != self._path:
+            return
+        offsets = itertools.accumulate(self._lengths, initial=0)
+        write_text(index_path(self._path), "".join(f"{offset} {length}\n" for offset, length in zip(offsets, self._lengths, strict=False)))
+        if self._temporary != self._path:
             self._temporary.replace(self._path)
 
 
@@ -183,6 +201,22 @@ def record_at(path: Path, offset: int) -> bytes:
         return _record(f"{path}: the record at byte {offset}", stream.read(_HEADER.size), stream)
 
 
+def content_length(header: bytes) -> int | None:
+    """How long the content behind a header is, which are the first `HEADER_BYTES` of a record; None where it is none, or damaged."""
+    if len(header) < _HEADER.size:
+        return None
+    length, length_crc = _HEADER.unpack(header)
+    return int(length) if length_crc == _masked_crc(header[:8]) else None
+
+
+def unframed(framed: bytes, where: str) -> bytes:
+    """The record in the bytes that it takes in its file; DataError, naming it by `where`, if they are not what they were."""
+    content = framed[_HEADER.size : -_FOOTER.size]
+    if content_length(framed[: _HEADER.size]) != len(content) or framed[-_FOOTER.size :] != _FOOTER.pack(_masked_crc(content)):
+        raise _damage(where)
+    return content
+
+
 def _opened(path: Path) -> BinaryIO:
     try:
         stream = path.open("rb")
@@ -206,12 +240,10 @@ def _record(where: str, header: bytes, stream: BinaryIO) -> bytes:
 
 
 def _length(where: str, header: bytes) -> int:
-    if len(header) < _HEADER.size:
+    length = content_length(header)
+    if length is None:
         raise _damage(where)
-    length, length_crc = _HEADER.unpack(header)
-    if length_crc != _masked_crc(header[:8]):
-        raise _damage(where)
-    return int(length)
+    return length
 
 
 def _damage(where: str) -> DataError:

@@ -4,6 +4,7 @@
   mlflow.db, mlartifacts/                 tracking store and its artifacts
   datasets/<name>/                        materialize: DatasetDir
   schedules/<name>.json                   remember: the last good run of a schedule
+  record_indexes/                         where records begin in files that have no index beside them
   runs/<run>/                             one pipeline run: RunDir
     ingredients.json                      recall, in runs of a schedule
     run.json                              open-run
@@ -14,6 +15,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import os
 import secrets
@@ -207,6 +209,11 @@ def named(text: str) -> Path:
 
 def dataset_dir(name: str) -> DatasetDir:
     return DatasetDir(workspace_root() / "datasets" / name)
+
+
+def record_index_file(file: str) -> Path:
+    """Where it is kept how the records lie in a file, a path or a URL, beside which nothing may be written."""
+    return workspace_root() / "record_indexes" / f"{hashlib.sha256(file.encode()).hexdigest()[:32]}.idx"
 
 
 def schedule_file(name: str) -> Path:

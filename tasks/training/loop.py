@@ -29,7 +29,7 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
 
     `steps`, `parameters` (all of the model's), `checkpoint`, `seconds` and `images_per_second` (without the steps that compile), and
     `losses`, each the mean over the last tenth of the steps. `log` gets each line's numbers and its step; `metrics.jsonl` keeps them.
-    A resumed training goes on with other random draws than those it began with: the position in the data is not kept.
+    A resumed training sees the data that it would have seen: its order is sought, not replayed.
 
     Raises UserError for a loss that is no number and for a record that cannot be used; SystemExit(143), after a checkpoint, on SIGTERM.
     """
@@ -43,7 +43,6 @@ def _run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> d
         leftover.unlink()
     latest = latest_checkpoint(folder)
     experiment = copy.deepcopy(experiment)
-    experiment.task.train_data.seed += step_of(latest) if latest else 0
     compile_networks_only(experiment)
     tf_keras.utils.set_random_seed(experiment.task.train_data.seed)
     strategy = distribute_utils.get_distribution_strategy(

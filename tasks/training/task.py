@@ -74,15 +74,7 @@ class MaskRCNNTask(base_task.Task):
         if input_context is not None:
             batch_size = input_context.get_per_replica_batch_size(batch_size)
         label_map = read_label_map(Path(params.label_map_path))
-        data = training_dataset(params, self.task_config.model.image_resizer, label_map, batch_size, input_context)
-        first = self.first_step * params.global_batch_size
-
-        def numbered(batch: tf.Tensor, inputs: Inputs) -> Inputs:
-            images, true_shapes, groundtruth = inputs
-            positions = first + batch * batch_size + tf.range(batch_size, dtype=tf.int64)
-            return images, true_shapes, groundtruth | {"position": positions}
-
-        return data.enumerate().map(numbered)
+        return training_dataset(params, self.task_config.model.image_resizer, label_map, batch_size, input_context, self.first_step)
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
         stages = self.task_config.model.number_of_stages

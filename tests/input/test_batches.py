@@ -199,6 +199,79 @@ def test_a_batch_with_every_augmentation_is_the_same_again_and_keeps_masks_in_th
     assert seen > 5
 
 
+ROWS = ("position", "boxes", "classes", "masks", "num_boxes")
+
+
+def numbered(path: Path, count: int) -> DataConfig:
+    """So many records in two shards, each with a green value of its own, and augmentations that draw."""
+    for shard in range(2):
+        with tf.io.TFRecordWriter(f"{path}-{shard:05d}-of-00002") as writer:
+            for number in range(shard, count, 2):
+                image = np.full((4, 6, 3), [0, number, 0], np.uint8)
+                writer.write(record(image__encoded=[tf.io.encode_png(image).numpy()]))
+    kinds = ("random_horizontal_flip", "random_crop_image")
+    return DataConfig(input_path=f"{path}-?????-of-00002", seed=9, augmentations=tuple(Augmentation(kind=kind) for kind in kinds))
+
+
+def values(batches: tf.data.Dataset, count: int) -> list[list[np.ndarray]]:
+    return [[images.numpy(), shapes.numpy(), *(truth[name].numpy() for name in ROWS)] for images, shapes, truth in batches.take(count)]
+
+
+def assert_equal(found: list[list[np.ndarray]], expected: list[list[np.ndarray]]) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+FIXED = config.ImageResizer(kind="fixed_shape", height=8, width=8)
+
+
+def test_a_step_that_is_sought_sees_what_it_would_have_seen(tmp_path: Path) -> None:
+    data = numbered(tmp_path / "train.record", 7)
+    whole = values(training_dataset(data, FIXED, LABELS, 2), 9)
+    assert [batch[2].tolist() for batch in whole] == [[2 * step, 2 * step + 1] for step in range(9)]
+    for step in (1, 4, 8):
+        assert_equal(values(training_dataset(data, FIXED, LABELS, 2, first_step=step), 9 - step), whole[step:])
+
+
+def test_an_epoch_has_every_record_once_and_the_next_in_another_order(tmp_path: Path) -> None:
+    data = numbered(tmp_path / "train.record", 7)
+    greens = [int(batch[0][0, 0, 0, 1]) for batch in values(training_dataset(data, FIXED, LABELS, 1), 14)]
+    assert sorted(greens[:7]) == sorted(greens[7:]) == list(range(7))
+    assert greens[:7] != greens[7:]
+    in_order = training_dataset(data.replace(shuffle=False), FIXED, LABELS, 1)
+    assert [int(batch[0][0, 0, 0, 1]) for batch in values(in_order, 8)] == [0, 2, 4, 6, 1, 3, 5, 0]
+
+
+def test_two_pipelines_see_the_rows_of_the_batches_of_one(tmp_path: Path) -> None:
+    data = numbered(tmp_path / "train.record", 7)
+    whole = values(training_dataset(data, FIXED, LABELS, 4, first_step=1), 5)
+    # Cropping may leave no object, so ground truth is padded to other widths in halves of a batch: those compare by image.
+    halves = [
+        values(training_dataset(data, FIXED, LABELS, 2, tf.distribute.InputContext(2, number, 2), first_step=1), 5) for number in range(2)
+    ]
+    for step in range(5):
+        for part in (0, 1, 2):
+            np.testing.assert_array_equal(np.concatenate([half[step][part] for half in halves]), whole[step][part])
+        for row in range(4):
+            mine, theirs = halves[row // 2][step], whole[step]
+            count = theirs[6][row]
+            assert mine[6][row % 2] == count
+            for part in (3, 4, 5):
+                np.testing.assert_array_equal(mine[part][row % 2][:count], theirs[part][row][:count])
+
+
+def test_records_without_any_record_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.record").write_bytes(b"")
+    with pytest.raises(UserError, match=r"empty\.record: there is no record"):
+        training_dataset(DataConfig(input_path=str(tmp_path / "empty.record")), FIXED, LABELS, 1)
+
+
+def test_a_url_that_tensorflow_cannot_read_is_refused() -> None:
+    with pytest.raises(UserError, match="TensorFlow has no file system for such URLs here"):
+        record_files(DataConfig(input_path="sftp://host/train.record-*"))
+
+
 def test_only_so_many_objects_of_an_image_count(tmp_path: Path) -> None:
     path = tmp_path / "three.record"
     sides = {
