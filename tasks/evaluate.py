@@ -25,13 +25,13 @@ from rich.table import Table
 
 from tasks import tracking
 from tasks.annotations.split_names import TEST, VAL, split_meaning
+from tasks.checkpoints.own_checkpoint import step_of
 from tasks.coco.metrics import SUMMARY_NAMES
 from tasks.evaluation.measure import measure
 from tasks.records.record_set import RecordSet
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, staged_directory, write_json
 from tasks.serving.trained_model import read_trained_model, restored_model
-from tasks.training.loop import step_of
 from tasks.training.records import records_read
 
 MASK_AP, MASK_AP50 = "DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU"

@@ -19,7 +19,7 @@ import tensorflow as tf
 import yaml
 
 from tasks import tracking
-from tasks.checkpoints.own_network import latest_checkpoint
+from tasks.checkpoints.own_checkpoint import written_checkpoints
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, write_json, write_text
 from tasks.training.compared_settings import compared_settings
@@ -29,8 +29,15 @@ from tasks.training.overrides import Overrides, adapt_to_machine, override
 from tasks.training.records import records_read
 from tasks.training.task import TOTAL_LOSS
 
-# Where a resumed training may differ from the one it goes on with: the machine, how far to go, and how often to save.
-_FREE_TO_CHANGE = ("runtime.num_gpus", "runtime.distribution_strategy", "trainer.train_steps", "trainer.checkpoint_interval")
+# Where a resumed training may differ from the one it goes on with: the machine, how far to go, how often to save and how much to keep.
+_FREE_TO_CHANGE = (
+    "runtime.num_gpus",
+    "runtime.distribution_strategy",
+    "trainer.train_steps",
+    "trainer.checkpoint_interval",
+    "trainer.max_to_keep",
+    "trainer.grace_seconds",
+)
 
 
 def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
@@ -43,7 +50,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     resolved = {"dataset_digest": records.digest, **experiment.as_dict()}
     trained, result = model.train / "experiment.yaml", model.train / "result.json"
     # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.
-    if trained.exists() and (result.exists() or latest_checkpoint(model.train)):
+    if trained.exists() and (result.exists() or written_checkpoints(model.train)):
         _check_same_training(yaml.safe_load(trained.read_text()), resolved, model.train)
     if result.exists():
         summary = read_json(result)

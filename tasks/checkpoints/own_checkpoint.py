@@ -13,7 +13,8 @@ import yaml
 from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS, automatic_conv_depth
 from tasks.running.errors import UserError
 
-_INDEX = re.compile(r"ckpt-(\d+)\.index")
+_PREFIX = "ckpt-"
+_INDEX = re.compile(rf"{_PREFIX}(\d+)\.index")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,23 @@ def own_checkpoint(prefix: Path) -> OwnCheckpoint | None:
     return OwnCheckpoint(prefix, model, feature_extractor, depth)
 
 
+def checkpoint_at(folder: Path, step: int) -> Path:
+    """The prefix of the checkpoint that a training writes in `folder` at that step."""
+    return folder / f"{_PREFIX}{step}"
+
+
+def step_of(prefix: Path | str) -> int:
+    """The step at which a checkpoint of ours was written."""
+    return int(str(prefix).rsplit("-", 1)[-1])
+
+
+def written_checkpoints(folder: Path) -> list[Path]:
+    """The prefixes of the checkpoints in a training's folder, oldest first; an index is written last, so one without is none."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    steps = sorted(int(match[1]) for entry in entries if (match := _INDEX.fullmatch(entry.name)))
+    return [checkpoint_at(folder, step) for step in steps]
+
+
 def latest_own_checkpoint(folder: Path) -> Path | None:
     """The prefix of the last checkpoint of a model's folder or of its `train/`; None where no training of ours wrote here.
 
@@ -62,9 +80,8 @@ def latest_own_checkpoint(folder: Path) -> Path | None:
     train = folder / "train" if (folder / "train" / "experiment.yaml").is_file() else folder
     if not (train / "experiment.yaml").is_file():
         return None
-    steps = [int(match[1]) for entry in train.iterdir() if (match := _INDEX.fullmatch(entry.name))]
-    if steps:
-        return train / f"ckpt-{max(steps)}"
+    if written := written_checkpoints(train):
+        return written[-1]
     if train == folder:  # the folder of a model that was converted, or of somebody else
         return None
     raise UserError(f"{train} holds a training without a checkpoint", "let it finish, or name another one")

@@ -13,10 +13,17 @@ from tasks.running.errors import UserError
 from tasks.running.scratch import without_pattern
 
 
-def latest_checkpoint(folder: Path) -> str | None:
-    """The prefix of a folder's last checkpoint, as TensorFlow's own, which takes the folder `set [1]` for a pattern."""
-    state = tf.train.get_checkpoint_state(str(folder))
-    return state.model_checkpoint_path if state and Path(f"{state.model_checkpoint_path}.index").is_file() else None
+def damage(prefix: Path) -> str | None:
+    """What is wrong with a checkpoint's files, whose every tensor is read and compared with its checksum; None for a whole one."""
+    try:
+        with without_pattern(prefix.parent) as folder:
+            reader = tf.train.load_checkpoint(str(folder / prefix.name))
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)
+    # IndexError: fewer bytes than the index says.
+    except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def own_network(checkpoint: OwnCheckpoint) -> MaskRCNN:
@@ -34,8 +41,10 @@ def restored_network(prefix: Path, model: config.MaskRCNN) -> MaskRCNN:
     network = MaskRCNN(model)
     try:
         with without_pattern(prefix.parent) as folder:
-            restored = tf.train.Checkpoint(model=network).restore(str(folder / prefix.name))
+            restored = tf.train.Checkpoint(model=network).read(str(folder / prefix.name))
             restored.assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError) as error:
         raise UserError(f"checkpoint {prefix} is not one of this model", "name a checkpoint of this folder") from error
+    except (tf.errors.OpError, IndexError) as error:
+        raise UserError(f"checkpoint {prefix} is damaged: {damage(prefix) or error}", "name another checkpoint, or train again") from error
     return network

@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 from official.core import config_definitions as cfg
 
-from tasks.checkpoints.own_network import latest_checkpoint, restored_network
+from tasks.checkpoints.own_checkpoint import written_checkpoints
+from tasks.checkpoints.own_network import restored_network
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.running.errors import UserError
 from tasks.training.experiment import experiment_from
@@ -33,14 +34,15 @@ class TrainedModel:
 def read_trained_model(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
     """What `folder` (`ModelDir.train`) holds, with the last checkpoint or the one under the prefix `checkpoint`."""
     trained = folder / "experiment.yaml"
-    prefix = str(checkpoint) if checkpoint else latest_checkpoint(folder)
-    if prefix is None or not trained.exists():
+    written = written_checkpoints(folder)
+    if not (checkpoint or written) or not trained.exists():
         raise UserError(f"{folder} holds no checkpoint", "run `maskline train` on this folder first")
+    prefix = checkpoint or written[-1]
     if not Path(f"{prefix}.index").exists():
         raise UserError(f"checkpoint {prefix} does not exist", f"give a checkpoint's prefix, such as {folder / 'ckpt-2000'}")
     values = yaml.safe_load(trained.read_text())
     dataset_digest = values.pop("dataset_digest")
-    return TrainedModel(experiment_from(values, trained), prefix, dataset_digest)
+    return TrainedModel(experiment_from(values, trained), str(prefix), dataset_digest)
 
 
 def restored_model(trained: TrainedModel) -> MaskRCNN:

@@ -40,14 +40,24 @@ class MaskRCNNTask(cfg.TaskConfig):
     validation_data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(is_training=False))
 
 
+@dataclasses.dataclass
+class TrainerConfig(cfg.TrainerConfig):
+    """Model Garden's, and what its loop has no equal of: all of it can change from one start of a training to the next.
+
+    `max_to_keep`: of the newest checkpoints; with its momentum one is half a gigabyte, and the one before is there for the case that the
+    last is damaged. `grace_seconds`: between SIGTERM and the end of the process.
+    """
+
+    max_to_keep: int = 2
+    grace_seconds: float = 30.0
+
+
 @exp_factory.register_config_factory(EXPERIMENT)
 def mask_rcnn_zoo() -> cfg.ExperimentConfig:
     """The experiment with the `pipeline.config` language's defaults; a converted config states the rest."""
     return cfg.ExperimentConfig(
         task=MaskRCNNTask(),
-        trainer=cfg.TrainerConfig(
-            # With its momentum a checkpoint is half a gigabyte; the one before is there for the case that the last is damaged.
-            max_to_keep=2,
+        trainer=TrainerConfig(
             optimizer_config=OptimizationConfig(
                 {
                     "optimizer": {"type": "momentum", "momentum": {"momentum": 0.9, "global_clipnorm": 10.0}},

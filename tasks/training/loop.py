@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,16 @@ from official.common import distribute_utils
 from official.core import config_definitions as cfg
 from official.core import task_factory, train_utils
 
-from tasks.checkpoints.own_network import latest_checkpoint
+from tasks.checkpoints.own_checkpoint import step_of
 from tasks.input.batches import faulty_records_named
-from tasks.running.scratch import without_pattern
 from tasks.training import task as _registers_the_task  # noqa: F401
 from tasks.training.optimization import create_state
 from tasks.training.progress import Log, Progress
+from tasks.training.retention import Checkpoints, newest_whole
+from tasks.training.termination import TERMINATED, Termination
+
+# Never more than minutes of work that a killed process takes with it.
+_SECONDS_PER_CHECKPOINT = 600.0
 
 
 def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> dict[str, Any]:
@@ -29,19 +35,12 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
 
     `steps`, `parameters` (all of the model's), `checkpoint`, `seconds` and `images_per_second` (without the steps that compile), and
     `losses`, each the mean over the last tenth of the steps. `log` gets each line's numbers and its step; `metrics.jsonl` keeps them.
-    A resumed training sees the data that it would have seen: its order is sought, not replayed.
+    A resumed training sees the data that it would have seen, and draws what it would have drawn: steps are sought, not replayed.
 
-    Raises UserError for a loss that is no number and for a record that cannot be used; SystemExit(143), after a checkpoint, on SIGTERM.
+    Raises UserError for a loss that is no number, a record that cannot be used, and a disk that is full; SystemExit(143), after a
+    checkpoint, on SIGTERM.
     """
-    with without_pattern(folder) as plain:
-        summary = _run_training(experiment, plain, log)
-    return summary | {"checkpoint": str(folder / Path(summary["checkpoint"]).name)}
-
-
-def _run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> dict[str, Any]:
-    for leftover in folder.glob("ckpt-*_temp*"):
-        leftover.unlink()
-    latest = latest_checkpoint(folder)
+    last = newest_whole(folder)
     experiment = copy.deepcopy(experiment)
     compile_networks_only(experiment)
     tf_keras.utils.set_random_seed(experiment.task.train_data.seed)
@@ -51,38 +50,76 @@ def _run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> d
     with _precision(experiment.runtime.mixed_precision_dtype), faulty_records_named(experiment.task.train_data):
         with strategy.scope():
             task = task_factory.get_task(experiment.task, logging_dir=str(folder))
-            task.first_step = step_of(latest) if latest else 0
+            task.first_step = step_of(last) if last else 0
             trainer = train_utils.create_trainer(experiment, task, train=True, evaluate=False)
             create_state(trainer.optimizer, trainer.model.trainable_variables)
-        manager = tf.train.CheckpointManager(
-            trainer.checkpoint,
-            str(folder),
-            max_to_keep=experiment.trainer.max_to_keep,
-            step_counter=trainer.global_step,
-            checkpoint_interval=experiment.trainer.checkpoint_interval,
-            init_fn=trainer.initialize,
+            variables = [*trainer.model.variables, *trainer.optimizer.variables()]
+            checkpoints = Checkpoints(trainer.checkpoint, variables, folder, experiment.trainer.max_to_keep)
+            checkpoints.remove_leftovers()
+            checkpoints.confirm_room(one_stays=False)
+            if last:
+                checkpoints.restore(last)
+            else:
+                trainer.initialize()
+        termination = Termination(experiment.trainer.grace_seconds)
+        progress = Progress(experiment, folder / "metrics.jsonl", log)
+        between = _BetweenLoops(experiment, trainer.global_step, checkpoints, termination, progress)
+        controller = orbit.Controller(
+            strategy=strategy,
+            trainer=trainer,
+            global_step=trainer.global_step,
+            steps_per_loop=between.steps_per_loop,
+            train_actions=[progress, between],
         )
-        progress = Progress(experiment, folder / "metrics.jsonl", log, save=lambda step: manager.save(checkpoint_number=step))
-        with _silent_stdout():
-            controller = orbit.Controller(
-                strategy=strategy,
-                trainer=trainer,
-                global_step=trainer.global_step,
-                steps_per_loop=progress.steps_per_loop,
-                checkpoint_manager=manager,
-                train_actions=[progress],
-            )
         if task.beginning:
             print(task.beginning, flush=True)
         progress.start(trainer.global_step)
-        with progress.told_to_stop_by_sigterm(), _silent_stdout(), strategy.scope():
+        with termination.listening(), _silent_stdout(), strategy.scope():
             controller.train(steps=experiment.trainer.train_steps)
     return {
         "steps": int(trainer.global_step.numpy()),
         "parameters": int(trainer.model.count_params()),
-        "checkpoint": manager.latest_checkpoint,
+        "checkpoint": str(checkpoints.last),
         **progress.summary(),
     }
+
+
+class _BetweenLoops:
+    """An Orbit action, the last after each loop: saves when it is time, stops when it is told to, and says how long a loop may be."""
+
+    def __init__(
+        self,
+        experiment: cfg.ExperimentConfig,
+        global_step: tf.Variable,
+        checkpoints: Checkpoints,
+        termination: Termination,
+        progress: Progress,
+    ) -> None:
+        self._trainer = experiment.trainer
+        self._global_step = global_step
+        self._checkpoints = checkpoints
+        self._termination = termination
+        self._progress = progress
+        self._out = sys.stdout
+        self._saved = time.monotonic()
+
+    def steps_per_loop(self, _step: int) -> int:
+        return self._progress.most_steps(self._termination.loop_seconds(self._checkpoints.save_seconds))
+
+    def __call__(self, _outputs: Mapping[str, Any]) -> None:
+        step = int(self._global_step.numpy())
+        ends = step >= self._trainer.train_steps
+        if self._termination.told or ends or self._is_time_to_save(step):
+            self._checkpoints.save(step)
+            self._saved = time.monotonic()
+        if self._termination.told and not ends:
+            print(f"told to stop: step {step} is saved, and the same command goes on from it", file=self._out, flush=True)
+            raise SystemExit(TERMINATED)
+        self._progress.go_on()
+
+    def _is_time_to_save(self, step: int) -> bool:
+        last = step_of(self._checkpoints.last) if self._checkpoints.last else 0
+        return step - last >= self._trainer.checkpoint_interval or time.monotonic() - self._saved > _SECONDS_PER_CHECKPOINT
 
 
 def compile_networks_only(experiment: cfg.ExperimentConfig) -> None:
@@ -92,11 +129,6 @@ def compile_networks_only(experiment: cfg.ExperimentConfig) -> None:
     """
     experiment.task.model.jit_compile |= experiment.runtime.enable_xla
     experiment.runtime.enable_xla = False
-
-
-def step_of(checkpoint: str) -> int:
-    """The step at which a checkpoint of this loop was written."""
-    return int(checkpoint.rsplit("-", 1)[-1])
 
 
 @contextlib.contextmanager

@@ -29,9 +29,13 @@ class Overrides:
     proposals: int | None = None
     """Proposals at inference; as many at most are sampled in training, and the detections keep the config's proportion to them"""
     seed: int | None = None
+    keep: int | None = None
+    """Of the newest checkpoints"""
+    grace_seconds: float | None = None
+    """Between SIGTERM and the end of the process"""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "steps", "batch_size", "learning_rate", "proposals"):
+        for name in ("image_size", "steps", "batch_size", "learning_rate", "proposals", "keep", "grace_seconds"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"--{name.replace('_', '-')} is {value}", "give a number above zero")
@@ -55,6 +59,10 @@ def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
         experiment.runtime.mixed_precision_dtype = overrides.precision.removeprefix("mixed_")
     if overrides.proposals is not None:
         _scale_proposals(task.model, overrides.proposals)
+    if overrides.keep is not None:
+        trainer.max_to_keep = overrides.keep
+    if overrides.grace_seconds is not None:
+        trainer.grace_seconds = overrides.grace_seconds
     if overrides.seed is not None or task.train_data.seed is None:
         task.train_data.seed = overrides.seed or 0
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import tensorflow as tf
@@ -19,12 +16,9 @@ from tasks.running.errors import UserError
 from tasks.running.workspace import write_text
 from tasks.training.task import FINITE, TOTAL_LOSS
 
-_TERMINATED = 128 + signal.SIGTERM
-
-# What a person waits for: a line every few seconds, and never more than minutes of work that a killed process takes with it.
+# What a person waits for.
 _SECONDS_PER_LINE = 5.0
 _MOST_STEPS_PER_LINE = 1000
-_SECONDS_PER_CHECKPOINT = 600.0
 # A first step compiles, and a second one is timed, before the loop is as long as a line may last.
 _SINGLE_STEPS = 2
 
@@ -34,19 +28,16 @@ Log = Callable[[Mapping[str, float], int], None]
 class Progress:
     """An Orbit action: after each loop a line for a person, an object in `metrics.jsonl`, and the same numbers to `log`.
 
-    Refuses to go on with a loss that is no number, which leaves the last checkpoint as it was, and after SIGTERM, which leaves one of
-    that moment.
+    Refuses to go on with a loss that is no number, which leaves the last checkpoint as it was.
     """
 
-    def __init__(self, experiment: cfg.ExperimentConfig, file: Path, log: Log, save: Callable[[int], Any]) -> None:
+    def __init__(self, experiment: cfg.ExperimentConfig, file: Path, log: Log) -> None:
         self._total_steps = experiment.trainer.train_steps
         self._batch_size = experiment.task.train_data.global_batch_size
         self._file = file
         self._log = log
-        self._save = save
         # Orbit writes to standard output what is said here in a form for people; see `loop._silent_stdout`.
         self._out = sys.stdout
-        self._terminated = False
         self._loops = 0
         self._seconds_per_step = 0.0
 
@@ -54,22 +45,26 @@ class Progress:
         """Starts the clock; lines of steps that a killed process took with it leave `metrics.jsonl`."""
         self._global_step = global_step
         self._step = int(global_step.numpy())
-        self._time = self._saved = time.monotonic()
         kept = [row for row in self._rows() if row["step"] <= self._step]
         write_text(self._file, "".join(json.dumps(row) + "\n" for row in kept))
         if self._step < self._total_steps:
             print(f"training from step {self._step} to step {self._total_steps}; the first step compiles", file=self._out, flush=True)
+        self.go_on()
 
-    def steps_per_loop(self, _step: int) -> int:
-        """How many steps fill the time between two lines."""
+    def go_on(self) -> None:
+        """Starts the clock again, after what belongs to no step."""
+        self._time = time.monotonic()
+
+    def most_steps(self, seconds: float) -> int:
+        """How many steps fill the time between two lines, or the `seconds` that are less."""
         if self._loops < _SINGLE_STEPS:
             return 1
-        return max(1, min(_MOST_STEPS_PER_LINE, round(_SECONDS_PER_LINE / self._seconds_per_step)))
+        return max(1, min(_MOST_STEPS_PER_LINE, int(min(_SECONDS_PER_LINE, seconds) / self._seconds_per_step)))
 
     def __call__(self, outputs: Mapping[str, Any]) -> None:
         now, step = time.monotonic(), int(self._global_step.numpy())
         steps, seconds = step - self._step, now - self._time
-        self._step, self._time, self._seconds_per_step = step, now, seconds / steps
+        self._step, self._seconds_per_step = step, seconds / steps
         self._loops += 1
         values = {name: float(value) for name, value in outputs.items()}
         values[TOTAL_LOSS] = values.pop("training_loss")
@@ -83,32 +78,12 @@ class Progress:
         with self._file.open("a") as stream:
             stream.write(json.dumps({"step": step, "steps": steps, "seconds": seconds, "compiled": self._loops > 1, **values}) + "\n")
         self._log(values, step)
-        if self._terminated and step < self._total_steps:
-            self._save(step)
-            print(f"told to stop: step {step} is saved, and the same command goes on from it", file=self._out, flush=True)
-            raise SystemExit(_TERMINATED)
-        if now - self._saved > _SECONDS_PER_CHECKPOINT:
-            self._save(step)
-            self._saved = now
-
-    @contextlib.contextmanager
-    def told_to_stop_by_sigterm(self) -> Iterator[None]:
-        """Within the block, SIGTERM lets the running loop finish and then stops."""
-
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            self._terminated = True
-
-        previous = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, previous)
 
     def summary(self) -> dict[str, Any]:
         """`seconds`, `images_per_second` and `losses` of the whole training, whatever number of processes it took."""
         rows = self._rows()
         timed = [row for row in rows if row["compiled"]] or rows
-        late = [row for row in rows if row["step"] > 0.9 * self._total_steps]
+        late = [row for row in rows if row["step"] > 0.9 * rows[-1]["step"]]
         weights = [row["steps"] for row in late]
         names = [name for name in late[-1] if name.startswith("Loss/")]
         return {
@@ -118,7 +93,9 @@ class Progress:
         }
 
     def _rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._file.read_text().splitlines()] if self._file.exists() else []
+        """The file's objects; a line without an end was cut off by whatever killed the process."""
+        lines = self._file.read_text().splitlines(keepends=True) if self._file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def _line(self, step: int, values: Mapping[str, float]) -> str:
         left = (self._total_steps - step) / values["steps_per_second"]
