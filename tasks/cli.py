@@ -486,6 +486,20 @@ def compare_command(
     answer(compare(RunDir(run.absolute())), result)
 
 
+@app.command("sync")
+def sync_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a pipeline run, or of a model.")],
+    result: ResultOption = None,
+) -> None:
+    """Give MLflow what it has missed of a run; ends with code 1 when it refuses some of it."""
+    from tasks.sync import sync
+
+    sent = sync(folder.absolute())
+    answer(sent, result)
+    if sent.summary["refused"]:
+        raise typer.Exit(1)
+
+
 @app.command("doctor")
 def doctor_command(result: ResultOption = None) -> None:
     """Check Python, disk, TensorFlow, MLflow and Airflow; ends with code 1 when something is missing."""

@@ -11,6 +11,7 @@ about two minutes each on two CPU cores.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,12 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     resolved = {"dataset_digest": records.digest, **experiment.as_dict()}
     trained, result = model.train / "experiment.yaml", model.train / "result.json"
     # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.
-    if trained.exists() and (result.exists() or written_checkpoints(model.train)):
-        _check_same_training(yaml.safe_load(trained.read_text()), resolved, model.train)
+    begun = yaml.safe_load(trained.read_text()) if trained.exists() else None
+    if begun is not None and (result.exists() or written_checkpoints(model.train)):
+        _check_same_training(begun, resolved, model.train)
+        begins_anew = False
+    else:
+        begins_anew = begun != yaml.safe_load(yaml.safe_dump(resolved))
     if result.exists():
         summary = read_json(result)
         if summary["steps"] == experiment.trainer.train_steps:
@@ -61,7 +66,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     write_text(trained, yaml.safe_dump(resolved, sort_keys=True))
     write_text(model.trained_label_map, Path(experiment.task.train_data.label_map_path).read_text())
 
-    with tracking.model_run(model, records, "train") as run:
+    with tracking.model_run(model, records, "train", anew=begins_anew) as run:
         run.log_params(compared_settings(experiment, records))
         # No parameter, since MLflow keeps a parameter's first value, and a training may be gone on with.
         run.log_summary({"steps": experiment.trainer.train_steps})
@@ -69,7 +74,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
             if artifact.exists():
                 run.log_artifacts(artifact)
         summary = {"config": model.name, "dataset_digest": records.digest, "objects_cut_off": cut_off}
-        summary |= run_training(experiment, model.train, run.log_metrics)
+        summary |= run_training(experiment, model.train, functools.partial(run.log_metrics, once=True))
         run.log_metrics({name: summary[name] for name in ("parameters", "images_per_second", "seconds")}, summary["steps"])
         write_json(result, summary)
         run.log_artifacts(model.train / "metrics.jsonl")

@@ -54,6 +54,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "remember": ["weekly", ("run", "run")],
     "open-run": [("run", "new"), ("--dataset", "dataset")],
     "compare": [("run", "run")],
+    "sync": [("folder", "run")],
     "doctor": [],
 }
 GO_TOGETHER = {("config", "--output"), ("--dataset", "--output"), ("--checkpoint", "--output")} | {

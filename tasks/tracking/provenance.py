@@ -9,10 +9,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.records.record_set import RecordSet
 from tasks.tracking.experiment_view import NOTE
 
 _AIRFLOW_VARIABLES = {
@@ -63,16 +63,16 @@ def _commit() -> str | None:
         return None
 
 
-def dataset_input(records: RecordSet, context: str) -> Any:
-    """The records as MLflow's own kind of run input."""
+def dataset_input(entry: Mapping[str, Any]) -> Any:
+    """Records as MLflow's own kind of run input; of an entry with `name`, `digest`, `root`, `counts` and `context`."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
-        name=records.name,
+        name=entry["name"],
         # MLflow holds 36 characters; the whole digest stands in the tag `dataset.digest`.
-        digest=records.digest[:36],
+        digest=entry["digest"][:36],
         source_type="local",
-        source=json.dumps({"uri": str(records.root)}),
-        profile=json.dumps(records.counts),
+        source=json.dumps({"uri": entry["root"]}),
+        profile=json.dumps(entry["counts"]),
     )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", entry["context"])])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import logging
 import os
 import sqlite3
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tasks.running.errors import UserError
 from tasks.running.workspace import workspace_root
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -21,8 +23,10 @@ DEFAULT_UI = "http://127.0.0.1:5000"
 
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # A dead server is given up after seconds rather than minutes: what it missed is sent again later.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    # A dead server is given up after seconds rather than minutes: what it missed is sent again later. So a call to one that takes
+    # connections and never answers lasts half a minute, in a thread that nobody waits for while steps run.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     # It would print pages that open without our columns.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
@@ -50,11 +54,12 @@ def connected() -> Iterator[Any]:
     Two processes that create one database, experiment or dataset at once make MLflow fail, so they queue here. The
     client may be used beyond the block, for all that concerns one run only.
     """
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    _set_defaults()
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    # Each try to reach a server that is away; we say so ourselves, once.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     uri = tracking_uri()
     if is_server(uri):
         yield MlflowClient(tracking_uri=uri)
@@ -64,6 +69,24 @@ def connected() -> Iterator[Any]:
     with (root / ".mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield MlflowClient(tracking_uri=uri)
+
+
+def _set_defaults() -> None:
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def import_client() -> None:
+    """Takes the two seconds that MLflow's import lasts; where it fails, so will every call, and say why."""
+    _set_defaults()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("mlflow")
+
+
+def client() -> Any:
+    """An `MlflowClient`; creates the database on first use."""
+    with connected() as made:
+        return made
 
 
 def experiment_id(client: Any, name: str) -> str:
@@ -88,19 +111,48 @@ def existing_run(client: Any, run_id: str) -> Any | None:
     return None if run.info.lifecycle_stage == "deleted" else run
 
 
+def attempt(what: str, send: Callable[[], object]) -> None:
+    """Sends what may fail alone."""
+    try:
+        send()
+    except Exception as error:
+        warn(what, error)
+
+
+def warn_lost(path: Path, what: str) -> None:
+    """Says on standard error what cannot be sent any more."""
+    print(f"WARNING: {path} is not what it was: MLflow will not have {what}", file=sys.stderr, flush=True)
+
+
 def warn(what: str, error: Exception) -> None:
-    """Says on standard error what MLflow did not take and how to mend it."""
+    """Says on standard error what MLflow did not take, and how to mend it."""
+    _say(f"MLflow did not take {what}: {_reason(error)}\n  the step goes on, its own files are complete")
+
+
+def warn_waiting(journal: Path, error: Exception) -> None:
+    """Says on standard error that MLflow does not answer, and where what it misses waits."""
+    _say(f"MLflow does not answer: {_reason(error)}\n  the step goes on; what MLflow misses waits in {journal} and is sent when it answers")
+
+
+def unreachable(waiting: str, error: Exception) -> UserError:
+    """What a person is told who waits for MLflow."""
+    return UserError(f"MLflow does not answer: {_reason(error)}\n  {waiting}", way_out())
+
+
+def _say(warning: str) -> None:
+    print(f"WARNING: {warning}\n  fix: {way_out()}", file=sys.stderr, flush=True)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def way_out() -> str:
+    """What a person can do about a store that does not answer."""
     uri = tracking_uri()
     if is_server(uri):
-        fix = f"see that the MLflow server at {uri} runs (`maskline doctor`), or unset {URI_VARIABLE}"
-    else:
-        fix = f"see that {uri} can be written and its disk has space (`maskline doctor`)"
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    print(
-        f"WARNING: MLflow did not take {what}: {reason}\n  the step goes on, its own files are complete\n  fix: {fix}",
-        file=sys.stderr,
-        flush=True,
-    )
+        return f"see that the MLflow server at {uri} runs (`maskline doctor`), or unset {URI_VARIABLE}"
+    return f"see that {uri} can be written and its disk has space (`maskline doctor`)"
 
 
 def probe() -> str:
