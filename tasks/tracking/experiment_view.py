@@ -48,6 +48,14 @@ _LOSSES = (
     "Loss/BoxClassifierLoss/classification_loss",
     "Loss/BoxClassifierLoss/mask_loss",
 )
+_STEPS = (
+    "learning_rate",
+    "gradient_norm",
+    "sampled/positive_anchors",
+    "sampled/positive_proposals",
+    "step/images_per_second",
+    "step/input_wait_share",
+)
 _LAYOUTS = {"validation pictures": {"columns": 1, "cardHeight": 900}}
 _PRECISIONS = ("DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU", "DetectionBoxes_Precision/mAP")
 _MOST_PICTURES = 8
@@ -120,6 +128,7 @@ def _state(search: str, order: str) -> dict[str, Any]:
         "losses": [_line(name) for name in _LOSSES],
         "validation pictures": [_pictures()],
         "AP over steps": [_line(name) for name in _PRECISIONS],
+        "steps": [_line(name) for name in _STEPS],
         "speed": [_bar(name) for name in ("seconds_per_image", "images_per_second")],
     }
     return {

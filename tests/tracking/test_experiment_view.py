@@ -86,14 +86,15 @@ def test_every_chart_has_its_section_and_every_picture_its_place(client, experim
     experiment_view.prepare(client, experiment)
     state = state_of(client, experiment, "backbones")
     sections = {section["uuid"]: section["name"] for section in state["compareRunSections"]}
-    assert list(sections.values()) == ["accuracy", "losses", "validation pictures", "AP over steps", "speed"]
+    assert list(sections.values()) == ["accuracy", "losses", "validation pictures", "AP over steps", "steps", "speed"]
     charts = state["compareRunCharts"]
     assert len({chart["uuid"] for chart in charts}) == len(charts)
     by_section = {name: [chart for chart in charts if sections[chart["metricSectionId"]] == name] for name in sections.values()}
     assert [chart["metricKey"] for chart in by_section["accuracy"]] == ["mask_ap", "mask_ap50", "box_ap"]
     # In MLflow's spelling, or the page would find no such metric.
     assert "DetectionMasks_Precision/mAP:at:.50IOU" in [chart["metricKey"] for chart in by_section["AP over steps"]]
-    assert [chart["type"] for chart in by_section["losses"]] == ["LINE"] * 6
+    for section in ("losses", "steps"):
+        assert [chart["type"] for chart in by_section[section]] == ["LINE"] * 6
     (pictures,) = by_section["validation pictures"]
     assert pictures["imageKeys"] == [experiment_view.picture_key(number) for number in range(1, 9)]
 
