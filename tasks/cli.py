@@ -393,14 +393,33 @@ def evaluate_command(
     split: Annotated[
         str, typer.Option(help="val, by which models are compared, or test, which is kept for the end and has a folder of its own.")
     ] = "val",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes beside the network's; by default one for each two processors, up to eight.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images at once, by default the config's eval_config.batch_size, and on a GPU eight at least.")
+    ] = None,
+    shard_range: Annotated[
+        str | None,
+        typer.Option(metavar="A:B", help="Evaluate these of the split's files of records alone; a run without it joins all."),
+    ] = None,
+    from_matches: Annotated[
+        bool, typer.Option("--from-matches", help="Derive the figures again from what an evaluation has stored, without the model.")
+    ] = False,
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
     """Measure COCO box and mask AP of a trained model on the validation records, or on those kept for the end."""
-    with _trained_in(model, verbose) as folder:
-        from tasks.evaluate import evaluate
+    from tasks.annotations.record_choice import parse_range
 
-        answer(evaluate(folder, split), result)
+    with _trained_in(model, verbose) as folder:
+        from tasks.evaluate import Effort, evaluate, evaluate_from_matches
+
+        if from_matches:
+            answer(evaluate_from_matches(folder, split), result)
+            return
+        effort = Effort(workers, batch_size, parse_range(shard_range) if shard_range else None)
+        answer(evaluate(folder, split, effort), result)
 
 
 @app.command("export")

@@ -24,7 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.coco.bootstrap import drawn_again, resampled_precision
+from tasks.coco.matches import BOX, MASK, Matches, read_matches
 from tasks.coco.plots import ModelBar, draw_models
+from tasks.evaluation.results import MATCHES
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, RunDir, StepResult, read_json, staged_directory
 from tasks.tracking import close_pipeline_run, comparison_url, pipeline_run_identity
@@ -216,15 +218,15 @@ def _ranked(run: RunDir, rows: Sequence[Row]) -> list[Row]:
     if not _figure(ready[0], ranking):
         return list(rows)
     measured = [row for row in ready if _figure(row, ranking) is not None]
-    iou_type = "segm" if ranking == "mask AP" else "bbox"
-    evaluations = {row.config: evaluation for row in measured if (evaluation := _evaluation(run.model(row.config), iou_type))}
-    images = {config: _images(evaluation) for config, evaluation in evaluations.items()}
+    kind = MASK if ranking == "mask AP" else BOX
+    evaluations = {row.config: matches for row in measured if (matches := _matches(run.model(row.config), kind))}
+    images = {config: _images(matches) for config, matches in evaluations.items()}
     best = measured[0].config
     known, resampled = images.get(best, []), {}
     if known:
         weights = drawn_again(len(known), _RESAMPLES)
         for config in [config for config, seen in images.items() if seen == known]:
-            resampled[config] = resampled_precision(*evaluations[config], weights, iou_type)
+            resampled[config] = resampled_precision(evaluations[config], weights, kind)
     ranked = []
     for row in rows:
         changes: dict[str, Any] = {"standing": _UNTESTED} if row in measured else {}
@@ -241,16 +243,16 @@ def _ranked(run: RunDir, rows: Sequence[Row]) -> list[Row]:
     return ranked
 
 
-def _evaluation(model: ModelDir, iou_type: str) -> tuple[Any, Any] | None:
-    """Ground truth and detections of the model's evaluation; None where the files are not there any more."""
-    boxes, found = model.evaluation / "detections_boxes.json", model.evaluation / "detections.json"
-    files = model.evaluation / "groundtruth.json", boxes if iou_type == "bbox" and boxes.exists() else found
-    return (read_json(files[0]), read_json(files[1])) if all(file.exists() for file in files) else None
+def _matches(model: ModelDir, kind: str) -> Matches | None:
+    """Of the model's evaluation; None where it has left none, or none of this kind."""
+    file = model.evaluation / MATCHES
+    matches = read_matches(file) if file.exists() else None
+    return matches if matches is not None and kind in matches.kinds else None
 
 
-def _images(evaluation: tuple[Any, Any]) -> list[tuple[int, str]]:
+def _images(matches: Matches) -> list[tuple[str, str]]:
     """Number and file name of each image, in the numbers' order."""
-    return sorted((image["id"], image["file_name"]) for image in evaluation[0]["images"])
+    return list(zip(matches.images.ids.tolist(), matches.images.file_names.tolist(), strict=True))
 
 
 def _bars(ready: Sequence[Row]) -> list[ModelBar]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 
-import numpy as np
 import pytest
 from mlflow import MlflowClient
-from pycocotools import mask as coco_mask
 
-from tasks.coco.metrics import CocoEvaluator
+from tasks.coco.figures import figures
+from tasks.coco.matches import write_matches
 from tasks.compare import BOX_AP, MASK_AP, MASK_AP50, compare
 from tasks.open_run import open_run
 from tasks.records.manifest import Manifest, write_manifest
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, RunDir, write_json
+from tests.coco.scenes import found_of, matches_of, truth_of
 
 DIGEST = "ab" * 32
 
@@ -227,19 +227,16 @@ def test_no_best_where_nothing_was_measured(run, dataset, capsys, mask_ap, box_a
 
 def detected(run, config, scores_of_hits, *, images=12):
     """Stores an evaluation: an object in each image, and a detection right on it where `scores_of_hits` has a score."""
-    evaluator = CocoEvaluator([(1, "apple")])
-    mask = np.zeros((32, 32), np.uint8, order="F")
-    mask[4:20, 4:20] = 1
-    code, box = coco_mask.encode(mask), [4, 4, 20, 20]
-    for image in range(1, images + 1):
-        evaluator.add_groundtruth(image, 32, 32, [box], [1], [code], file_name=f"{image}.jpg")
-        if score := scores_of_hits.get(image):
-            evaluator.add_detections(image, [box], [score], [1], [code])
+    box = [[4, 4, 20, 20]]
+    found = [
+        (truth_of(image, box, [0]), found_of(box, [scores_of_hits[image]], [0]) if image in scores_of_hits else found_of([], [], []))
+        for image in range(1, images + 1)
+    ]
+    matches = matches_of(found, ((1, "apple"),))
     trained(run, config)
-    metrics = evaluator.evaluate()
+    metrics = figures(matches)
     evaluated(run, config, metrics[MASK_AP], box_ap=metrics[BOX_AP])
-    write_json(run.model(config).evaluation / "groundtruth.json", evaluator.groundtruth_json())
-    write_json(run.model(config).evaluation / "detections.json", evaluator.detections_json("segm"))
+    write_matches(run.model(config).evaluation / "matches.npz", matches)
     file = run.model(config).evaluation / "metrics.json"
     write_json(file, json.loads(file.read_text()) | {"images": images, "objects": images})
 
@@ -277,7 +274,7 @@ def test_an_evaluation_that_cannot_be_drawn_again_is_said_to_be_untested(run, sp
     detected(run, "a", dict.fromkeys(range(1, 13), 0.9))
     detected(run, "b", {1: 0.9}, images=11 if spoil == "other images" else 12)
     if spoil == "missing":
-        (run.model("b").evaluation / "detections.json").unlink()
+        (run.model("b").evaluation / "matches.npz").unlink()
     assert compare(run).summary["not_told_apart"] == []
     assert table_of(run)["b"]["against the best"] == "not tested"
 

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
+import platform
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
 
 from tasks.convert import convert
-from tasks.evaluate import evaluate
-from tasks.running.workspace import DatasetDir, ModelDir, StepResult
+from tasks.evaluate import Effort, evaluate, evaluate_from_matches
+from tasks.evaluation.batches import batches_of_one_size
+from tasks.evaluation.latency import device_name, latency
+from tasks.evaluation.measure import detector, measure
+from tasks.input.batches import record_files
+from tasks.input.config import DataConfig
+from tasks.mask_rcnn.model import MaskRCNN
+from tasks.running.errors import UserError
+from tasks.running.workers import Workers
+from tasks.running.workspace import DatasetDir, ModelDir, StepResult, write_json
+from tasks.serving.trained_model import read_trained_model, restored_model
 from tasks.train import train
 from tasks.training.overrides import Overrides
+from tests.evaluation.scene_records import write_scenes
 
 BOX_AR, MASK_AR = "DetectionBoxes_Recall/AR@100", "DetectionMasks_Recall/AR@100"
 
@@ -48,6 +61,11 @@ def evaluated(model: ModelDir, scenes: DatasetDir, tmp_path: Path) -> Callable[.
         return result, json.loads((model.evaluation / "metrics.json").read_text())
 
     return on
+
+
+@pytest.fixture(scope="module")
+def network(model: ModelDir) -> Any:
+    return restored_model(read_trained_model(model.train))
 
 
 def as_they_are(features: Any, place: int) -> None:
@@ -119,3 +137,108 @@ def test_validation_without_an_object_is_told_and_measures_nothing(
     # Not once only.
     assert evaluate(model).status == "skipped"
     assert "warning: nothing was measured" in capsys.readouterr().err
+
+
+SIZES = [(64, 80), (80, 64), (64, 80), (64, 80), (80, 64)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    """Five scenes of two sizes in three files."""
+    folder = tmp_path_factory.mktemp("records")
+    return DataConfig(
+        input_path=write_scenes(folder, SIZES, 3), label_map_path=str(folder / "label_map.pbtxt"), is_training=False, global_batch_size=1
+    )
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def measured(network: MaskRCNN, data: DataConfig, folder: Path, **options: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
+    folder.mkdir()
+    found = measure(network, data, folder, **options)
+    del found["seconds_per_image"]
+    return found, files_of(folder)
+
+
+def test_batches_and_workers_find_what_one_image_after_the_other_does(network: MaskRCNN, data: DataConfig, tmp_path: Path) -> None:
+    detect = detector(network)
+    alone, files = measured(network, data, tmp_path / "alone", detect=detect)
+    assert alone["images"] == 5
+    with Workers(2, "tasks.evaluation.image_results") as workers:
+        shared = measured(network, data, tmp_path / "shared", workers=workers, detect=detect)
+    assert shared == (alone, files)
+    _, batched = measured(network, data, tmp_path / "batched", batch_size=2, detect=detect)
+    # Sums of another order differ in the last bits.
+    one, other = (json.loads(found["detections_boxes.json"]) for found in (files, batched))
+    assert len(one) > 50
+    assert [(row["image_id"], row["category_id"]) for row in one] == [(row["image_id"], row["category_id"]) for row in other]
+    np.testing.assert_allclose([row["score"] for row in one], [row["score"] for row in other], atol=1e-6)
+    np.testing.assert_allclose([row["bbox"] for row in one], [row["bbox"] for row in other], atol=1e-3)
+
+
+def test_images_beside_larger_ones_would_get_other_detections(network: MaskRCNN, data: DataConfig) -> None:
+    """Why sizes are not padded to a common one."""
+    first = str(record_files(data)[0])
+    wide, tall = (batch for batch in batches_of_one_size(first, network.config.image_resizer, 1))
+    detect = detector(network)
+    padded = np.pad(wide.images, [(0, 0), (0, tall.images.shape[1] - wide.images.shape[1]), (0, 0), (0, 0)])
+    alone, beside = (detect(images, wide.true_shapes) for images in (wide.images, padded))
+    assert np.abs(alone["detection_scores"] - beside["detection_scores"]).max() > 1e-3
+
+
+def test_parts_join_to_the_same_files_bit_for_bit(model: ModelDir, data: DataConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    trained = model.train / "experiment.yaml"
+    values = yaml.safe_load(trained.read_text())
+    values["task"]["validation_data"].update(input_path=data.input_path, label_map_path=data.label_map_path)
+    trained.write_text(yaml.safe_dump(values))
+    evaluate(model)
+    whole = files_of(model.evaluation)
+    shutil.rmtree(model.evaluation)
+    assert not model.evaluation_parts.exists()
+    with pytest.raises(UserError, match=r"--shard-range is 2:4.*\n.*within 0:3"):
+        evaluate(model, effort=Effort(shard_range=(2, 4)))
+    assert evaluate(model, effort=Effort(shard_range=(2, 3))).status == "part"
+    assert not model.evaluation.exists()
+    assert evaluate(model, effort=Effort(shard_range=(0, 1))).summary == {"parts": [0], "files": 3}
+    capsys.readouterr()
+    assert evaluate(model).status == "done"
+    assert "2 of 3 parts are written already" in capsys.readouterr().out
+    joined = files_of(model.evaluation)
+    timed = json.loads(whole.pop("metrics.json")), json.loads(joined.pop("metrics.json"))
+    assert joined == whole
+    for one in timed:
+        del one["latency"], one["seconds_per_image"]
+    assert timed[0] == timed[1]
+    assert not model.evaluation_parts.exists()
+
+
+def test_figures_are_derived_again_from_the_matches_alone(model: ModelDir) -> None:
+    found = json.loads((model.evaluation / "metrics.json").read_text())
+    assert len(found["metrics"]) > 20
+    write_json(model.evaluation / "metrics.json", found | {"metrics": {}, "unmeasured": [], "images": 0})
+    for name in ("detections.json", "detections_boxes.json", "groundtruth.json"):
+        (model.evaluation / name).unlink()
+    assert evaluate_from_matches(model).status == "done"
+    assert json.loads((model.evaluation / "metrics.json").read_text()) == found
+
+
+def test_without_matches_there_is_nothing_to_derive(model: ModelDir) -> None:
+    (model.evaluation / "matches.npz").write_bytes(b"no matches")
+    with pytest.raises(UserError, match=r"matches.npz is no evaluation's matches"):
+        evaluate_from_matches(model)
+    shutil.rmtree(model.evaluation)
+    with pytest.raises(UserError, match=r"metrics.json does not exist"):
+        evaluate_from_matches(model)
+
+
+def test_latency_is_told_with_the_device_and_the_machine(network: MaskRCNN, data: DataConfig) -> None:
+    found = latency(detector(network), network.config.image_resizer, data, 2)
+    assert set(found["seconds_per_image"]) == {"1", "2"}
+    for one in found["seconds_per_image"].values():
+        assert 0 < one["p50"] <= one["p95"]
+        assert 3 <= one["runs"] <= 50
+    assert (found["device"], found["machine"]) == (device_name(), platform.node())
+    # Three of the five images are of this size.
+    assert found["image_size"] == [64, 80]

@@ -1,27 +1,25 @@
 """COCO's AP over images drawn again with repetition: how far a figure, and the difference of two, depends on the images that were at hand.
 
-An image that a resample draws twice counts twice. Each image is matched once, by pycocotools; a resample is a row of weights over them.
+An image that a resample draws twice counts twice. Each image was matched once; a resample is a row of weights over them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools.cocoeval import COCOeval
 
-from tasks.coco.metrics import indexed
+from tasks.coco.figures import RECALLS, by_category
+from tasks.coco.matches import Matches, bits
 
 Weights = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
-_MOST_DETECTIONS = 100
-"""Of one category in one image, as in COCO's main figure."""
-_MOST_NUMBERS = 4_000_000
-"""In an array of resamples and detections, which bounds the memory."""
+_MOST_NUMBERS, _FEWEST_RESAMPLES = 2_000_000, 250
+"""In an array of detections and resamples, which bounds the memory; and as many resamples at least, as each row of them is a call."""
+
+_Numbers = TypeVar("_Numbers", npt.NDArray[np.int32], npt.NDArray[np.float64])
 
 
 def drawn_again(images: int, resamples: int, seed: int = 0) -> Weights:
@@ -29,90 +27,81 @@ def drawn_again(images: int, resamples: int, seed: int = 0) -> Weights:
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
 
 
-def resampled_precision(
-    groundtruth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], weights: Weights, iou_type: str
-) -> npt.NDArray[np.float64]:
+def resampled_precision(matches: Matches, weights: Weights, kind: str | None = None) -> Floats:
     """AP of every resample, float [resamples]: the mean over IoU 0.5 to 0.95, recalls and the categories that the resample holds.
 
-    Args:
-      groundtruth, detections: in COCO's dataset and results formats, as an evaluation stores them.
-      weights: int [resamples, images], in the order of the images' ids; a row of ones gives the figure itself.
-      iou_type: `segm` or `bbox`.
+    `weights`: int [resamples, images], in the order of the matches' images; a row of ones gives the figure itself. `kind`: of overlap, by
+    default the one that ranks. NaN for a resample without an object.
 
-    NaN for a resample without an object.
+    It is what the resampled images would be evaluated to, if each stood there as often as it was drawn. Only where an image has several
+    detections of one category and one score, a copy of it might set them in another order.
     """
-    evaluation = _matched(groundtruth, detections, iou_type)
-    parameters = evaluation.params
-    images = len(parameters.imgIds)
+    kind = kind or matches.kind
+    found, objects = matches.detections, matches.objects
+    to_find = objects.counted()
+    by_image = np.ascontiguousarray(weights.T.astype(np.int32))
     sums, counts = np.zeros(len(weights)), np.zeros(len(weights))
-    for number in range(len(parameters.catIds)):
-        matches = evaluation.evalImgs[number * images : (number + 1) * images]
-        precision = _category_precision(matches, weights, parameters.recThrs)
-        if precision is not None:
-            defined = ~np.isnan(precision)
-            sums[defined] += precision[defined]
-            counts += defined
+    for category, rows in enumerate(by_category(matches)):
+        positives = by_image[objects.image[to_find & (objects.category == category)]].sum(axis=0)
+        drawing = np.flatnonzero(positives)
+        counts[drawing] += 1
+        hit, out = (bits(packed[rows])[:, 0] for packed in (found.hits[kind], found.ignored[kind]))
+        several = max(_FEWEST_RESAMPLES, _MOST_NUMBERS // max(1, len(rows)))
+        for start in range(0, len(drawing), several):
+            some = drawing[start : start + several]
+            sums[some] += _mean_precision(by_image[:, some], found.image[rows], positives[some], hit & ~out, out)
     with np.errstate(invalid="ignore"):
         return sums / counts
 
 
-def _matched(groundtruth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou_type: str) -> COCOeval:
-    # Objects of all sizes are looked at, so that no area decides anything.
-    numbered = [{**detection, "area": 0.0, "iscrowd": 0, "id": number} for number, detection in enumerate(detections, start=1)]
-    # pycocotools prints as it goes.
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(indexed(groundtruth, groundtruth["annotations"]), indexed(groundtruth, numbered), iou_type)
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], evaluation.params.areaRngLbl[:1]
-        evaluation.params.maxDets = [_MOST_DETECTIONS]
-        evaluation.evaluate()
-    return evaluation
-
-
-def _category_precision(
-    matches: Sequence[Mapping[str, Any] | None], weights: Weights, recalls: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64] | None:
-    """AP of one category in every resample, NaN where that draws none of its objects; None where no image has one."""
-    found = [(image, match) for image, match in enumerate(matches) if match is not None]
-    objects = np.zeros(weights.shape[1])
-    for image, match in found:
-        objects[image] = np.count_nonzero(np.asarray(match["gtIgnore"]) == 0)
-    positives = weights @ objects
-    if not objects.any():
-        return None
-    scores = np.concatenate([match["dtScores"] for _, match in found])
-    order = np.argsort(-scores, kind="mergesort")
-    image_of = np.repeat([image for image, _ in found], [len(match["dtScores"]) for _, match in found])[order]
-    matched, ignored = (np.concatenate([match[name] for _, match in found], axis=1)[:, order] != 0 for name in ("dtMatches", "dtIgnore"))
-    precision = np.full(len(weights), np.nan)
-    several = max(1, _MOST_NUMBERS // max(1, len(order)))
-    drawing = np.flatnonzero(positives)
-    for start in range(0, len(drawing), several):
-        rows = drawing[start : start + several]
-        precision[rows] = _mean_precision(weights[rows][:, image_of], positives[rows], matched & ~ignored, ~matched & ~ignored, recalls)
-    return precision
-
-
 def _mean_precision(
-    drawn: Weights,
-    positives: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.int32],
+    image: npt.NDArray[np.int32],
+    positives: npt.NDArray[np.int32],
     right: npt.NDArray[np.bool_],
-    wrong: npt.NDArray[np.bool_],
-    recalls: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    """Float [rows], over IoU thresholds and recalls.
+    ignored: npt.NDArray[np.bool_],
+) -> Floats:
+    """Of one category, over IoU thresholds and recalls: [r].
 
-    Of detections in order of their scores, surest first: `drawn` int [rows, detections], how often each counts; `right` and `wrong`
-    bool [thresholds, detections]. `positives` [rows], how many objects there are, more than none.
+    Of detections in order of their scores, surest first: `image` [D], `right` and `ignored` [D, T]; `weights` [images, r], how often each
+    resample draws each image, and `positives` [r], how many objects it has, more than none.
     """
-    total = np.zeros(len(drawn))
-    for true, false in zip(right, wrong, strict=True):
-        hits = np.cumsum(drawn * true, axis=1)
-        precision = hits / np.maximum(hits + np.cumsum(drawn * false, axis=1), 1)
+    drawn = weights[image]
+    seen = _running(np.add, drawn)
+    # How many of the recalls are reached when so many objects are found, [objects, r].
+    reached = np.searchsorted(RECALLS, np.arange(positives.max() + 1)[:, np.newaxis] / positives, side="right")
+    total = np.zeros(len(positives))
+    for threshold in range(right.shape[1]):
+        # Only where an object is found does the precision at some recall stand.
+        places = np.flatnonzero(right[:, threshold])
+        if not len(places):
+            continue
+        true = _running(np.add, drawn[places])
+        counted = seen[places] - _before(drawn, np.flatnonzero(ignored[:, threshold]), places)
+        precision = true / np.maximum(counted, 1)
         # As if it only fell: at each recall the best that any lower score still reaches.
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        recall = hits / positives[:, None]
-        for row in range(len(drawn)):
-            reached = np.searchsorted(recall[row], recalls, side="left")
-            total[row] += precision[row, reached[reached < recall.shape[1]]].sum()
-    means: npt.NDArray[np.float64] = total / (len(right) * len(recalls))
+        best = _running(np.maximum, precision[::-1])[::-1]
+        recalls = np.take_along_axis(reached, true, axis=0)
+        recalls[1:] -= recalls[:-1].copy()
+        total += np.einsum("pr,pr->r", best, recalls)
+    means: Floats = total / (right.shape[1] * len(RECALLS))
     return means
+
+
+def _before(drawn: npt.NDArray[np.int32], ignored: npt.NDArray[np.intp], places: npt.NDArray[np.intp]) -> npt.NDArray[np.int32] | int:
+    """How much of what is ignored comes before each place: [places, r]."""
+    if not len(ignored):
+        return 0
+    sums = _running(np.add, drawn[ignored])
+    before = np.searchsorted(ignored, places)
+    counts: npt.NDArray[np.int32] = np.where(before[:, np.newaxis] > 0, sums[before - 1], 0)
+    return counts
+
+
+def _running(operation: np.ufunc, rows: _Numbers) -> _Numbers:
+    """`operation.accumulate(rows, axis=0)`, which NumPy takes five times as long for: it goes column by column."""
+    running = np.empty_like(rows)
+    running[:1] = rows[:1]
+    for index in range(1, len(rows)):
+        operation(running[index - 1], rows[index], out=running[index])
+    return running

@@ -34,11 +34,11 @@ def encode_pngs(masks: Sequence[Rle]) -> list[bytes]:
     return list(map(_encode_png, masks, rle_extents_yxyx(masks), runs_of_compressed([mask["counts"] for mask in masks])))
 
 
-def rle_from_png(png: bytes) -> Rle:
+def rle_from_png(png: bytes, any_values: bool = False) -> Rle:
     """The run-length code of what `decode_png` gives. Of a PNG of `encode_pngs`, only the rows with the object are looked at."""
     own = _own_rows(png)
     if own is None:
-        return rle_from_mask(decode_png(png))
+        return rle_from_mask(decode_png(png, any_values))
     height, width, top, rows = own
     columns = np.flatnonzero(rows.max(axis=0, initial=0))
     left, right = (int(columns[0]), int(columns[-1]) + 1) if columns.size else (0, 0)

@@ -169,9 +169,23 @@ def rle_from_crop(crop: Mask, top: int, left: int, size: tuple[int, ...]) -> Rle
 
 def crop_from_rle(rle: Rle, extent_yxyx: tuple[int, int, int, int]) -> Mask:
     """The mask's pixels in the rectangle (top, left, bottom, right) of its frame, uint8 [bottom - top, right - left]."""
-    height, _ = rle["size"]
-    top, left, bottom, right = extent_yxyx
     (runs,) = runs_of_compressed([rle["counts"]])
+    return _crop_from_runs(runs, rle["size"][0], extent_yxyx)
+
+
+def crops_from_rles(rles: Sequence[Rle]) -> list[tuple[Mask, int, int]]:
+    """The pixels of each mask in the tight rectangle around its object, uint8 [h, w] in row-major memory, and its top and left."""
+    if not rles:
+        return []
+    crops = []
+    for rle, extent, runs in zip(rles, rle_extents_yxyx(rles), runs_of_compressed([rle["counts"] for rle in rles]), strict=True):
+        top, left, bottom, right = map(int, extent)
+        crops.append((np.ascontiguousarray(_crop_from_runs(runs, rle["size"][0], (top, left, bottom, right))), top, left))
+    return crops
+
+
+def _crop_from_runs(runs: npt.NDArray[np.int64], height: int, extent_yxyx: tuple[int, int, int, int]) -> Mask:
+    top, left, bottom, right = extent_yxyx
     ends = np.cumsum(runs)
     values = (np.arange(runs.size) & 1).astype(np.uint8)
     # Of the columns before and behind the rectangle, no pixel is drawn.
@@ -190,6 +204,13 @@ def rle_area(rle: Rle) -> int:
     return int(pycoco.area(rle))
 
 
+def rle_areas(rles: Sequence[Rle]) -> npt.NDArray[np.float64]:
+    """That of each: [N]."""
+    # Of more than 255 at once pycocotools fails.
+    parts = [pycoco.area(list(rles[start : start + 255])) for start in range(0, len(rles), 255)]
+    return np.concatenate([np.zeros(0), *parts])
+
+
 def rle_extents_yxyx(rles: Sequence[Rle]) -> list[tuple[float, float, float, float]]:
     """The tight box (ymin, xmin, ymax, xmax) around each code's pixels; pixel edges, so a single pixel is one wide."""
     return [(y, x, y + height, x + width) for x, y, width, height in pycoco.toBbox(list(rles)).tolist()]
@@ -200,11 +221,11 @@ def rle_extent_yxyx(rle: Rle) -> tuple[float, float, float, float]:
     return rle_extents_yxyx([rle])[0]
 
 
-def decode_png(png: bytes) -> Mask:
+def decode_png(png: bytes, any_values: bool = False) -> Mask:
     """The mask uint8 [height, width] of a PNG, ours or another tool's, as training sees it: 1 where `tf.io.decode_png` finds grey above 0.
 
     Colours, a palette's too, are taken for their grey, alpha is passed over, and of 16 bits the upper eight count. MaskValuesError where
-    there are several values above 0.
+    there are several values above 0, unless `any_values` may be there.
     """
     with opened_image(png) as image:
         if image.mode.startswith("I;16"):
@@ -213,12 +234,13 @@ def decode_png(png: bytes) -> Mask:
             pixels = np.asarray(image)
         else:
             pixels = np.asarray(image.convert("RGB")) @ _GREY >> _GREY_BITS
-    return mask_from_pixels(pixels)
+    return mask_from_pixels(pixels, any_values)
 
 
-def mask_from_pixels(pixels: npt.NDArray[np.generic]) -> Mask:
-    """The mask of pixels of any type [height, width]: 1 where they have their one value above 0. MaskValuesError where there are more."""
+def mask_from_pixels(pixels: npt.NDArray[np.generic], any_values: bool = False) -> Mask:
+    """The mask of pixels of any type [height, width]: 1 where they have their one value above 0. MaskValuesError where there are more,
+    unless `any_values` may be there."""
     mask: Mask = (pixels > 0).view(np.uint8)  # type: ignore[operator]  # of numbers or bools
-    if not np.array_equal(pixels, mask * pixels.max(initial=0)):
+    if not any_values and not np.array_equal(pixels, mask * pixels.max(initial=0)):
         raise MaskValuesError("has other values than 0 and one above it")
     return mask

@@ -32,17 +32,17 @@ def put_dense_masks(feature: Feature, masks: Iterable[Rle]) -> None:
         feature.float_list.MergeFromString(_PACKED_VALUES + _varint(len(pixels)) + pixels)
 
 
-def stored_masks(feature: Feature, count: int, size: tuple[int, int], where: str) -> Iterator[Rle]:
+def stored_masks(feature: Feature, count: int, size: tuple[int, int], where: str, any_values: bool = False) -> Iterator[Rle]:
     """The codes of the `count` masks in either form, one by one, whatever value above 0 the object has there.
 
     `size` is the image's (height, width); `where` names the record. BadImageError where there are fewer or more, or one is of another
-    size, has several values above 0, or is no image.
+    size, is no image, or has several values above 0; with `any_values` all of these are the object, as training has it.
     """
     dense = feature.WhichOneof("kind") == "float_list"
     stored = len(feature.float_list.value if dense else feature.bytes_list.value)
     if count and not stored:
         raise BadImageError(Check.MASK_MISSING, f"{where}: {count} objects and no mask", "write the records with masks")
-    masks = _dense_masks(feature.float_list, count, size, where) if dense else _png_masks(feature, count, size, where)
+    masks = (_dense_masks if dense else _png_masks)(feature, count, size, where, any_values)
     for index in range(count):
         try:
             yield next(masks)
@@ -50,13 +50,13 @@ def stored_masks(feature: Feature, count: int, size: tuple[int, int], where: str
             raise BadImageError(Check.MASK_VALUES, f"{where}: mask {index} {error}", _AGAIN) from error
 
 
-def _png_masks(feature: Feature, count: int, size: tuple[int, int], where: str) -> Iterator[Rle]:
+def _png_masks(feature: Feature, count: int, size: tuple[int, int], where: str, any_values: bool) -> Iterator[Rle]:
     pngs = feature.bytes_list.value
     if len(pngs) != count:
         raise BadImageError(Check.RECORD_MALFORMED, f"{where}: {len(pngs)} masks for {count} boxes", _AGAIN)
     for index, png in enumerate(pngs):
         try:
-            mask = rle_from_png(png)
+            mask = rle_from_png(png, any_values)
         except ImageTooLargeError as error:
             raise BadImageError(Check.IMAGE_TOO_LARGE, f"{where}: mask {index}: {error}", error.fix) from error
         except (OSError, SyntaxError) as error:
@@ -72,8 +72,8 @@ def _png_masks(feature: Feature, count: int, size: tuple[int, int], where: str) 
         yield mask
 
 
-def _dense_masks(values: FloatList, count: int, size: tuple[int, int], where: str) -> Iterator[Rle]:
-    numbers = _numbers(values)
+def _dense_masks(feature: Feature, count: int, size: tuple[int, int], where: str, any_values: bool) -> Iterator[Rle]:
+    numbers = _numbers(feature.float_list)
     pixels = size[0] * size[1]
     if len(numbers) != count * pixels:
         whole = bool(pixels) and len(numbers) % pixels == 0
@@ -83,7 +83,7 @@ def _dense_masks(values: FloatList, count: int, size: tuple[int, int], where: st
             _AGAIN,
         )
     for mask in numbers.reshape(count, *size):
-        yield rle_from_mask(mask_from_pixels(mask))
+        yield rle_from_mask(mask_from_pixels(mask, any_values))
 
 
 def _numbers(values: FloatList) -> npt.NDArray[np.float32]:

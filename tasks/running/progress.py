@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 _SECONDS_BETWEEN_LINES = 5.0
+
+_Value = TypeVar("_Value")
 
 
 class Progress:
@@ -31,3 +35,9 @@ class Progress:
     def advance(self) -> None:
         """Says, when it is time, that one more is done."""
         self.reach(self._done + 1)
+
+    def over(self, values: Iterable[_Value]) -> Iterator[_Value]:
+        """The values, one of each image, counted as they are taken."""
+        for value in values:
+            self.advance()
+            yield value

@@ -8,7 +8,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -64,6 +65,25 @@ class Workers:
         with _told():
             results = self._pool.map(work, values, chunksize=max(1, len(values) // (self.count * _SHARES)))
         return _each_told(results)
+
+    def stream(self, work: Callable[[_Value], _Result], values: Iterable[_Value], ahead: int) -> Iterator[_Result]:
+        """The results in the values' order, which are taken one by one: `ahead` of them for each process are under way or done, no more.
+
+        So neither values nor results pile up. UserError as `map`.
+        """
+        if self._pool is None:
+            return map(work, values)
+        return _each_told(self._streamed(work, values, ahead * self.count))
+
+    def _streamed(self, work: Callable[[_Value], _Result], values: Iterable[_Value], most: int) -> Iterator[_Result]:
+        assert self._pool is not None
+        under_way: deque[Future[_Result]] = deque()
+        for value in values:
+            under_way.append(self._pool.submit(work, value))
+            while under_way and (len(under_way) >= most or under_way[0].done()):
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
     def run(
         self, work: Callable[[_Value, Callable[[], None]], _Result], jobs: Sequence[_Value], progress: Progress

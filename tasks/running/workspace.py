@@ -129,6 +129,11 @@ class ModelDir:
         return self.root / "evaluation_test"
 
     @property
+    def evaluation_parts(self) -> Path:
+        """Evaluations under way: a folder for each, with a part for each file of records that is done."""
+        return self.root / ".evaluation_parts"
+
+    @property
     def export(self) -> Path:
         """A folder for each input kind: `saved_model/`, what the original puts beside it, and `export.json`, which is written last."""
         return self.root / "export"

@@ -45,6 +45,24 @@ def test_results_come_in_the_order_of_the_values(count):
         assert list(workers.map(square, range(100))) == [number * number for number in range(100)]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_stream_takes_values_as_results_are_taken(count):
+    taken = []
+
+    def values():
+        for number in range(40):
+            taken.append(number)
+            yield number
+
+    with Workers(count, __name__) as workers:
+        results = []
+        for result in workers.stream(square, values(), ahead=3):
+            results.append(result)
+            # At most three of each process under way or waiting, and the one that was just taken.
+            assert len(taken) <= len(results) + 3 * count
+    assert results == [number * number for number in range(40)]
+
+
 def test_after_an_error_no_process_goes_on_writing(tmp_path):
     file = tmp_path / "shard"
     with Workers(2, __name__) as workers:
@@ -72,6 +90,8 @@ def test_a_process_that_is_killed_is_told():
             list(workers.map(kill_own_process, [1, 2]))
         with pytest.raises(UserError, match=GONE):
             workers.run(kill_own_process, [1, 2], Progress("writing"))
+    with Workers(2, __name__) as workers, pytest.raises(UserError, match=GONE):
+        list(workers.stream(kill_own_process, [1, 2, 3], ahead=2))
 
 
 def test_the_processes_end_with_the_one_that_started_them():

@@ -7,7 +7,7 @@ import itertools
 import pytest
 from mlflow.utils.validation import _validate_metric_name
 
-from tasks.coco.metrics import SUMMARY_NAMES
+from tasks.coco.figures import SUMMARY_NAMES
 from tasks.tracking import mlflow_name, original_name
 
 ORIGINAL_NAMES = [f"Detection{kind}_{name}" for kind in ("Boxes", "Masks") for name in SUMMARY_NAMES]
