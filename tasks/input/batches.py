@@ -221,18 +221,6 @@ def training_dataset(
     return examples.padded_batch(batch_size, drop_remainder=True).map(_as_model_inputs).prefetch(2)
 
 
-def evaluation_dataset(data: DataConfig, resizer: ImageResizer, label_map: LabelMap) -> tf.data.Dataset:
-    """One pass, in order, one image at a time: (`images` [1, h, w, 3], `true_shapes` [1, 2], the parsed record at its own size)."""
-    parse = RecordParser(data, label_map)
-
-    def prepare(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Example]:
-        example = parse(serialized)
-        image, true_shape = resize_image(example["image"], resizer)
-        return image[tf.newaxis], true_shape[tf.newaxis], example
-
-    return tf.data.TFRecordDataset(record_files(data)).map(prepare, num_parallel_calls=2, deterministic=True).prefetch(1)
-
-
 def record_files(data: DataConfig) -> list[str]:
     """The files that `data.input_path` means (a path or pattern, or several), in order of their names; UserError where there is none, or
     one of their shards is missing."""

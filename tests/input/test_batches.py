@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tasks.input.augmentation_options import OPTIONS
-from tasks.input.batches import RecordParser, evaluation_dataset, find_faulty_record, record_files, training_dataset
+from tasks.input.batches import RecordParser, find_faulty_record, record_files, training_dataset
 from tasks.input.config import Augmentation, DataConfig
 from tasks.input.scene import Scene
 from tasks.mask_rcnn import config
@@ -151,14 +151,6 @@ def test_a_batch_is_padded_to_its_largest(shard: Path) -> None:
     assert truth["classes"].numpy()[small].tolist() == [2]
     np.testing.assert_array_equal(truth["masks"][small, 0], np.pad(MASK, [(0, 4), (0, 0)]))
     assert not images.numpy()[small, 4:].any()
-
-
-def test_evaluation_keeps_order_and_the_images_own_size(shard: Path) -> None:
-    data = DataConfig(input_path=str(shard), is_training=False)
-    doubled = config.ImageResizer(min_dimension=8, max_dimension=100)
-    rows = list(evaluation_dataset(data, doubled, LABELS))
-    assert [tuple(images.shape) for images, _, _ in rows] == [(1, 8, 12, 3), (1, 11, 8, 3)]
-    assert [row["masks"].shape.as_list() for _, _, row in rows] == [[1, 4, 6], [0, 8, 6]]
 
 
 def flipped_batches(path: Path, seed: int) -> list[bool]:
