@@ -68,6 +68,13 @@ def _training_options(
     precision: Annotated[str | None, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = None,
     proposals: Annotated[int | None, typer.Option(help="Proposals per image at inference, and at most sampled in training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of initial weights, order and sampling.")] = None,
+    on_nan: Annotated[
+        str | None,
+        typer.Option(help="skip (the default) a step whose loss or gradient is no number, within bounds, or stop at the first."),
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Let every operation give the same bits in every run; slower, above all on a GPU.")
+    ] = False,
     keep: Annotated[int | None, typer.Option(help="Checkpoints that stay, the newest ones; by default 2.")] = None,
     grace_seconds: Annotated[
         float | None, typer.Option(help="Time from SIGTERM to the process's end, in which a checkpoint is written; by default 30.")

@@ -38,6 +38,8 @@ _FREE_TO_CHANGE = (
     "trainer.checkpoint_interval",
     "trainer.max_to_keep",
     "trainer.grace_seconds",
+    "trainer.on_nan",
+    "trainer.deterministic",
 )
 
 

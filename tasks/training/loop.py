@@ -22,8 +22,10 @@ from tasks.checkpoints.own_checkpoint import step_of
 from tasks.input.batches import faulty_records_named
 from tasks.training import task as _registers_the_task  # noqa: F401
 from tasks.training.optimization import create_state
-from tasks.training.progress import Log, Progress
+from tasks.training.progress import MOST_STEPS, Log, Progress
 from tasks.training.retention import Checkpoints, newest_whole
+from tasks.training.skipped_steps import SkippedSteps
+from tasks.training.step_log import LoggedTrainer, StepLog
 from tasks.training.termination import TERMINATED, Termination
 
 # Never more than minutes of work that a killed process takes with it.
@@ -42,16 +44,20 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
     """
     last = newest_whole(folder)
     experiment = copy.deepcopy(experiment)
+    if experiment.trainer.deterministic:
+        tf.config.experimental.enable_op_determinism()
     compile_networks_only(experiment)
     tf_keras.utils.set_random_seed(experiment.task.train_data.seed)
     strategy = distribute_utils.get_distribution_strategy(
         distribution_strategy=experiment.runtime.distribution_strategy, num_gpus=experiment.runtime.num_gpus
     )
     with _precision(experiment.runtime.mixed_precision_dtype), faulty_records_named(experiment.task.train_data):
+        step_log = StepLog(strategy, MOST_STEPS)
         with strategy.scope():
             task = task_factory.get_task(experiment.task, logging_dir=str(folder))
             task.first_step = step_of(last) if last else 0
-            trainer = train_utils.create_trainer(experiment, task, train=True, evaluate=False)
+            task.step_log = step_log
+            trainer = train_utils.create_trainer(experiment, task, train=True, evaluate=False, trainer_cls=LoggedTrainer)
             create_state(trainer.optimizer, trainer.model.trainable_variables)
             variables = [*trainer.model.variables, *trainer.optimizer.variables()]
             checkpoints = Checkpoints(trainer.checkpoint, variables, folder, experiment.trainer.max_to_keep)
@@ -62,8 +68,9 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
             else:
                 trainer.initialize()
         termination = Termination(experiment.trainer.grace_seconds)
-        progress = Progress(experiment, folder / "metrics.jsonl", log)
-        between = _BetweenLoops(experiment, trainer.global_step, checkpoints, termination, progress)
+        progress = Progress(experiment, folder / "metrics.jsonl", log, step_log)
+        skipped = SkippedSteps(experiment, folder / "skipped_steps", task.first_step)
+        between = _BetweenLoops(experiment, trainer.global_step, checkpoints, termination, progress, skipped)
         controller = orbit.Controller(
             strategy=strategy,
             trainer=trainer,
@@ -85,7 +92,10 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
 
 
 class _BetweenLoops:
-    """An Orbit action, the last after each loop: saves when it is time, stops when it is told to, and says how long a loop may be."""
+    """An Orbit action, the last after each loop: tells of skipped steps, saves when it is time, stops when it is told to.
+
+    Nothing is saved while steps are skipped one after the other, so that the last checkpoint is one from which training went on.
+    """
 
     def __init__(
         self,
@@ -94,12 +104,14 @@ class _BetweenLoops:
         checkpoints: Checkpoints,
         termination: Termination,
         progress: Progress,
+        skipped: SkippedSteps,
     ) -> None:
         self._trainer = experiment.trainer
         self._global_step = global_step
         self._checkpoints = checkpoints
         self._termination = termination
         self._progress = progress
+        self._skipped = skipped
         self._out = sys.stdout
         self._saved = time.monotonic()
 
@@ -108,12 +120,15 @@ class _BetweenLoops:
 
     def __call__(self, _outputs: Mapping[str, Any]) -> None:
         step = int(self._global_step.numpy())
+        for line in self._skipped.look_at(self._progress.steps, step):
+            print(line, file=self._out, flush=True)
         ends = step >= self._trainer.train_steps
-        if self._termination.told or ends or self._is_time_to_save(step):
+        if ends or ((self._termination.told or self._is_time_to_save(step)) and not self._skipped.in_doubt):
             self._checkpoints.save(step)
             self._saved = time.monotonic()
         if self._termination.told and not ends:
-            print(f"told to stop: step {step} is saved, and the same command goes on from it", file=self._out, flush=True)
+            saved = self._checkpoints.last.name if self._checkpoints.last else "its beginning"
+            print(f"told to stop after step {step}: the same command goes on from {saved}", file=self._out, flush=True)
             raise SystemExit(TERMINATED)
         self._progress.go_on()
 

@@ -10,6 +10,7 @@ from official.core import config_definitions as cfg
 
 from tasks.running.errors import UserError
 
+ON_NAN = ("skip", "stop")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 _CHECKPOINTS_PER_TRAINING = 5
@@ -29,6 +30,10 @@ class Overrides:
     proposals: int | None = None
     """Proposals at inference; as many at most are sampled in training, and the detections keep the config's proportion to them"""
     seed: int | None = None
+    on_nan: str | None = None
+    """What becomes of a step whose loss or gradient is no number: one of `ON_NAN`"""
+    deterministic: bool = False
+    """Whether every operation has to give the same bits in every run"""
     keep: int | None = None
     """Of the newest checkpoints"""
     grace_seconds: float | None = None
@@ -39,6 +44,8 @@ class Overrides:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"--{name.replace('_', '-')} is {value}", "give a number above zero")
+        if self.on_nan is not None and self.on_nan not in ON_NAN:
+            raise UserError(f"--on-nan is {self.on_nan!r}", f"use one of {', '.join(ON_NAN)}")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise UserError(f"--precision is {self.precision!r}", f"use one of {', '.join(PRECISIONS)}")
 
@@ -59,6 +66,9 @@ def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
         experiment.runtime.mixed_precision_dtype = overrides.precision.removeprefix("mixed_")
     if overrides.proposals is not None:
         _scale_proposals(task.model, overrides.proposals)
+    trainer.deterministic = overrides.deterministic
+    if overrides.on_nan is not None:
+        trainer.on_nan = overrides.on_nan
     if overrides.keep is not None:
         trainer.max_to_keep = overrides.keep
     if overrides.grace_seconds is not None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from official.core import config_definitions as cfg
 
-from tasks.running.errors import UserError
 from tasks.running.workspace import write_text
-from tasks.training.task import FINITE, TOTAL_LOSS
+from tasks.training.step_log import StepLog
+from tasks.training.task import FINITE, LEARNING_RATE, TOTAL_LOSS
 
 # What a person waits for.
 _SECONDS_PER_LINE = 5.0
-_MOST_STEPS_PER_LINE = 1000
+MOST_STEPS = 1000
+"""Between two lines"""
 # A first step compiles, and a second one is timed, before the loop is as long as a line may last.
 _SINGLE_STEPS = 2
 
@@ -28,14 +29,18 @@ Log = Callable[[Mapping[str, float], int], None]
 class Progress:
     """An Orbit action: after each loop a line for a person, an object in `metrics.jsonl`, and the same numbers to `log`.
 
-    Refuses to go on with a loss that is no number, which leaves the last checkpoint as it was.
+    Losses are means over the loop, without the steps that were left out.
     """
 
-    def __init__(self, experiment: cfg.ExperimentConfig, file: Path, log: Log) -> None:
+    steps: Sequence[Mapping[str, float]] = ()
+    """The figures of each step of the last loop, as `train_step` answered them"""
+
+    def __init__(self, experiment: cfg.ExperimentConfig, file: Path, log: Log, step_log: StepLog) -> None:
         self._total_steps = experiment.trainer.train_steps
         self._batch_size = experiment.task.train_data.global_batch_size
         self._file = file
         self._log = log
+        self._step_log = step_log
         # Orbit writes to standard output what is said here in a form for people; see `loop._silent_stdout`.
         self._out = sys.stdout
         self._loops = 0
@@ -59,33 +64,31 @@ class Progress:
         """How many steps fill the time between two lines, or the `seconds` that are less."""
         if self._loops < _SINGLE_STEPS:
             return 1
-        return max(1, min(_MOST_STEPS_PER_LINE, int(min(_SECONDS_PER_LINE, seconds) / self._seconds_per_step)))
+        return max(1, min(MOST_STEPS, int(min(_SECONDS_PER_LINE, seconds) / self._seconds_per_step)))
 
-    def __call__(self, outputs: Mapping[str, Any]) -> None:
+    def __call__(self, _outputs: Mapping[str, Any]) -> None:
         now, step = time.monotonic(), int(self._global_step.numpy())
         steps, seconds = step - self._step, now - self._time
         self._step, self._seconds_per_step = step, seconds / steps
         self._loops += 1
-        values = {name: float(value) for name, value in outputs.items()}
-        values[TOTAL_LOSS] = values.pop("training_loss")
-        if values.pop(FINITE) < 1.0:
-            raise UserError(
-                f"up to step {step}, a step's losses or gradients were no finite numbers; it has changed nothing",
-                "lower --learning-rate, or check the records' boxes and masks; the checkpoints before this step are kept",
-            )
+        self.steps = self._step_log.read(steps, time.time())
+        counted = [one for one in self.steps if one[FINITE]]
+        values = {name: sum(one[name] for one in counted) / len(counted) for name in (counted[0] if counted else ()) if _is_loss(name)}
+        values |= {LEARNING_RATE: self.steps[-1][LEARNING_RATE]}
         values |= {"steps_per_second": steps / seconds, "images_per_second": steps * self._batch_size / seconds}
         print(self._line(step, values), file=self._out, flush=True)
+        row = {"step": step, "steps": steps, "seconds": seconds, "compiled": self._loops > 1, "left_out": steps - len(counted), **values}
         with self._file.open("a") as stream:
-            stream.write(json.dumps({"step": step, "steps": steps, "seconds": seconds, "compiled": self._loops > 1, **values}) + "\n")
+            stream.write(json.dumps(row) + "\n")
         self._log(values, step)
 
     def summary(self) -> dict[str, Any]:
         """`seconds`, `images_per_second` and `losses` of the whole training, whatever number of processes it took."""
         rows = self._rows()
         timed = [row for row in rows if row["compiled"]] or rows
-        late = [row for row in rows if row["step"] > 0.9 * rows[-1]["step"]]
-        weights = [row["steps"] for row in late]
-        names = [name for name in late[-1] if name.startswith("Loss/")]
+        late = [row for row in rows if row["step"] > 0.9 * rows[-1]["step"] and TOTAL_LOSS in row]
+        weights = [row["steps"] - row.get("left_out", 0) for row in late]
+        names = [name for name in (late[-1] if late else ()) if _is_loss(name)]
         return {
             "seconds": sum(row["seconds"] for row in rows),
             "images_per_second": self._batch_size * sum(row["steps"] for row in timed) / sum(row["seconds"] for row in timed),
@@ -99,13 +102,14 @@ class Progress:
 
     def _line(self, step: int, values: Mapping[str, float]) -> str:
         left = (self._total_steps - step) / values["steps_per_second"]
-        parts = "  ".join(
-            f"{_short(name)} {value:.3f}" for name, value in values.items() if name.startswith("Loss/") and name != TOTAL_LOSS
-        )
-        return (
-            f"step {step}/{self._total_steps}  loss {values[TOTAL_LOSS]:.3f}  ({parts})  lr {values['learning_rate']:.2g}  "
-            f"{values['steps_per_second']:.2f} steps/s  {values['images_per_second']:.2f} images/s  {_duration(left)} left"
-        )
+        parts = "  ".join(f"{_short(name)} {value:.3f}" for name, value in values.items() if _is_loss(name) and name != TOTAL_LOSS)
+        losses = f"loss {values[TOTAL_LOSS]:.3f}  ({parts})" if parts else "no loss"
+        speed = f"{values['steps_per_second']:.2f} steps/s  {values['images_per_second']:.2f} images/s"
+        return f"step {step}/{self._total_steps}  {losses}  lr {values[LEARNING_RATE]:.2g}  {speed}  {_duration(left)} left"
+
+
+def _is_loss(name: str) -> bool:
+    return name.startswith("Loss/")
 
 
 def _short(loss: str) -> str:

@@ -6,6 +6,7 @@ the last steps in a variable of its own: a step writes there and nowhere else, a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -53,12 +54,12 @@ class StepLog:
     def timed(self, next_batch: Callable[[], _Batch]) -> _Batch:
         """The next batch, with the times when it was asked for and when it was there; once a step, before the replicas part."""
         with tf.device("CPU:0"):
-            asked = tf.timestamp()
+            asked = _now()
         with tf.control_dependencies([asked]):
             batch = next_batch()
         tensors = [tensor for part in tf.nest.flatten(batch) for tensor in self._strategy.experimental_local_results(part)]
         with tf.device("CPU:0"), tf.control_dependencies(tensors):
-            times = tf.stack([asked, tf.timestamp()])
+            times = tf.stack([asked, _now()])
             self._batch_times.assign(tf.concat([self._batch_times.read_value()[1:], times[tf.newaxis]], axis=0))
         return batch
 
@@ -86,6 +87,11 @@ class LoggedTrainer(base_trainer.Trainer):
 
     def next_train_inputs(self, iterator: Any) -> Any:
         return self.task.step_log.timed(lambda: super(LoggedTrainer, self).next_train_inputs(iterator))
+
+
+def _now() -> tf.Tensor:
+    """Seconds since 1970, float64 []; by Python, since TensorFlow's own operation refuses to run among deterministic ones."""
+    return tf.ensure_shape(tf.numpy_function(lambda: np.float64(time.time()), [], tf.float64), [])
 
 
 def _shortest(value: np.float32) -> float:

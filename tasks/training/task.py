@@ -12,12 +12,12 @@ from tasks.checkpoints.class_match import match_classes
 from tasks.checkpoints.importing import import_checkpoint
 from tasks.input.batches import training_dataset
 from tasks.input.config import DataConfig
-from tasks.mask_rcnn import losses
 from tasks.mask_rcnn.model import MaskRCNN, Tensors
 from tasks.records.label_map import read_label_map
 from tasks.running.workspace import CHECKPOINT_IMPORT, write_json
 from tasks.training import experiment, guards
 from tasks.training.calibration import begin_statistics_anew, calibrate_batch_norm, silence_residual_branches
+from tasks.training.step_log import StepLog
 
 TOTAL_LOSS = "Loss/total_loss"
 GRADIENT_NORM, LEARNING_RATE = "gradient_norm", "learning_rate"
@@ -39,6 +39,8 @@ class MaskRCNNTask(base_task.Task):
     """What the weights started from, for people; empty where `initialize` was not called or had nothing to do."""
     first_step = 0
     """At which the data of `build_inputs` begins"""
+    step_log: StepLog | None = None
+    """Where a step's figures are kept until the loop is over"""
     loss = TOTAL_LOSS
     """What Model Garden's trainer takes for the loss among a step's figures"""
 
@@ -77,14 +79,8 @@ class MaskRCNNTask(base_task.Task):
         return training_dataset(params, self.task_config.model.image_resizer, label_map, batch_size, input_context, self.first_step)
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
-        stages = self.task_config.model.number_of_stages
-        names = [losses.RPN_LOCALIZATION, losses.RPN_OBJECTNESS]
-        if stages >= 2:
-            names += [losses.BOX_LOCALIZATION, losses.BOX_CLASSIFICATION]
-        if stages == 3:
-            names += [losses.MASK]
-        names += [FINITE]
-        return [tf_keras.metrics.Mean(name, dtype=tf.float32) for name in names] if training else []
+        """None: Keras's are means over a loop of steps, and one step that is no number makes them none."""
+        return []
 
     def train_step(
         self,
@@ -93,7 +89,7 @@ class MaskRCNNTask(base_task.Task):
         optimizer: tf_keras.optimizers.Optimizer,
         metrics: list[tf_keras.metrics.Metric] | None = None,
     ) -> Tensors:
-        """One optimizer step on one replica's share of the batch; figures of the whole batch come back, float32 [], and go to `metrics`.
+        """One optimizer step on one replica's share of the batch; figures of the whole batch come back, float32 [], and go to `step_log`.
 
         The losses by their names and `TOTAL_LOSS`; `GRADIENT_NORM`, of all gradients before they are clipped; `LEARNING_RATE`; `FINITE`, 0
         where an input, a loss or a gradient was no number, which leaves weights, momentum and statistics as they were; `APPLIED`, 0 there
@@ -139,8 +135,8 @@ class MaskRCNNTask(base_task.Task):
         for value, before in zip(statistics, statistics_before, strict=True):
             value.assign(tf.where(finite, value, before))
         figures |= {FINITE: tf.cast(finite, tf.float32), APPLIED: tf.cast(applied, tf.float32)}
-        for metric in metrics or []:
-            metric.update_state(figures[metric.name])
+        if self.step_log is not None:
+            self.step_log.write(figures)
         return figures
 
     def _seeds(self, positions: tf.Tensor) -> tf.Tensor:

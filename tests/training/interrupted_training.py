@@ -1,0 +1,147 @@
+"""A training that runs through, and the same one that is killed again and again: a program, since determinism is for a whole process.
+
+    python tests/training/interrupted_training.py FOLDER
+
+Prints, as JSON, what both have left. Killing is an exception that no part of the loop expects, raised where a kill would be felt: after a
+loop, and between the data and the index of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import tensorflow as tf
+from official.core import config_definitions as cfg
+
+from tasks.checkpoints.own_checkpoint import written_checkpoints
+from tasks.convert import convert
+from tasks.materialize import materialize
+from tasks.records.example_pb2 import Example
+from tasks.records.tfrecord import ShardWriter, read_shard
+from tasks.running.workspace import DatasetDir, ModelDir
+from tasks.training.experiment import load_experiment
+from tasks.training.loop import run_training
+from tasks.training.overrides import Overrides, adapt_to_machine, override
+from tasks.training.progress import Progress
+
+STEPS = 6
+ANCHORS = [f"model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.{side}=64" for side in ("height", "width")]
+OVERRIDES = Overrides(image_size=64, steps=STEPS, batch_size=1, learning_rate=0.003, proposals=8, seed=1, deterministic=True)
+
+
+class Killed(BaseException):
+    """A kill."""
+
+
+def prepared(root: Path) -> ModelDir:
+    """A converted model on four scenes, of which one has an object whose weight is no number."""
+    (root / "scenes.yaml").write_text("name: scenes\nshapes: {train: 4, val: 2, height: 64, width: 80, seed: 3}\n")
+    dataset = DatasetDir(root / "scenes")
+    materialize(root / "scenes.yaml", dataset.root)
+    (shard,) = dataset.root.glob("train.record-*")
+    records = list(read_shard(shard))
+    with ShardWriter(shard) as writer:
+        for number, record in enumerate(records):
+            example = Example.FromString(record)
+            if number == 2:
+                example.features.feature["image/object/weight"].float_list.value[0] = float("nan")
+            writer.write(example.SerializeToString())
+    model = ModelDir(root / "mask_rcnn_inception_v2_coco")
+    convert(model.name, dataset, model, assignments=ANCHORS)
+    return model
+
+
+def experiment(model: ModelDir) -> cfg.ExperimentConfig:
+    values = load_experiment(model.experiment)
+    override(values, OVERRIDES)
+    adapt_to_machine(values, 0)
+    values.trainer.checkpoint_interval = 2
+    return values
+
+
+def at_step(step: int, act: Callable[[], None]) -> Callable[[Mapping[str, float], int], None]:
+    """A log that acts when it is given the figures of a step."""
+
+    def log(_figures: Mapping[str, float], logged: int) -> None:
+        if logged == step:
+            act()
+
+    return log
+
+
+def kill() -> None:
+    raise Killed
+
+
+@contextlib.contextmanager
+def killed_while_writing(step: int) -> Any:
+    """Within the block, the checkpoint of a step is written without its index."""
+    write = tf.train.Checkpoint.write
+
+    def half(checkpoint: tf.train.Checkpoint, prefix: str) -> str:
+        path: str = write(checkpoint, prefix)
+        if prefix.endswith(f"-{step}"):
+            Path(f"{path}.index").unlink()
+            raise Killed
+        return path
+
+    tf.train.Checkpoint.write = half
+    try:
+        yield
+    finally:
+        tf.train.Checkpoint.write = write
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """What a training has left: its rows but for their times, its last weights by name, and the steps that it skipped."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    reader = tf.train.load_checkpoint(str(written_checkpoints(folder)[-1]))
+    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
+    return {
+        "rows": [{name: value for name, value in row.items() if name in ("step", "steps", "left_out") or "Loss" in name} for row in rows],
+        "weights": {name: zlib.crc32(reader.get_tensor(name).tobytes()) for name in names},
+        "skipped": {file.name: json.loads(file.read_text()) for file in (folder / "skipped_steps").glob("*")},
+        "checkpoints": [prefix.name for prefix in written_checkpoints(folder)],
+    }
+
+
+def main() -> None:
+    root = Path(sys.argv[1])
+    os.environ["MASKLINE_WORKSPACE"] = str(root)
+    model = prepared(root)
+    # Loops of one step each, whatever the machine's speed.
+    Progress.most_steps = lambda *_: 1  # type: ignore[method-assign]
+    nothing = at_step(0, kill)
+
+    through, interrupted = (root / name for name in ("through", "interrupted"))
+    for folder in (through, interrupted):
+        folder.mkdir()
+    run_training(experiment(model), through, nothing)
+
+    with contextlib.suppress(Killed):
+        run_training(experiment(model), interrupted, at_step(3, kill))
+    with contextlib.suppress(Killed), killed_while_writing(4):
+        run_training(experiment(model), interrupted, nothing)
+    code = None
+    try:
+        run_training(experiment(model), interrupted, at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    except SystemExit as ended:
+        code = ended.code
+    run_training(experiment(model), interrupted, nothing)
+    print(json.dumps({"through": left(through), "interrupted": left(interrupted), "code": code}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""A training that is killed again and again against one that runs through; to the bit, since operations are deterministic."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("interrupted_training.py")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    command = [sys.executable, PROGRAM, tmp_path_factory.mktemp("trainings")]
+    done = subprocess.run(command, cwd=PROGRAM.parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_kills_and_a_sigterm_change_no_loss_and_no_weight(trained: dict[str, Any]) -> None:
+    through, interrupted = trained["through"], trained["interrupted"]
+    assert [row["step"] for row in through["rows"]] == [1, 2, 3, 4, 5, 6]
+    assert interrupted["rows"] == through["rows"]
+    assert len(through["weights"]) > 500
+    assert interrupted["weights"] == through["weights"]
+    # The orchestrator's sign to try again.
+    assert trained["code"] == 143
+    # Of the steps 2, 4 and 6; and of that at which SIGTERM came.
+    assert through["checkpoints"] == ["ckpt-4", "ckpt-6"]
+    assert interrupted["checkpoints"] == ["ckpt-5", "ckpt-6"]
+
+
+def test_the_step_of_a_bad_record_is_skipped_and_kept_once(trained: dict[str, Any]) -> None:
+    through = trained["through"]
+    assert [row["left_out"] for row in through["rows"]] == [0, 0, 0, 1, 0, 0]
+    assert trained["interrupted"]["skipped"].keys() == through["skipped"].keys() == {"step-4.json"}
+    kept = through["skipped"]["step-4.json"]
+    (record,) = kept["records"]
+    assert (kept["step"], kept["seed"], record["position"], record["record"], record["source_id"]) == (4, 1, 3, 2, "3")
+    assert (kept["figures"]["finite"], kept["checkpoint"]) == (0.0, "ckpt-2")
