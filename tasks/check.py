@@ -19,7 +19,7 @@ from tasks.annotations.record_faults import faults_of, is_fit_to_train
 from tasks.records.checks import Check, DataError
 from tasks.records.label_map import LabelMap
 from tasks.records.shards import find_shards
-from tasks.records.tfrecord import read_shard
+from tasks.records.tfrecord import FRAMING_BYTES, index_path, located_records, print_places
 from tasks.running.errors import UserError
 from tasks.running.progress import Progress
 from tasks.running.workers import Workers
@@ -110,9 +110,10 @@ def check(dataset: str, label_map: str | None = None, workers: int = 1) -> StepR
 
 
 def _check_shard(labels: LabelMap, file: Path, advance: Callable[[], None]) -> _Shard:
-    shard = _Shard()
+    shard, places = _Shard(), []
     try:
-        for serialized in read_shard(file):
+        for offset, serialized in located_records(file):
+            places.append((offset, len(serialized) + FRAMING_BYTES))
             faults = faults_of(serialized, f"{file.name}: record {shard.records}", labels)
             place = Place(file.name, shard.records, faults.source_id)
             for check, times in faults.found.items():
@@ -121,6 +122,9 @@ def _check_shard(labels: LabelMap, file: Path, advance: Callable[[], None]) -> _
                 shard.images.append((bytes.fromhex(faults.image_hash), place))
             shard.records += 1
             advance()
+        index = index_path(file)
+        if index.is_file() and index.read_text() != print_places(places):
+            shard.found.add(Check.INDEX_STALE, Place(file.name, 0, "", str(index)), is_fit=is_fit_to_train(Check.INDEX_STALE))
     except DataError as error:
         shard.found.add(error.check, Place(file.name, shard.records, ""))
     return shard

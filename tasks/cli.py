@@ -75,6 +75,7 @@ def _training_options(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Let every operation give the same bits in every run; slower, above all on a GPU.")
     ] = False,
+    max_bad_records: Annotated[int | None, typer.Option(help="Records that may be left out because training cannot use them.")] = None,
     keep: Annotated[int | None, typer.Option(help="Checkpoints that stay, the newest ones; by default 2.")] = None,
     grace_seconds: Annotated[
         float | None, typer.Option(help="Time from SIGTERM to the process's end, in which a checkpoint is written; by default 30.")

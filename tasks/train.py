@@ -40,6 +40,7 @@ _FREE_TO_CHANGE = (
     "trainer.grace_seconds",
     "trainer.on_nan",
     "trainer.deterministic",
+    "task.train_data.max_bad_records",
 )
 
 
@@ -77,7 +78,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
                 run.log_artifacts(artifact)
         summary = {"config": model.name, "dataset_digest": records.digest, "objects_cut_off": cut_off}
         summary |= run_training(experiment, model.train, functools.partial(run.log_metrics, once=True))
-        run.log_metrics({name: summary[name] for name in ("parameters", "images_per_second", "seconds")}, summary["steps"])
+        run.log_metrics({name: summary[name] for name in ("parameters", "images_per_second", "seconds", "bad_records")}, summary["steps"])
         write_json(result, summary)
         run.log_artifacts(model.train / "metrics.jsonl")
         if experiment.task.init_checkpoint:

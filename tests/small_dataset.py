@@ -11,8 +11,8 @@ import numpy as np
 import yaml
 from upath import UPath
 
-from tasks.records.record_index import print_places, scan
-from tasks.records.tfrecord import index_path
+from tasks.records.record_index import scan
+from tasks.records.tfrecord import index_path, print_places
 from tests.annotations.files import png, write
 
 _SQUARE = [2, 2, 12, 2, 12, 12, 2, 12]
@@ -62,4 +62,4 @@ def assert_indexes_are_of_their_shards(folder: Path) -> None:
     for shard in shards:
         content = shard.read_bytes()
         found = scan(lambda offset, length, content=content: content[offset : offset + length], len(content))  # type: ignore[misc]
-        assert index_path(shard).read_text() == print_places(found.places)
+        assert index_path(shard).read_text() == print_places(found.places.tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -190,3 +191,13 @@ def test_how_the_command_ends(tmp_path, labels, changes, code):
     assert done.returncode == code
     assert done.stdout.split()[-1] == "False"
     assert json.loads((tmp_path / "answer.json").read_text())["summary"]["records"] == 1
+
+
+def test_an_index_of_another_file_is_told_and_does_no_harm(scenes: DatasetDir, tmp_path, capsys):
+    folder = shutil.copytree(scenes.root, tmp_path / "copy")
+    assert check(str(folder)).summary["findings"] == {}
+    index = folder / "index" / "train.record-00000-of-00001.idx"
+    index.write_text(index.read_text().replace("0 ", "1 ", 1))
+    found = check(str(folder)).summary
+    assert (found["findings"], found["bad"]) == ({"index-stale": 1}, [])
+    assert str(index) in capsys.readouterr().out

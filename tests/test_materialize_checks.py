@@ -501,11 +501,11 @@ def test_a_copy_whose_size_is_said_otherwise_is_one_where_the_first_is_good(sour
 
 
 def test_every_code_is_met_here():
-    """But for IMAGE_HASH, which only `maskline check` looks for, and for what is counted of a whole source, or where an option asks."""
+    """But for those that only `maskline check` looks for, and what is counted of a whole source, or where an option asks."""
     met = {Outcome.QUARANTINED: {*QUARANTINED, Check.SPLIT_LEAKAGE, Check.IMAGE_TOO_LARGE}, Outcome.FATAL: {*FATAL, Check.IMAGE_CHANGED}}
     for outcome in met:
         assert met[outcome] == {check for check in Check if check.outcome == outcome}
-    elsewhere = {Check.IMAGE_HASH, Check.CATEGORY_ROOT, Check.OBJECT_WITHOUT_MASK}
+    elsewhere = {Check.IMAGE_HASH, Check.INDEX_STALE, Check.CATEGORY_ROOT, Check.OBJECT_WITHOUT_MASK}
     assert {*COUNTED, *elsewhere} == {check for check in Check if check.outcome in (Outcome.FIXED, Outcome.LEFT_OUT)}
 
 

@@ -136,6 +136,12 @@ def _advanced() -> dict[str, Param]:
         "proposals": _integer(
             "Proposals", "Boxes per image that reach the second stage. Empty: as the zoo config says, 300.", 1, [50, 300]
         ),
+        "max_bad_records": _integer(
+            "Bad records",
+            "How many that training cannot use it may leave out and list, instead of stopping at the first. Empty: none.",
+            0,
+            [0, 10],
+        ),
     }
 
 

@@ -30,6 +30,7 @@ _FIT = {
     Check.IMAGE_GREY,
     Check.IMAGE_MISNAMED,
     Check.IMAGE_HASH,
+    Check.INDEX_STALE,
 }
 """What training takes as materialization would have written it: all else it takes as it is stored."""
 

@@ -15,8 +15,9 @@ from tasks.evaluation.batches import Batch, batches_of_one_size
 from tasks.evaluation.image_results import Job, NetworkOutput, Settings, image_result
 from tasks.evaluation.parts import Parts
 from tasks.evaluation.results import measured, write_results
-from tasks.input.batches import faulty_records_named, record_files
+from tasks.input.batches import record_files
 from tasks.input.config import DataConfig
+from tasks.input.record_faults import faulty_records_named
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError

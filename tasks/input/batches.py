@@ -1,163 +1,27 @@
-"""Records to batches: the original's tf.Example features, its augmentations, its resizers, padded to a common size.
-
-Memory stays bounded: what is shuffled are the numbers of records, and masks are bytes, each moved and resized as soon as it is decoded.
-"""
+"""Records to batches: parsed, augmented, resized, and padded to a common size. What is shuffled are the numbers of records."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from tasks.input.augmentation import augment_all
+from tasks.input.bad_record import BadRecord, left_out
 from tasks.input.config import DataConfig
-from tasks.input.image_resizer import resize_image, resize_masks
+from tasks.input.image_resizer import resize_image
 from tasks.input.merged_boxes import merge_equal_boxes
 from tasks.input.order import RecordOrder, positions
+from tasks.input.record_parser import Example, RecordParser
 from tasks.input.record_reader import RecordReader
-from tasks.input.scene import Movement, Scene
+from tasks.input.scene import Scene
 from tasks.mask_rcnn.config import ImageResizer
-from tasks.records.checks import BadImageError, Check, DataError
-from tasks.records.example import BOX_SIDES, parse_example
-from tasks.records.features import RecordFeatures
-from tasks.records.image_file import encode_image
-from tasks.records.label_map import LabelMap, read_label_map
-from tasks.records.survey import FARTHEST, confirm_trainable
+from tasks.records.checks import DataError
+from tasks.records.label_map import LabelMap
 from tasks.records.tfrecord import confirm_whole, matching_files
 from tasks.running.errors import UserError
-
-Example = dict[str, tf.Tensor]
-
-# Which of the record's objects one is: augmentation may leave some out.
-_STORED_AT = "stored_at"
-_IDENTITY = ImageResizer(kind="identity")
-
-
-class RecordParser:
-    """Serialized tf.Example to decoded tensors. Faults of a record fail with its source id; `find_faulty_record` tells its place."""
-
-    def __init__(self, data: DataConfig, label_map: LabelMap) -> None:
-        if data.mask_type not in ("PNG_MASKS", "NUMERICAL_MASKS"):
-            raise UserError(f"mask_type {data.mask_type!r} is unknown", "use PNG_MASKS or NUMERICAL_MASKS")
-        self._png_masks = data.mask_type == "PNG_MASKS"
-        self._load_masks = data.load_instance_masks
-        self._label_map = label_map
-        floats = [*BOX_SIDES, "image/object/area", "image/object/weight"]
-        self._features = {
-            "image/encoded": tf.io.FixedLenFeature([], tf.string),
-            "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
-            "image/filename": tf.io.FixedLenFeature([], tf.string, ""),
-            "image/object/class/text": tf.io.VarLenFeature(tf.string),
-            "image/object/class/label": tf.io.VarLenFeature(tf.int64),
-            "image/object/is_crowd": tf.io.VarLenFeature(tf.int64),
-        } | {name: tf.io.VarLenFeature(tf.float32) for name in floats}
-        if self._load_masks:
-            self._features["image/object/mask"] = tf.io.VarLenFeature(tf.string if self._png_masks else tf.float32)
-
-    def __call__(
-        self,
-        serialized: tf.Tensor,
-        augment: Callable[[Scene], Scene] | None = None,
-        most: int | None = None,
-        mask_resizer: ImageResizer = _IDENTITY,
-    ) -> Example:
-        """One record: its image, augmented where asked for, and the first `most` objects that are then in it, M of them.
-
-        `image` uint8 [H, W, 3], or float32 where it is augmented; `source_id` and `filename`, empty where the record has none; `boxes`
-        float32 [M, 4] yxyx normalized; `category_ids` int64 [M] of the label map (text, where there is any, overrides the stored label);
-        `areas` float32 [M] in pixels of the record's image, the box's where the record has none; `is_crowd` bool [M]; `weights` float32
-        [M], one where the record has none; `masks` uint8 [M, h, w], 0 or 1, on `mask_resizer`'s grid, when masks are loaded.
-        """
-        parsed = tf.io.parse_single_example(serialized, self._features)
-        values = {name: tf.sparse.to_dense(value) if isinstance(value, tf.SparseTensor) else value for name, value in parsed.items()}
-        image = tf.io.decode_image(values["image/encoded"], channels=3, expand_animations=False)
-        image.set_shape([None, None, 3])
-        source = values["image/source_id"]
-        ymin, xmin, ymax, xmax = (values[key] for key in BOX_SIDES)
-        count = tf.size(ymin)
-        height, width = tf.cast(tf.shape(image)[0], tf.float32), tf.cast(tf.shape(image)[1], tf.float32)
-        box_areas = (ymax - ymin) * height * (xmax - xmin) * width
-        objects = {
-            "boxes": _usable_boxes(tf.stack([ymin, xmin, ymax, xmax], axis=-1), source),
-            "category_ids": self._category_ids(values, count, source),
-            "areas": _or_default(values["image/object/area"], count, box_areas),
-            "is_crowd": _or_default(values["image/object/is_crowd"], count, tf.zeros([count], tf.int64)) > 0,
-            "weights": _or_default(values["image/object/weight"], count, tf.ones([count])),
-            _STORED_AT: tf.range(count),
-        }
-        stored_shape = tf.shape(image)[:2]
-        movements: tuple[Movement, ...] = ()
-        if augment is not None:
-            scene = augment(Scene(tf.cast(image, tf.float32), objects))
-            image, objects, movements = scene.image, scene.objects, scene.movements
-        example = {name: value[:most] for name, value in objects.items()}
-        wanted = example.pop(_STORED_AT)
-        if self._load_masks:
-            example["masks"] = self._masks(values["image/object/mask"], stored_shape, count, source, wanted, movements, mask_resizer)
-        return example | {"image": image, "source_id": source, "filename": values["image/filename"]}
-
-    def _category_ids(self, values: Example, count: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
-        ids_of = self._label_map.ids
-        # A table belongs to the graph that uses it, so it is made where it is used.
-        initializer = tf.lookup.KeyValueTensorInitializer(list(ids_of), tf.constant(list(ids_of.values()), tf.int64))
-        table = tf.lookup.StaticHashTable(initializer, -1)
-        texts, labels = values["image/object/class/text"], values["image/object/class/label"]
-        ids = tf.cond(tf.size(texts) > 0, lambda: table.lookup(texts), lambda: labels)
-        in_map = tf.constant([number in self._label_map.names for number in range(self._label_map.num_classes + 2)])
-        known = tf.reduce_all(tf.gather(in_map, tf.clip_by_value(ids, 0, self._label_map.num_classes + 1)))
-        with tf.control_dependencies(
-            [
-                _check(tf.equal(tf.size(ids), count), "classes (text or label) are not as many as boxes", source, tf.size(ids), count),
-                _check(known, "a class is not in the label map", source, texts, ids),
-            ]
-        ):
-            return tf.identity(ids)
-
-    def _masks(
-        self,
-        stored: tf.Tensor,
-        image_shape: tf.Tensor,
-        count: tf.Tensor,
-        source: tf.Tensor,
-        wanted: tf.Tensor,
-        movements: Sequence[Movement],
-        resizer: ImageResizer,
-    ) -> tf.Tensor:
-        """The masks at the indices `wanted`, int32 [M], of all `count` stored ones: moved and resized, one at a time; uint8 [M, h, w]."""
-
-        def carried(mask: tf.Tensor) -> tf.Tensor:
-            pixels = tf.cast(mask > 0, tf.uint8)[..., tf.newaxis]
-            for move in movements:
-                pixels = move(pixels, True)
-            return resize_masks(pixels[tf.newaxis, ..., 0], resizer)[0]
-
-        def decoded(index: tf.Tensor) -> tf.Tensor:
-            mask = tf.io.decode_png(stored[index], channels=1)[..., 0]
-            right_size = tf.reduce_all(tf.equal(tf.shape(mask), image_shape))
-            with tf.control_dependencies([_check(right_size, "a mask is not of its image's size", source, tf.shape(mask), image_shape)]):
-                return tf.identity(mask)
-
-        def sliced(index: tf.Tensor) -> tf.Tensor:
-            return tf.reshape(stored, shape)[index]
-
-        shape = tf.concat([[count], image_shape], 0)
-        if self._png_masks:
-            one = decoded
-            check = _check(tf.equal(tf.size(stored), count), "masks are not as many as boxes", source, tf.size(stored), count)
-        else:
-            one = sliced
-            right_size = tf.equal(tf.size(stored), tf.reduce_prod(shape))
-            check = _check(right_size, "dense masks are not boxes x height x width", source, tf.size(stored), shape)
-
-        def all_wanted() -> tf.Tensor:
-            return tf.map_fn(lambda index: carried(one(index)), wanted, fn_output_signature=tf.TensorSpec([None, None], tf.uint8))
-
-        with tf.control_dependencies([check]):
-            # A stack of no masks has no size to take over, so it takes that of an empty one.
-            return tf.cond(tf.size(wanted) > 0, all_wanted, lambda: carried(tf.zeros(image_shape, tf.uint8))[tf.newaxis][:0])
 
 
 def training_dataset(
@@ -167,35 +31,49 @@ def training_dataset(
     batch_size: int,
     context: tf.distribute.InputContext | None = None,
     first_step: int = 0,
+    bad: Sequence[BadRecord] = (),
 ) -> tf.data.Dataset:
     """Endless batches from a step on: (`images`, `true_shapes`, groundtruth) as `MaskRCNN.call` takes them, zero padded to the largest.
 
     Each image has a position, counted over the whole training, row by row and step by step: `position` int64 [B] in the groundtruth.
     Record and augmentation follow `data.seed` and the position alone, so a step is sought, not replayed, and neither threads nor the number
-    of replicas change what a step sees. `batch_size` is a replica's. Of an image with more than `max_number_of_boxes` objects after
-    augmentation, and after merging where that is asked for, the first ones count.
+    of replicas change what a step sees; records that are `bad` are replaced. `batch_size` is a replica's. Of an image with more than
+    `max_number_of_boxes` objects after augmentation, and after merging where that is asked for, the first ones count.
     """
+    reader = RecordReader(record_files(data))
+    order = record_order(data, reader, bad)
+    examples = training_examples(data, resizer, label_map, reader, order, positions(batch_size, context, first_step))
+    return examples.padded_batch(batch_size, drop_remainder=True).map(_as_model_inputs).prefetch(2)
+
+
+def record_order(data: DataConfig, reader: RecordReader, bad: Sequence[BadRecord] = ()) -> RecordOrder:
+    """Which of the reader's records stands where; UserError where there is none to stand anywhere."""
+    if not len(reader):
+        raise UserError(f"{', '.join(reader.files)}: there is no record", "write the records again, or correct input_path")
+    # Experiments of older versions ask for the files' order by a buffer of one record.
+    shuffled = data.shuffle and data.shuffle_buffer_size != 1
+    return RecordOrder(len(reader), data.seed or 0, shuffled, left_out(bad, reader))
+
+
+def training_examples(
+    data: DataConfig, resizer: ImageResizer, label_map: LabelMap, reader: RecordReader, order: RecordOrder, at: tf.data.Dataset
+) -> tf.data.Dataset:
+    """What stands at each position of `at`, one by one: `image`, `true_shape`, `position` and objects."""
     parse = RecordParser(data, label_map)
-    records = RecordReader(record_files(data))
-    if not len(records):
-        raise UserError(f"{', '.join(records.files)}: there is no record", "write the records again, or correct input_path")
-    seed = data.seed or 0
     options = [augmentation.option() for augmentation in data.augmentations]
-    # Experiments of older versions say it by a buffer of one record.
-    number_of = RecordOrder(len(records), seed, shuffled=data.shuffle and data.shuffle_buffer_size != 1)
 
     def read(number: np.int64) -> bytes:
         try:
-            return records.read(int(number))
+            return reader.read(int(number))
         except DataError as error:
             # Of Python's errors, TensorFlow takes this one for what the data is to blame for.
             raise ValueError(str(error)) from error
 
     def prepare(position: tf.Tensor) -> Example:
-        serialized = tf.ensure_shape(tf.numpy_function(read, [number_of(position)], tf.string), [])
+        serialized = tf.ensure_shape(tf.numpy_function(read, [order(position)], tf.string), [])
 
         def augment(scene: Scene) -> Scene:
-            return augment_all(scene, options, tf.stack([tf.constant(seed, tf.int64), position]))
+            return augment_all(scene, options, tf.stack([tf.constant(order.seed, tf.int64), position]))
 
         merged = data.merge_multiple_label_boxes
         example = parse(serialized, augment if options else None, None if merged else data.max_number_of_boxes, resizer)
@@ -217,8 +95,7 @@ def training_dataset(
             "position": position,
         }
 
-    examples = positions(batch_size, context, first_step).map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return examples.padded_batch(batch_size, drop_remainder=True).map(_as_model_inputs).prefetch(2)
+    return at.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def record_files(data: DataConfig) -> list[str]:
@@ -246,74 +123,6 @@ def _matching_urls(pattern: str) -> list[str]:
         ) from error
 
 
-@contextlib.contextmanager
-def faulty_records_named(data: DataConfig) -> Iterator[None]:
-    """Within the block, TensorFlow's error about a record becomes a UserError that names it; any other goes on its way."""
-    try:
-        yield
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-        fault = find_faulty_record(data, read_label_map(Path(data.label_map_path)))
-        if fault is None:
-            raise
-        raise fault from error
-
-
-def find_faulty_record(data: DataConfig, label_map: LabelMap) -> UserError | None:
-    """What is wrong with the first record that cannot be parsed, naming its file and number (from 0); None when all can.
-
-    Reads everything, so it is for the moment after a pipeline failed: TensorFlow's own errors do not tell which record it was.
-    """
-    parser = RecordParser(data, label_map)
-    parse = tf.function(lambda serialized: parser(serialized), input_signature=[tf.TensorSpec([], tf.string)])
-    for file in record_files(data):
-        index = 0
-        try:
-            for serialized in tf.data.TFRecordDataset(file):
-                where = f"{Path(file)}: record {index}"
-                features = RecordFeatures.parse(serialized.numpy(), where)
-                confirm_trainable(features, label_map)
-                try:
-                    parse(serialized)
-                except tf.errors.InvalidArgumentError:
-                    if fault := _in_our_words(features, label_map):
-                        return fault
-                    raise
-                index += 1
-        except DataError as error:
-            return error
-        except tf.errors.OpError as error:
-            reason = " ".join(error.message.split("\n\t [[")[0].split())
-            return UserError(f"{Path(file)}: record {index} cannot be used: {reason}", "mend the record, or materialize the dataset again")
-    return None
-
-
-def _in_our_words(features: RecordFeatures, label_map: LabelMap) -> BadImageError | None:
-    """What is wrong with a record that TensorFlow has refused, None where only TensorFlow knows."""
-    try:
-        encode_image(features.where, features.byte_strings("image/encoded", 1)[0], None)
-        parse_example(features.example.SerializeToString(), features.where, label_map.ids)
-    except BadImageError as error:
-        # A feature that is missing here may be one that training does without.
-        return error if error.check != Check.RECORD_MALFORMED else None
-    return None
-
-
-def _usable_boxes(boxes: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
-    """The boxes, float32 [M, 4] yxyx normalized, if each has an area and no coordinate beyond the original's limit; NaN never passes."""
-    low, high = boxes[:, :2], boxes[:, 2:]
-    usable = tf.reduce_all((low >= 1.0 - FARTHEST) & (low < high) & (high <= FARTHEST))
-    with tf.control_dependencies([_check(usable, "a box has no area, or is beyond the image", source, boxes)]):
-        return tf.identity(boxes)
-
-
-def _check(condition: tf.Tensor, message: str, source: tf.Tensor, *details: tf.Tensor) -> tf.Operation:
-    return tf.debugging.Assert(condition, [f"{message}; source id", source, *details], summarize=20)
-
-
 def _as_model_inputs(batch: Example) -> tuple[tf.Tensor, tf.Tensor, Example]:
     groundtruth = {name: value for name, value in batch.items() if name not in ("image", "true_shape")}
     return batch["image"], batch["true_shape"], groundtruth
-
-
-def _or_default(values: tf.Tensor, count: tf.Tensor, default: tf.Tensor) -> tf.Tensor:
-    return tf.cond(tf.equal(tf.size(values), count), lambda: values, lambda: default)

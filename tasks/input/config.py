@@ -30,7 +30,8 @@ class DataConfig(cfg.DataConfig):
     """Records as the original reads them. `mask_type`: `PNG_MASKS` or `NUMERICAL_MASKS`; `augmentations` in the order of their use.
 
     `merge_multiple_label_boxes`: objects with the same box are one object of several classes. `shuffle`: every epoch is in an order of its
-    own, whole, however many records there are; else all are in the files' order.
+    own, whole, however many records there are; else all are in the files' order. `max_bad_records`: so many that cannot be used may be
+    left out of a training.
     """
 
     label_map_path: str = ""
@@ -39,5 +40,6 @@ class DataConfig(cfg.DataConfig):
     max_number_of_boxes: int = 100
     merge_multiple_label_boxes: bool = False
     shuffle: bool = True
+    max_bad_records: int = 0
     drop_remainder: bool = False
     augmentations: tuple[Augmentation, ...] = ()

@@ -28,16 +28,28 @@ def positions(batch_size: int, context: tf.distribute.InputContext | None, first
 
 @dataclass(frozen=True)
 class RecordOrder:
-    """Every epoch has each of `count` records once: in the order of their numbers, or shuffled anew by (`seed`, epoch)."""
+    """Every epoch has each of `count` records once: in the order of their numbers, or shuffled anew by (`seed`, epoch).
+
+    Where one stands that is `left_out`, by its number, the next of the epoch that is not stands once more.
+    """
 
     count: int
     seed: int
     shuffled: bool = True
+    left_out: frozenset[int] = frozenset()
 
     def __call__(self, position: tf.Tensor) -> tf.Tensor:
         """The record's number at a position, both int64 scalars."""
         place, epoch = position % self.count, position // self.count
-        if not self.shuffled:
-            return place
         seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
-        return tf.random.experimental.index_shuffle(place, seed, tf.constant(self.count - 1, tf.int64))
+
+        def number(place: tf.Tensor) -> tf.Tensor:
+            if not self.shuffled:
+                return place
+            return tf.random.experimental.index_shuffle(place, seed, tf.constant(self.count - 1, tf.int64))
+
+        if not self.left_out:
+            return number(place)
+        left_out = tf.constant(sorted(self.left_out), tf.int64)
+        (place,) = tf.while_loop(lambda place: tf.reduce_any(number(place) == left_out), lambda place: [(place + 1) % self.count], [place])
+        return number(place)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tasks.input.batches import record_files
+from tasks.input.bad_record import BadRecord
+from tasks.input.batches import record_files, record_order
 from tasks.input.config import DataConfig
-from tasks.input.order import RecordOrder
 from tasks.input.record_reader import RecordReader
 from tasks.records.features import RecordFeatures
 from tasks.running.errors import UserError
@@ -25,10 +25,10 @@ class PlacedRecord:
     source_id: str
 
 
-def records_at(data: DataConfig, positions: Iterable[int]) -> list[PlacedRecord]:
-    """The records at positions of the training on `data`."""
+def records_at(data: DataConfig, positions: Iterable[int], bad: Sequence[BadRecord] = ()) -> list[PlacedRecord]:
+    """The records at positions of the training on `data` without those that are `bad`."""
     reader = RecordReader(record_files(data))
-    order = RecordOrder(len(reader), data.seed or 0, shuffled=data.shuffle and data.shuffle_buffer_size != 1)
+    order = record_order(data, reader, bad)
     found = []
     for position in positions:
         number = int(order(tf.constant(position, tf.int64)))

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tasks.records.record_index import Places, Read, is_likely_of, parse_places, print_places, scan
-from tasks.records.tfrecord import index_path, unframed
+from tasks.records.record_index import Places, Read, is_likely_of, parse_places, scan
+from tasks.records.tfrecord import index_path, print_places, unframed
 from tasks.running.errors import UserError
 from tasks.running.pointer_file import POINTER_BYTES, pointer_in
 from tasks.running.progress import Progress
@@ -38,6 +38,24 @@ class RecordReader:
         """The file of a record, and its number there, from 0."""
         file, index = self._find(number)
         return self.files[file], index
+
+    def where(self, number: int) -> str:
+        """The same in words."""
+        file, index = self.place(number)
+        return f"{file}: record {index}"
+
+    def number(self, file: str, index: int) -> int | None:
+        """The number of a file's record, None where there is none such."""
+        if file not in self.files or index >= len(self._places[self.files.index(file)]):
+            return None
+        return int(self._starts[self.files.index(file)] + index)
+
+    def confirm_index(self, file: str) -> None:
+        """UserError where the places of a file's records are not what a look through all its headers finds: it has changed meanwhile."""
+        with _reading(file) as read:
+            found = scan(read, _stamp(file)[0])
+        if not found.confirms(self._places[self.files.index(file)]):
+            raise UserError(f"{file} is not what it was when its records were looked for", "run again when nothing else writes there")
 
     def read(self, number: int) -> bytes:
         """A record as it was serialized; DataError where it is damaged, OSError or TensorFlow's own where its file cannot be read."""
@@ -72,7 +90,7 @@ def _places_in(file: str, progress: Progress) -> Places:
     if beside is not None:
         print(f"{file}: the index beside it is of another file; its records are looked for anew", flush=True)
     try:
-        write_text(cache, f"{stamp}\n{print_places(found.places)}")
+        write_text(cache, f"{stamp}\n{print_places(found.places.tolist())}")
     except OSError as error:
         print(f"{cache} cannot be written ({error.strerror}): {file} will be looked through again next time", flush=True)
     return found.places

@@ -58,6 +58,7 @@ class Check(StrEnum):
     NUMBER_AS_TEXT = "number-as-text", Outcome.FIXED, "a number is written as text; it is read as the number"
     PATH_SEPARATORS = "path-separators", Outcome.FIXED, "the image's path has Windows' separators; they are read as `/`"
     IMAGE_HASH = "image-hash", Outcome.FIXED, "the record's SHA-256 is not its image's; it is computed anew"
+    INDEX_STALE = "index-stale", Outcome.FIXED, "the index beside a shard is of another file; training looks for the records itself"
 
     DEGENERATE_POLYGON = "degenerate-polygon", Outcome.LEFT_OUT, "no part of the polygon has three points"
     EMPTY_MASK = "empty-mask", Outcome.LEFT_OUT, "the mask covers no pixel of the image"

@@ -8,13 +8,16 @@ behind it is not lost.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.records.tfrecord import FRAMING_BYTES, HEADER_BYTES, content_length
+from tasks.records.checks import DataError
+from tasks.records.tfrecord import FRAMING_BYTES, HEADER_BYTES, content_length, opened, unframed
 
 Places = npt.NDArray[np.int64]
 Read = Callable[[int, int], bytes]
@@ -35,10 +38,6 @@ class Scan:
         """Whether an index is of the file: it knows every record that is whole. Damage alone takes nothing from it."""
         known = set(map(tuple, places.tolist()))
         return all(tuple(place) in known for place in self.places[self.whole].tolist())
-
-
-def print_places(places: Places) -> str:
-    return "".join(f"{offset} {length}\n" for offset, length in places.tolist())
 
 
 def parse_places(text: str, size: int) -> Places | None:
@@ -72,6 +71,21 @@ def scan(read: Read, size: int, advance: Callable[[], None] = lambda: None) -> S
         offset = end
         advance()
     return Scan(np.array(places, np.int64).reshape(-1, 2), np.array(whole, np.bool_))
+
+
+def records_and_damage(path: Path) -> Iterator[bytes | DataError]:
+    """The records of a file, one by one, and in the place of one that is damaged the error about it; UserError if it cannot be opened."""
+    with opened(path) as stream:
+
+        def read(offset: int, length: int) -> bytes:
+            stream.seek(offset)
+            return stream.read(length)
+
+        for index, (offset, length) in enumerate(scan(read, stream.seek(0, os.SEEK_END)).places.tolist()):
+            try:
+                yield unframed(read(offset, length), f"{path}: record {index}")
+            except DataError as error:
+                yield error
 
 
 def _next_record(read: Read, start: int, size: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks.records.label_map import LabelMap, read_label_map
 from tasks.records.manifest import Manifest, read_manifest
-from tasks.records.survey import survey
+from tasks.records.survey import Survey, survey
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, located
 
@@ -38,22 +38,25 @@ def materialized(dataset: DatasetDir) -> RecordSet:
     return _of_manifest(dataset, read_manifest(dataset.manifest))
 
 
-def record_set(training: Sequence[str], validation: Sequence[str], label_map: Path) -> RecordSet:
+def record_set(training: Sequence[str], validation: Sequence[str], label_map: Path, max_bad: int = 0) -> RecordSet:
     """The records in two lists of files.
 
     A materialized dataset's shards are known by the manifest beside the label map. All others are read whole, once, and called after the
     folder of the first. UserError where a split holds no record, a file is damaged, the label map cannot be read, or training could not
-    use a record, which is named.
+    use a record, which is named; but for `max_bad` records of training.
     """
     if (manifest := manifest_of((*training, *validation), label_map)) is not None:
         return _of_manifest(DatasetDir(label_map.parent), manifest)
     labels = read_label_map(label_map)
-    found = {split: survey(map(located, files), labels) for split, files in (("train", training), ("val", validation))}
-    for split, files in (("train", training), ("val", validation)):
-        if not found[split].records:
+    found: dict[str, Survey] = {}
+    for split, files, most in (("train", training, max_bad), ("val", validation, 0)):
+        found[split] = one = survey(map(located, files), labels, most)
+        if not one.records:
             raise UserError(f"{', '.join(files)}: there is no record", "write the records again, or correct input_path")
-        if fault := found[split].fault:
-            raise fault
+        if one.fault and one.unusable > most:
+            raise one.fault
+        if one.fault:
+            print(f"{one.unusable} records of {one.records} cannot be used; {most} may be left out: {one.fault.message}", flush=True)
     counts = {split: {"images": one.records} for split, one in found.items()}
     # In the order of the digests, so that files may be renamed.
     told = {"classes": labels.names, **{split: sorted(one.digests) for split, one in found.items()}}

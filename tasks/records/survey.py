@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.records.checks import BadImageError, Check
+from tasks.records.checks import BadImageError, Check, DataError
 from tasks.records.example import BOX_SIDES, MASK_KEY, NUMERICAL_MASKS, PNG_MASKS, category_ids
 from tasks.records.features import RecordFeatures
 from tasks.records.image_file import is_misread_bmp
 from tasks.records.label_map import LabelMap
+from tasks.records.record_index import records_and_damage
 from tasks.records.tfrecord import read_shard
 from tasks.running.progress import Progress
 
@@ -42,8 +43,10 @@ class Survey:
     """Where the first record is that has objects and no mask"""
     fullest: str = ""
     """Where the record with most objects is"""
-    fault: BadImageError | None = None
-    """The first that training could not use"""
+    fault: DataError | None = None
+    """The first record that training could not use"""
+    unusable: int = 0
+    """How many it could not use"""
 
     @property
     def records(self) -> int:
@@ -66,22 +69,32 @@ class Survey:
             if objects > self.most_objects:
                 self.fullest = where
             self.objects_per_image[objects] += 1
-            if self.fault is None:
-                confirm_trainable(features, labels)
+            confirm_trainable(features, labels)
         except BadImageError as error:
-            self.fault = self.fault or error
+            self._note(error)
+
+    def _note(self, error: DataError) -> None:
+        self.fault = self.fault or error
+        self.unusable += 1
 
 
-def survey(files: Iterable[Path], labels: LabelMap | None) -> Survey:
-    """Reads all records of `files` once. UserError for a file that is damaged; what one record has wrong is the survey's `fault`."""
+def survey(files: Iterable[Path], labels: LabelMap | None, damaged: int = 0) -> Survey:
+    """Reads all records of `files` once. UserError for a file with more than `damaged` records in it and those before it that are cut off
+    or not what their checksum says; what else one record has wrong, and so many of the damaged, is the survey's `fault`."""
     found, progress = Survey(), Progress("reading records")
     for file in files:
         digest, index = hashlib.sha256(), 0
-        for index, serialized in enumerate(read_shard(file), start=1):
-            digest.update(len(serialized).to_bytes(8, "little"))
-            digest.update(serialized)
-            found._add(serialized, f"{file}: record {index - 1}", labels)
+        for index, record in enumerate(records_and_damage(file) if damaged else read_shard(file), start=1):
             progress.advance()
+            if isinstance(record, DataError):
+                damaged -= 1
+                if damaged < 0:
+                    raise record
+                found._note(record)
+                continue
+            digest.update(len(record).to_bytes(8, "little"))
+            digest.update(record)
+            found._add(record, f"{file}: record {index - 1}", labels)
         found.counts[file] = index
         found.digests.append(digest.hexdigest())
     return found

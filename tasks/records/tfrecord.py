@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import itertools
 import os
 import re
 import secrets
@@ -56,6 +55,11 @@ def index_path(shard: Path) -> Path:
     return shard.parent / INDEX_FOLDER / f"{shard.name}.idx"
 
 
+def print_places(places: Iterable[Sequence[int]]) -> str:
+    """The text of an index, of offsets and lengths."""
+    return "".join(f"{offset} {length}\n" for offset, length in places)
+
+
 class ShardWriter:
     """A shard that has its name only when it is complete: written beside it, renamed at the end, removed on an error; its index first.
 
@@ -67,23 +71,22 @@ class ShardWriter:
         # By chance, not by process: machines that share the folder may number theirs alike.
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if isinstance(path, Path) else path
         self._stream: BinaryIO
-        self._lengths: list[int] = []
+        self._places: list[tuple[int, int]] = []
 
     def __enter__(self) -> Self:
         self._stream = self._temporary.open("wb")
         return self
 
     def write(self, record: bytes) -> None:
+        self._places.append((self._stream.tell(), len(record) + FRAMING_BYTES))
         self._stream.write(frame(record))
-        self._lengths.append(len(record) + FRAMING_BYTES)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stream.close()
         if kind is not None:
             self._temporary.unlink(missing_ok=True)
             return
-        offsets = itertools.accumulate(self._lengths, initial=0)
-        write_text(index_path(self._path), "".join(f"{offset} {length}\n" for offset, length in zip(offsets, self._lengths, strict=False)))
+        write_text(index_path(self._path), print_places(self._places))
         if self._temporary != self._path:
             self._temporary.replace(self._path)
 
@@ -175,7 +178,7 @@ def read_shard(path: Path) -> Iterator[bytes]:
 
 def located_records(path: Path) -> Iterator[tuple[int, bytes]]:
     """The records of a file as `read_shard` gives them, each after its offset, at which `record_at` finds it."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         index = offset = 0
         while header := stream.read(_HEADER.size):
             record = _record(f"{path}: record {index}", header, stream)
@@ -187,7 +190,7 @@ def located_records(path: Path) -> Iterator[tuple[int, bytes]]:
 def record_offsets(path: Path) -> list[int]:
     """Where each record of a file begins, in bytes; the contents are passed over, unread and unchecked."""
     offsets: list[int] = []
-    with _opened(path) as stream:
+    with opened(path) as stream:
         while header := stream.read(_HEADER.size):
             offsets.append(stream.tell() - len(header))
             stream.seek(_length(f"{path}: record {len(offsets) - 1}", header) + _FOOTER.size, os.SEEK_CUR)
@@ -196,7 +199,7 @@ def record_offsets(path: Path) -> list[int]:
 
 def record_at(path: Path, offset: int) -> bytes:
     """The record that begins at a byte of a file."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         stream.seek(offset)
         return _record(f"{path}: the record at byte {offset}", stream.read(_HEADER.size), stream)
 
@@ -217,7 +220,8 @@ def unframed(framed: bytes, where: str) -> bytes:
     return content
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
+    """A file of records; UserError where it cannot be opened, or stands for one that was not fetched."""
     try:
         stream = path.open("rb")
         start = stream.read(POINTER_BYTES)

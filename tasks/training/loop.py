@@ -19,8 +19,9 @@ from official.core import config_definitions as cfg
 from official.core import task_factory, train_utils
 
 from tasks.checkpoints.own_checkpoint import step_of
-from tasks.input.batches import faulty_records_named
+from tasks.input.record_faults import DATA_ERRORS
 from tasks.training import task as _registers_the_task  # noqa: F401
+from tasks.training.left_out import RecordsLeftOut
 from tasks.training.optimization import create_state
 from tasks.training.progress import MOST_STEPS, Log, Progress
 from tasks.training.retention import Checkpoints, newest_whole
@@ -35,8 +36,9 @@ _SECONDS_PER_CHECKPOINT = 600.0
 def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> dict[str, Any]:
     """Trains in `folder` from its last checkpoint, or from the start, to `trainer.train_steps`; a summary of all of it comes back.
 
-    `steps`, `parameters` (all of the model's), `checkpoint`, `seconds` and `images_per_second` (without the steps that compile), and
-    `losses`, each the mean over the last tenth of the steps. `log` gets each line's numbers and its step; `metrics.jsonl` keeps them.
+    `steps`, `parameters` (all of the model's), `checkpoint`, `seconds` and `images_per_second` (without the steps that compile),
+    `bad_records` (how many were left out), and `losses`, each the mean over the last tenth of the steps. `log` gets each line's numbers
+    and its step; `metrics.jsonl` keeps them.
     A resumed training sees the data that it would have seen, and draws what it would have drawn: steps are sought, not replayed.
 
     Raises UserError for a loss that is no number, a record that cannot be used, and a disk that is full; SystemExit(143), after a
@@ -51,11 +53,12 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
     strategy = distribute_utils.get_distribution_strategy(
         distribution_strategy=experiment.runtime.distribution_strategy, num_gpus=experiment.runtime.num_gpus
     )
-    with _precision(experiment.runtime.mixed_precision_dtype), faulty_records_named(experiment.task.train_data):
+    with _precision(experiment.runtime.mixed_precision_dtype):
         step_log = StepLog(strategy, MOST_STEPS)
         with strategy.scope():
             task = task_factory.get_task(experiment.task, logging_dir=str(folder))
             task.first_step = step_of(last) if last else 0
+            task.bad_records = RecordsLeftOut(experiment.task, folder, task.first_step)
             task.step_log = step_log
             trainer = train_utils.create_trainer(experiment, task, train=True, evaluate=False, trainer_cls=LoggedTrainer)
             create_state(trainer.optimizer, trainer.model.trainable_variables)
@@ -69,7 +72,7 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
                 trainer.initialize()
         termination = Termination(experiment.trainer.grace_seconds)
         progress = Progress(experiment, folder / "metrics.jsonl", log, step_log)
-        skipped = SkippedSteps(experiment, folder / "skipped_steps", task.first_step)
+        skipped = SkippedSteps(experiment, folder / "skipped_steps", task.first_step, task.bad_records)
         between = _BetweenLoops(experiment, trainer.global_step, checkpoints, termination, progress, skipped)
         controller = orbit.Controller(
             strategy=strategy,
@@ -82,13 +85,36 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
             print(task.beginning, flush=True)
         progress.start(trainer.global_step)
         with termination.listening(), _silent_stdout(), strategy.scope():
-            controller.train(steps=experiment.trainer.train_steps)
+            while True:
+                try:
+                    controller.train(steps=experiment.trainer.train_steps)
+                    break
+                except DATA_ERRORS as error:
+                    _go_without_bad_record(error, controller, progress)
+                    log({"bad_records": len(task.bad_records.records)}, int(trainer.global_step.numpy()))
     return {
         "steps": int(trainer.global_step.numpy()),
         "parameters": int(trainer.model.count_params()),
         "checkpoint": str(checkpoints.last),
+        "bad_records": len(task.bad_records.records),
         **progress.summary(),
     }
+
+
+def _go_without_bad_record(error: tf.errors.OpError, controller: orbit.Controller, progress: Progress) -> None:
+    """Ends the loop that has met a bad record at the step it had reached, and lets the next one read on from there without it."""
+    trainer = controller.trainer
+    # The global step counts on without waiting for a batch; the optimizer counts what was done with one.
+    trainer.global_step.assign(trainer.optimizer.iterations)
+    task, step = trainer.task, int(trainer.global_step.numpy())
+    if step > progress.step:
+        outputs = trainer.train_loop_end()
+        for action in controller.train_actions:
+            action(outputs)
+    task.bad_records.add(error, step)
+    task.first_step = step
+    trainer.train_dataset = trainer.distribute_dataset(task.build_inputs, task.task_config.train_data)
+    progress.go_on()
 
 
 class _BetweenLoops:

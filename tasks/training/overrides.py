@@ -34,6 +34,8 @@ class Overrides:
     """What becomes of a step whose loss or gradient is no number: one of `ON_NAN`"""
     deterministic: bool = False
     """Whether every operation has to give the same bits in every run"""
+    max_bad_records: int | None = None
+    """Records that training may leave out because it cannot use them"""
     keep: int | None = None
     """Of the newest checkpoints"""
     grace_seconds: float | None = None
@@ -46,6 +48,8 @@ class Overrides:
                 raise UserError(f"--{name.replace('_', '-')} is {value}", "give a number above zero")
         if self.on_nan is not None and self.on_nan not in ON_NAN:
             raise UserError(f"--on-nan is {self.on_nan!r}", f"use one of {', '.join(ON_NAN)}")
+        if self.max_bad_records is not None and self.max_bad_records < 0:
+            raise UserError(f"--max-bad-records is {self.max_bad_records}", "give 0 or more")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise UserError(f"--precision is {self.precision!r}", f"use one of {', '.join(PRECISIONS)}")
 
@@ -73,6 +77,8 @@ def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
         trainer.max_to_keep = overrides.keep
     if overrides.grace_seconds is not None:
         trainer.grace_seconds = overrides.grace_seconds
+    if overrides.max_bad_records is not None:
+        task.train_data.max_bad_records = overrides.max_bad_records
     if overrides.seed is not None or task.train_data.seed is None:
         task.train_data.seed = overrides.seed or 0
 

@@ -56,6 +56,11 @@ class Progress:
             print(f"training from step {self._step} to step {self._total_steps}; the first step compiles", file=self._out, flush=True)
         self.go_on()
 
+    @property
+    def step(self) -> int:
+        """The last that a line has told of."""
+        return self._step
+
     def go_on(self) -> None:
         """Starts the clock again, after what belongs to no step."""
         self._time = time.monotonic()

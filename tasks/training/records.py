@@ -12,7 +12,8 @@ from tasks.training.experiment import MaskRCNNTask
 
 def records_read(task: MaskRCNNTask) -> RecordSet:
     """The records of training and evaluation; UserError where they cannot be read, or know more classes than the model."""
-    records = record_set(record_files(task.train_data), record_files(task.validation_data), Path(task.train_data.label_map_path).absolute())
+    train, validation, label_map = task.train_data, task.validation_data, Path(task.train_data.label_map_path).absolute()
+    records = record_set(record_files(train), record_files(validation), label_map, train.max_bad_records)
     if records.labels.num_classes > task.model.num_classes:
         raise UserError(
             f"{task.train_data.label_map_path} has the id {records.labels.num_classes}, the model {task.model.num_classes} classes",

@@ -14,6 +14,7 @@ from tasks.checkpoints.own_checkpoint import written_checkpoints
 from tasks.input.placed_record import records_at
 from tasks.running.errors import UserError
 from tasks.running.workspace import write_json
+from tasks.training.left_out import RecordsLeftOut
 from tasks.training.overrides import ON_NAN
 from tasks.training.step_log import INPUT_WAIT, SECONDS, TIME
 from tasks.training.task import FINITE
@@ -32,9 +33,10 @@ _LINES_PER_LOOP = 5
 class SkippedSteps:
     """Those of a training, in `folder`: a file for each, from which the step can be taken again."""
 
-    def __init__(self, experiment: cfg.ExperimentConfig, folder: Path, start_step: int) -> None:
-        """What a killed process skipped after `start_step` is forgotten: it will come again."""
+    def __init__(self, experiment: cfg.ExperimentConfig, folder: Path, start_step: int, bad_records: RecordsLeftOut | None = None) -> None:
+        """What a killed process skipped after `start_step` is forgotten: it will come again. `bad_records` are no part of any step."""
         self._experiment = experiment
+        self._bad_records = bad_records
         self._folder = folder
         self._in_a_row = 0
         for file in self._files():
@@ -89,7 +91,8 @@ class SkippedSteps:
         """Writes a step's file; a line that tells of it comes back."""
         data = self._experiment.task.train_data
         first = (step - 1) * data.global_batch_size
-        records = records_at(data, range(first, first + data.global_batch_size))
+        bad = self._bad_records.records if self._bad_records else ()
+        records = records_at(data, range(first, first + data.global_batch_size), bad)
         written = written_checkpoints(self._folder.parent)
         file = self._folder / f"step-{step}.json"
         kept: dict[str, Any] = {

@@ -17,6 +17,7 @@ from tasks.records.label_map import read_label_map
 from tasks.running.workspace import CHECKPOINT_IMPORT, write_json
 from tasks.training import experiment, guards
 from tasks.training.calibration import begin_statistics_anew, calibrate_batch_norm, silence_residual_branches
+from tasks.training.left_out import RecordsLeftOut
 from tasks.training.step_log import StepLog
 
 TOTAL_LOSS = "Loss/total_loss"
@@ -41,6 +42,8 @@ class MaskRCNNTask(base_task.Task):
     """At which the data of `build_inputs` begins"""
     step_log: StepLog | None = None
     """Where a step's figures are kept until the loop is over"""
+    bad_records: RecordsLeftOut | None = None
+    """Those that `build_inputs` goes without; `loop` sets it"""
     loss = TOTAL_LOSS
     """What Model Garden's trainer takes for the loss among a step's figures"""
 
@@ -54,10 +57,16 @@ class MaskRCNNTask(base_task.Task):
             return
         silence_residual_branches(model)
         if not self.task_config.model.feature_extractor.batch_norm_trainable:
-            layers = calibrate_batch_norm(model, self.build_inputs(self.task_config.train_data).take(_CALIBRATION_BATCHES))
+            layers = self._calibrate(model)
             self.beginning = (
                 f"no fine_tune_checkpoint: {layers} frozen batch norms take their statistics from {_CALIBRATION_BATCHES} batches"
             )
+
+    def _calibrate(self, model: MaskRCNN) -> int:
+        def calibrate() -> int:
+            return calibrate_batch_norm(model, self.build_inputs(self.task_config.train_data).take(_CALIBRATION_BATCHES))
+
+        return self.bad_records.going_without(calibrate, self.first_step, _CALIBRATION_BATCHES) if self.bad_records else calibrate()
 
     def _import_checkpoint(self, model: MaskRCNN) -> None:
         """Restores the configured checkpoint; what became of it is told, and kept beside the training's own checkpoints."""
@@ -76,7 +85,8 @@ class MaskRCNNTask(base_task.Task):
         if input_context is not None:
             batch_size = input_context.get_per_replica_batch_size(batch_size)
         label_map = read_label_map(Path(params.label_map_path))
-        return training_dataset(params, self.task_config.model.image_resizer, label_map, batch_size, input_context, self.first_step)
+        bad = self.bad_records.records if self.bad_records else ()
+        return training_dataset(params, self.task_config.model.image_resizer, label_map, batch_size, input_context, self.first_step, bad)
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
         """None: Keras's are means over a loop of steps, and one step that is no number makes them none."""

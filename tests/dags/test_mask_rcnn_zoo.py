@@ -92,7 +92,7 @@ def test_sections(dag: DAG) -> None:
         "": ["dataset", "configs", "run_name"],
         "Training": ["steps", "batch_size", "image_size", "learning_rate", "precision", "checkpoint", "checkpoint_label_map"],
         "Data": ["max_bad", "shards", "workers", "shard_ranges"],
-        "Advanced": ["config_fields", "proposals"],
+        "Advanced": ["config_fields", "proposals", "max_bad_records"],
     }
 
 

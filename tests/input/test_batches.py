@@ -1,143 +1,19 @@
-"""Records to tensors: both mask forms, labels by text, masks that follow their image, padding."""
+"""Records to batches: order, padding, augmentation by seed and position, and the files that a path means."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tasks.input.augmentation_options import OPTIONS
-from tasks.input.batches import RecordParser, find_faulty_record, record_files, training_dataset
+from tasks.input.batches import record_files, training_dataset
 from tasks.input.config import Augmentation, DataConfig
-from tasks.input.scene import Scene
 from tasks.mask_rcnn import config
-from tasks.records.annotated_image import Category
-from tasks.records.label_map import label_map, parse_label_map
 from tasks.running.errors import UserError
-
-LABELS = label_map([Category(1, "cat"), Category(3, "dog")], "test")
-MASK = np.zeros((4, 6), np.uint8)
-MASK[1:3, 0:2] = 1
-
-
-def feature(values: list[Any]) -> tf.train.Feature:
-    if isinstance(values[0], bytes):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-    if isinstance(values[0], int):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-
-
-def record(**changes: list[Any]) -> bytes:
-    """One object, a dog on the left of a 4 x 6 image, as the original's tools wrote it: without class/label."""
-    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    values: dict[str, list[Any]] = {
-        "image/encoded": [tf.io.encode_png(image).numpy()],
-        "image/source_id": [b"7"],
-        "image/object/bbox/ymin": [0.25],
-        "image/object/bbox/xmin": [0.0],
-        "image/object/bbox/ymax": [0.75],
-        "image/object/bbox/xmax": [1 / 3],
-        "image/object/class/text": [b"dog"],
-        # 255 where others write 1: any value above zero is the object.
-        "image/object/mask": [tf.io.encode_png(MASK[..., None] * 255).numpy()],
-    } | {key.replace("__", "/"): value for key, value in changes.items()}
-    features = {key: feature(value) for key, value in values.items() if value}
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-
-def parse(serialized: bytes, **data: Any) -> dict[str, np.ndarray]:
-    parsed = RecordParser(DataConfig(**data), LABELS)(tf.constant(serialized))
-    return {name: value.numpy() for name, value in parsed.items()}
-
-
-def test_a_record_of_the_original() -> None:
-    example = parse(record())
-    assert example["category_ids"].tolist() == [3]
-    np.testing.assert_array_equal(example["masks"], [MASK])
-    assert example["areas"].tolist() == pytest.approx([4.0])  # the box: 2 x 2 pixels
-    assert (example["is_crowd"].tolist(), example["weights"].tolist()) == ([False], [1.0])
-
-
-def test_dense_masks_are_the_same_masks() -> None:
-    dense = record(image__object__mask=(MASK * 0.5).ravel().tolist())
-    np.testing.assert_array_equal(parse(dense, mask_type="NUMERICAL_MASKS")["masks"], [MASK])
-
-
-def test_text_overrides_a_stored_label() -> None:
-    assert parse(record(image__object__class__label=[1]))["category_ids"].tolist() == [3]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"image__object__class__text": [b"cow"]}, "not in the label map"),
-        ({"image__object__class__text": [], "image__object__class__label": [4]}, "not in the label map"),
-        ({"image__object__class__text": []}, "classes .* not as many as boxes"),
-        ({"image__object__mask": [tf.io.encode_png(MASK.T[..., None]).numpy()]}, "not of its image's size"),
-        ({"image__object__mask": []}, "masks are not as many as boxes"),
-        ({"image__object__class__text": [], "image__object__class__label": [2]}, "not in the label map"),  # in a gap of its ids
-        ({"image__object__class__text": [], "image__object__class__label": [0]}, "not in the label map"),
-        ({"image__object__bbox__ymax": [3.0]}, "a box has no area, or is beyond the image"),
-        ({"image__object__bbox__ymin": [-0.2]}, "a box has no area, or is beyond the image"),
-        ({"image__object__bbox__ymax": [0.25]}, "a box has no area"),
-        ({"image__object__bbox__ymax": [0.1]}, "a box has no area"),
-        ({"image__object__bbox__xmin": [float("nan")]}, "a box has no area"),
-    ],
-)
-def test_a_faulty_record_is_named(changes: dict[str, list[Any]], message: str) -> None:
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message) as error:
-        parse(record(**changes))
-    assert "7" in str(error.value)
-
-
-def test_a_box_may_reach_as_far_beyond_the_image_as_in_the_original() -> None:
-    assert parse(record(image__object__bbox__ymax=[1.1]))["boxes"].tolist() == [pytest.approx([0.25, 0.0, 1.1, 1 / 3])]
-
-
-def test_a_class_may_be_called_by_its_display_name() -> None:
-    labels = parse_label_map('item { id: 1 name: "/m/0bt9lr" display_name: "dog" } item { id: 3 name: "dog " }', "x")
-    assert RecordParser(DataConfig(), labels)(tf.constant(record()))["category_ids"].numpy().tolist() == [1]
-
-
-def mirrored(scene: Scene) -> Scene:
-    return scene.mirrored(tf.constant(True))
-
-
-def test_a_flip_moves_image_box_and_mask_together() -> None:
-    parse_record = RecordParser(DataConfig(), LABELS)
-    straight, flipped = parse_record(tf.constant(record())), parse_record(tf.constant(record()), mirrored)
-    np.testing.assert_allclose(flipped["boxes"], [[0.25, 2 / 3, 0.75, 1.0]], atol=1e-6)
-    assert np.argwhere(flipped["masks"].numpy()[0]).tolist() == [[1, 4], [1, 5], [2, 4], [2, 5]]
-    np.testing.assert_array_equal(flipped["image"], straight["image"].numpy()[:, ::-1])
-    assert flipped["areas"].numpy().tolist() == pytest.approx([4.0])
-
-
-def test_dense_masks_flip_as_png_masks_do() -> None:
-    dense = tf.constant(record(image__object__mask=(MASK * 0.5).ravel().tolist()))
-    example = RecordParser(DataConfig(mask_type="NUMERICAL_MASKS"), LABELS)(dense, mirrored)
-    np.testing.assert_array_equal(example["masks"], [MASK[:, ::-1]])
-
-
-def test_masks_are_resized_on_the_grid_of_the_image() -> None:
-    """Nearest neighbour on the legacy grid at twice the size: each pixel becomes a square of four."""
-    doubled = config.ImageResizer(min_dimension=8, max_dimension=100)
-    example = RecordParser(DataConfig(), LABELS)(tf.constant(record()), mask_resizer=doubled)
-    np.testing.assert_array_equal(example["masks"], [np.kron(MASK, np.ones((2, 2), np.uint8))])
-
-
-@pytest.fixture
-def shard(tmp_path: Path) -> Path:
-    path = tmp_path / "train.record-00000-of-00001"
-    empty = {f"image__object__{name}": [] for name in ("bbox__ymin", "bbox__xmin", "bbox__ymax", "bbox__xmax", "class__text", "mask")}
-    tall = tf.io.encode_png(np.zeros((8, 6, 3), np.uint8)).numpy()
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(record())
-        writer.write(record(image__encoded=[tall], **empty))
-    return path
+from tests.input.samples import LABELS, MASK, record
 
 
 def test_a_batch_is_padded_to_its_largest(shard: Path) -> None:
@@ -277,46 +153,6 @@ def test_only_so_many_objects_of_an_image_count(tmp_path: Path) -> None:
     assert truth["num_boxes"].numpy().tolist() == [2]
     assert truth["classes"].numpy().tolist() == [[2, 0]]
     assert truth["masks"].shape == (1, 2, 4, 6)
-
-
-def test_a_faulty_record_is_found_by_file_and_number(shard: Path) -> None:
-    data = DataConfig(input_path=str(shard))
-    assert find_faulty_record(data, LABELS) is None
-    with tf.io.TFRecordWriter(str(shard)) as writer:
-        writer.write(record())
-        writer.write(record(image__object__class__text=[b"cow"]))
-    error = find_faulty_record(data, LABELS)
-    assert error is not None
-    assert error.message == f"{shard}: record 1: the label map has no category 'cow'"
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"image__object__mask": [tf.io.encode_png(MASK.T[..., None]).numpy()]}, "mask 0 is 6 x 4 (height x width), its image 4 x 6"),
-        ({"image__encoded": [b"no picture"]}, "the image cannot be read: it is of no known format"),
-        ({"image__object__mask": [b"no PNG"]}, "mask 0 is no PNG"),
-    ],
-)
-def test_what_tensorflow_refuses_is_told_in_our_words(shard: Path, changes: dict[str, list[Any]], words: str) -> None:
-    with tf.io.TFRecordWriter(str(shard)) as writer:
-        writer.write(record(image__height=[4], image__width=[6], **changes))
-    error = find_faulty_record(DataConfig(input_path=str(shard)), LABELS)
-    assert error is not None
-    assert error.message == f"{shard}: record 0: {words}"
-
-
-def test_a_shard_that_was_cut_off_is_found(shard: Path) -> None:
-    shard.write_bytes(shard.read_bytes()[:-3])
-    error = find_faulty_record(DataConfig(input_path=str(shard)), LABELS)
-    assert error is not None
-    assert error.message.startswith(f"{shard}: record 1 ")
-
-
-def test_a_mask_type_that_the_records_do_not_hold_is_found(shard: Path) -> None:
-    error = find_faulty_record(DataConfig(input_path=str(shard), mask_type="NUMERICAL_MASKS"), LABELS)
-    assert error is not None
-    assert "image/object/mask" in error.message
 
 
 def test_a_shard_that_is_missing_is_named(shard: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.records.record_index import Read, is_likely_of, parse_places, print_places, scan
-from tasks.records.tfrecord import frame, index_path, write_shard
+from tasks.records.record_index import Read, is_likely_of, parse_places, scan
+from tasks.records.tfrecord import frame, index_path, print_places, write_shard
 
 RECORDS = [b"a" * 5, b"\x00" * 100, bytes(range(256)) * 300, b"the last"]
 OFFSETS = [0, 21, 137, 76953]  # each 16 bytes longer than its content
@@ -31,7 +31,7 @@ def test_a_scan_finds_what_the_writer_wrote(tmp_path: Path) -> None:
     found = scan(reading(content), len(content))
     assert found.places.tolist() == [list(place) for place in zip(OFFSETS, LENGTHS, strict=True)]
     assert found.whole.all()
-    assert print_places(found.places) == index_path(tmp_path / "shard").read_text()
+    assert print_places(found.places.tolist()) == index_path(tmp_path / "shard").read_text()
     assert scan(reading(b""), 0).places.shape == (0, 2)
 
 

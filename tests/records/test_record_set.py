@@ -87,6 +87,20 @@ def test_what_cannot_be_trained_on(tmp_path: Path, contents: list[bytes] | None,
         record_set([str(tmp_path / "train-00000-of-00002")], [str(tmp_path / "empty")], tmp_path / "labels.pbtxt")
 
 
+def test_bad_records_may_be_left_out_of_training_and_not_of_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contents = {"train": [record(b"a"), b"no example", record(b"b"), b"nor this"], "val": [record(b"c")]}
+    with pytest.raises(UserError, match="train: record 1: not a tf"):
+        found(tmp_path / "set", contents)
+    files = [[str(tmp_path / "set" / split)] for split in ("train", "val")]
+    with pytest.raises(UserError, match="train: record 1: not a tf"):
+        record_set(*files, tmp_path / "set" / "labels.pbtxt", max_bad=1)
+    records = record_set(*files, tmp_path / "set" / "labels.pbtxt", max_bad=2)
+    assert records.counts["train"] == {"images": 4}
+    assert "2 records of 4 cannot be used; 2 may be left out: " in capsys.readouterr().out
+    with pytest.raises(UserError, match="train: record 1: not a tf"):
+        record_set(*reversed(files), tmp_path / "set" / "labels.pbtxt", max_bad=2)
+
+
 def test_objects_of_images_are_counted(tmp_path: Path, scenes: DatasetDir) -> None:
     records = found(tmp_path / "own", {"train": [record(b"a", 3), record(b"b"), record(b"c", 3)], "val": [record(b"d", 1)]})
     assert records.objects_per_image == {"train": {3: 2, 0: 1}, "val": {1: 1}}

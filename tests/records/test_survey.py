@@ -80,6 +80,23 @@ def test_a_record_that_is_none_is_a_fault_and_a_damaged_file_an_error(tmp_path: 
         survey([path], None)
 
 
+def test_damaged_records_are_passed_by_up_to_a_number(tmp_path: Path) -> None:
+    """Of three records in each of two files, the first one's header and the fifth one's content are damaged."""
+    sound = [record("png", objects) for objects in (1, 2, 3)]
+    paths = write(tmp_path, [sound, sound])
+    for path, place in ((paths[0], 0), (paths[1], len(sound[0]) + 16 + 20)):
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+    found = survey(paths, None, damaged=2)
+    assert (found.records, found.unusable) == (6, 2)
+    assert found.fault is not None
+    assert found.fault.message == f"{paths[0]}: record 0 is cut off or damaged"
+    assert found.objects_per_image == {1: 1, 2: 1, 3: 2}
+    with pytest.raises(UserError, match=f"{paths[1]}: record 1 is cut off or damaged"):
+        survey(paths, None, damaged=1)
+
+
 def test_lint_reads_them_all(tmp_path: Path) -> None:
     """The 211th record has no mask, the 212th 101 objects, the 213th a box in pixels; one of two shards is missing for evaluation."""
     (training,) = write(tmp_path, [[*[record("png")] * 210, record(), record("png", 101), record("png", 1, 40.0)]])
