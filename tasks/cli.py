@@ -65,7 +65,17 @@ def _training_options(
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step, over all GPUs.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The rate after any warm-up; others keep their proportion.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, mixed_bfloat16 or mixed_float16.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, tf32, mixed_bfloat16, mixed_float16, or auto: what the GPU is made for, float32 on a CPU. "
+            "By default what the config says, else auto."
+        ),
+    ] = None,
+    xla: Annotated[
+        str | None,
+        typer.Option(help="Whether XLA compiles the networks: on, off, or auto (the default): on a GPU where all images have one size."),
+    ] = None,
     proposals: Annotated[int | None, typer.Option(help="Proposals per image at inference, and at most sampled in training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of initial weights, order and sampling.")] = None,
     on_nan: Annotated[

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 import yaml
 
 from tasks import tracking
@@ -27,6 +26,7 @@ from tasks.training.compared_settings import compared_settings
 from tasks.training.experiment import load_experiment
 from tasks.training.loop import run_training
 from tasks.training.overrides import Overrides, adapt_to_machine, override
+from tasks.training.precision import gpus_here, settle_precision
 from tasks.training.records import records_read
 from tasks.training.task import TOTAL_LOSS
 
@@ -34,6 +34,7 @@ from tasks.training.task import TOTAL_LOSS
 _FREE_TO_CHANGE = (
     "runtime.num_gpus",
     "runtime.distribution_strategy",
+    "runtime.enable_xla",
     "trainer.train_steps",
     "trainer.checkpoint_interval",
     "trainer.max_to_keep",
@@ -46,16 +47,19 @@ _FREE_TO_CHANGE = (
 
 def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     """Trains to the last step, or goes on to it; outputs name the model's folder and the last checkpoint."""
+    overrides, gpus = overrides or Overrides(), gpus_here()
+    trained, result = model.train / "experiment.yaml", model.train / "result.json"
+    # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.
+    begun: dict[str, Any] | None = yaml.safe_load(trained.read_text()) if trained.exists() else None
+    goes_on = begun is not None and (result.exists() or bool(written_checkpoints(model.train)))
     experiment = load_experiment(model.experiment)
-    override(experiment, overrides or Overrides())
-    adapt_to_machine(experiment, len(tf.config.list_physical_devices("GPU")))
+    override(experiment, overrides)
+    adapt_to_machine(experiment, len(gpus))
+    computation = settle_precision(experiment, gpus, overrides.precision, overrides.xla, begun["runtime"] if begun and goes_on else None)
     records = records_read(experiment.task)
     cut_off = objects_cut_off(experiment.task.train_data.max_number_of_boxes, records.objects_per_image.get("train", {}))
     resolved = {"dataset_digest": records.digest, **experiment.as_dict()}
-    trained, result = model.train / "experiment.yaml", model.train / "result.json"
-    # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.
-    begun = yaml.safe_load(trained.read_text()) if trained.exists() else None
-    if begun is not None and (result.exists() or written_checkpoints(model.train)):
+    if begun and goes_on:
         _check_same_training(begun, resolved, model.train)
         begins_anew = False
     else:
@@ -66,6 +70,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
             return _answer("skipped", model, summary, read_json(model.tracking) if model.tracking.exists() else {})
         # What follows is a longer training, and is not complete until its own result says so.
         result.unlink()
+    print(computation, flush=True)
     write_text(trained, yaml.safe_dump(resolved, sort_keys=True))
     write_text(model.trained_label_map, Path(experiment.task.train_data.label_map_path).read_text())
 

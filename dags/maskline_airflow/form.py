@@ -89,13 +89,17 @@ def _training() -> dict[str, Param]:
             exclusiveMinimum=0,
             examples=[0.0001, 0.003],
         ),
-        "precision": Param(
-            None,
-            type=["null", "string"],
-            enum=[None, "float32", "mixed_bfloat16", "mixed_float16"],
-            values_display={"null": "as the zoo config says"},
-            title="Precision",
-            description="Numbers that the network computes in; its variables are float32. Empty: as the zoo config says.",
+        "precision": _choice(
+            "Precision",
+            ["auto", "float32", "tf32", "mixed_bfloat16", "mixed_float16"],
+            "Numbers that the network computes in; its variables are float32. auto: what the GPU is made for, and float32 on a CPU; the "
+            "task's log tells which. Empty: as the zoo config says, and auto where it says nothing.",
+        ),
+        "xla": _choice(
+            "XLA",
+            ["auto", "on", "off"],
+            "Whether XLA compiles the networks. auto: on a GPU, where all images have one size. Empty: as the zoo config says, and auto "
+            "where it says nothing.",
         ),
         "checkpoint": _text(
             "Checkpoint",
@@ -147,6 +151,11 @@ def _advanced() -> dict[str, Param]:
 
 def _text(title: str, description: str, **schema: Any) -> Param:
     return Param(None, type=["null", "string"], title=title, description=description, **schema)
+
+
+def _choice(title: str, values: list[str], description: str) -> Param:
+    labels = {"null": "as the zoo config says"}
+    return Param(None, type=["null", "string"], enum=[None, *values], values_display=labels, title=title, description=description)
 
 
 def _integer(title: str, description: str, minimum: int, examples: list[int]) -> Param:

@@ -76,7 +76,7 @@ def read_schedule(file: Path) -> Schedule:
     """The schedule in a file; ScheduleError with everything that is wrong in it."""
     values = _read_yaml(file)
     problems = [f"there is no field {line}" for line in unknown_fields(values, _known_fields())]
-    values = {name: value for name, value in values.items() if name in _known_fields() and value is not None}
+    values = {name: _worded(name, value) for name, value in values.items() if name in _known_fields() and value is not None}
     problems += [*_name_problems(file), *_own_problems(values), *_form_problems(values), *_timing_problems(values), *_path_problems(values)]
     if problems:
         raise ScheduleError(file, problems)
@@ -106,6 +106,13 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise ScheduleError(file, ["it has to be `field: value` lines"])
     return values
+
+
+def _worded(name: str, value: Any) -> Any:
+    """The value, or the word that YAML takes for a boolean where the form has words: `on` and `off`."""
+    fields = form({})
+    words = fields[name].schema.get("enum", ()) if name in fields else ()
+    return ("off", "on")[value] if isinstance(value, bool) and "on" in words else value
 
 
 def _name_problems(file: Path) -> Iterator[str]:

@@ -31,6 +31,7 @@ def compared_settings(experiment: cfg.ExperimentConfig, records: RecordSet) -> d
         "batch_size": data.global_batch_size,
         "image_size": _image_size(model.image_resizer),
         "precision": runtime.mixed_precision_dtype or "float32",
+        "xla": runtime.enable_xla,
         "gpus": runtime.num_gpus,
         "seed": data.seed,
         "optimizer": optimization.optimizer.type,

@@ -23,6 +23,7 @@ from tasks.input.record_faults import DATA_ERRORS
 from tasks.training import task as _registers_the_task  # noqa: F401
 from tasks.training.left_out import RecordsLeftOut
 from tasks.training.optimization import create_state
+from tasks.training.precision import computing_in, precision_of
 from tasks.training.progress import MOST_STEPS, Log, Progress
 from tasks.training.retention import Checkpoints, newest_whole
 from tasks.training.skipped_steps import SkippedSteps
@@ -53,7 +54,7 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
     strategy = distribute_utils.get_distribution_strategy(
         distribution_strategy=experiment.runtime.distribution_strategy, num_gpus=experiment.runtime.num_gpus
     )
-    with _precision(experiment.runtime.mixed_precision_dtype):
+    with computing_in(precision_of(experiment)):
         step_log = StepLog(strategy, MOST_STEPS)
         with strategy.scope():
             task = task_factory.get_task(experiment.task, logging_dir=str(folder))
@@ -170,18 +171,6 @@ def compile_networks_only(experiment: cfg.ExperimentConfig) -> None:
     """
     experiment.task.model.jit_compile |= experiment.runtime.enable_xla
     experiment.runtime.enable_xla = False
-
-
-@contextlib.contextmanager
-def _precision(dtype: str | None) -> Iterator[None]:
-    """Within the block, Keras computes in `dtype` (float32, bfloat16, float16) over float32 variables."""
-    previous = tf_keras.mixed_precision.global_policy()
-    name = dtype or "float32"
-    tf_keras.mixed_precision.set_global_policy(name if name == "float32" else f"mixed_{name}")
-    try:
-        yield
-    finally:
-        tf_keras.mixed_precision.set_global_policy(previous)
 
 
 @contextlib.contextmanager

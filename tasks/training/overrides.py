@@ -9,9 +9,9 @@ from typing import Any
 from official.core import config_definitions as cfg
 
 from tasks.running.errors import UserError
+from tasks.training.precision import PRECISIONS, XLA
 
 ON_NAN = ("skip", "stop")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 _CHECKPOINTS_PER_TRAINING = 5
 
@@ -27,6 +27,8 @@ class Overrides:
     learning_rate: float | None = None
     """Of the schedule, after any warm-up; its other values keep their proportion, and their steps"""
     precision: str | None = None
+    """Of `PRECISIONS`; as `xla`, it is for `settle_precision`, which knows the machine"""
+    xla: str | None = None
     proposals: int | None = None
     """Proposals at inference; as many at most are sampled in training, and the detections keep the config's proportion to them"""
     seed: int | None = None
@@ -46,16 +48,16 @@ class Overrides:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"--{name.replace('_', '-')} is {value}", "give a number above zero")
-        if self.on_nan is not None and self.on_nan not in ON_NAN:
-            raise UserError(f"--on-nan is {self.on_nan!r}", f"use one of {', '.join(ON_NAN)}")
         if self.max_bad_records is not None and self.max_bad_records < 0:
             raise UserError(f"--max-bad-records is {self.max_bad_records}", "give 0 or more")
-        if self.precision is not None and self.precision not in PRECISIONS:
-            raise UserError(f"--precision is {self.precision!r}", f"use one of {', '.join(PRECISIONS)}")
+        for name, choices in (("on_nan", ON_NAN), ("precision", PRECISIONS), ("xla", XLA)):
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise UserError(f"--{name.replace('_', '-')} is {value!r}", f"use one of {', '.join(choices)}")
 
 
 def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
-    """Sets, in place, what the command line asks for; without a seed anywhere, seed 0."""
+    """Sets, in place, what the command line asks for and no machine has a say in; without a seed anywhere, seed 0."""
     task, trainer = experiment.task, experiment.trainer
     if overrides.image_size is not None:
         _resize(task.model.image_resizer, overrides.image_size)
@@ -66,8 +68,6 @@ def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
         task.train_data.global_batch_size = overrides.batch_size
     if overrides.learning_rate is not None:
         _scale_learning_rate(trainer.optimizer_config, overrides.learning_rate)
-    if overrides.precision is not None:
-        experiment.runtime.mixed_precision_dtype = overrides.precision.removeprefix("mixed_")
     if overrides.proposals is not None:
         _scale_proposals(task.model, overrides.proposals)
     trainer.deterministic = overrides.deterministic
@@ -84,12 +84,10 @@ def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
 
 
 def adapt_to_machine(experiment: cfg.ExperimentConfig, num_gpus: int) -> None:
-    """Chooses, in place, the strategy for the GPUs that are there, and dynamic loss scaling where float16 needs it."""
+    """Chooses, in place, the strategy for the GPUs that are there."""
     runtime = experiment.runtime
     runtime.num_gpus = num_gpus
     runtime.distribution_strategy = "mirrored" if num_gpus > 1 else "one_device"
-    if runtime.mixed_precision_dtype == "float16" and runtime.loss_scale is None:
-        runtime.loss_scale = "dynamic"
     if experiment.task.train_data.global_batch_size % max(1, num_gpus):
         raise UserError(
             f"--batch-size {experiment.task.train_data.global_batch_size} cannot be split over {num_gpus} GPUs",

@@ -75,7 +75,8 @@ def one_fails(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def one_alone(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
     """One backbone from a checkpoint on a data set in two parts, and every other field of the form left empty that may be."""
-    empty = dict.fromkeys(["steps", "batch_size", "image_size", "learning_rate", "precision", "proposals", "max_bad_records"])
+    fields = ["steps", "batch_size", "image_size", "learning_rate", "precision", "xla", "proposals", "max_bad_records"]
+    empty = dict.fromkeys(fields)
     checkpoint = {"checkpoint": "/zoo", "checkpoint_label_map": "coco"}
     # A text field's last line break leaves an empty line.
     parts = {"shard_ranges": ["0:3", "3:6", ""], "shards": 3, "workers": 2, "max_bad": 5}
@@ -347,6 +348,6 @@ def test_real_parser_reads_the_fields_of_the_config(parsed: list[tuple[str, dict
 
 def test_real_parser_reads_the_forms_values(parsed: list[tuple[str, dict[str, Any]]]) -> None:
     given, *_, empty = (parameters for step, parameters in parsed if step == "train")
-    settings = ("image_size", "steps", "batch_size", "learning_rate", "precision", "proposals", "max_bad_records")
+    settings = ("image_size", "steps", "batch_size", "learning_rate", "precision", "xla", "proposals", "max_bad_records")
     assert [given[name] for name in settings] == [DEMO.get(name) for name in settings]
     assert [empty[name] for name in settings] == [None] * len(settings)

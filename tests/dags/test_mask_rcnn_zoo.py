@@ -90,7 +90,7 @@ def test_sections(dag: DAG) -> None:
     # The fields without a section stand first, and open.
     assert sections == {
         "": ["dataset", "configs", "run_name"],
-        "Training": ["steps", "batch_size", "image_size", "learning_rate", "precision", "checkpoint", "checkpoint_label_map"],
+        "Training": ["steps", "batch_size", "image_size", "learning_rate", "precision", "xla", "checkpoint", "checkpoint_label_map"],
         "Data": ["max_bad", "shards", "workers", "shard_ranges"],
         "Advanced": ["config_fields", "proposals", "max_bad_records"],
     }
@@ -110,7 +110,7 @@ def test_every_field_says_what_it_is_and_what_empty_means(dag: DAG) -> None:
 def test_field_left_empty_is_empty_in_the_commands(dag: DAG, empty: Any) -> None:
     for name in dag.params:
         kind = dag.params.get_param(name).schema["type"]
-        if "null" in kind and "array" not in kind and not (name == "precision" and empty == ""):
+        if "null" in kind and "array" not in kind and not (name in ("precision", "xla") and empty == ""):
             value = dag.params.get_param(name).resolve(empty)
             assert jinja2.Template(template(name)).render(params={name: value}) == "", name
 
@@ -146,6 +146,7 @@ def test_lines_left_empty_are_none_in_the_commands() -> None:
         ("learning_rate", 0),
         ("learning_rate", "fast"),
         ("precision", "float8"),
+        ("xla", True),
         ("proposals", 0),
     ],
 )

@@ -50,6 +50,13 @@ def test_fields_left_out_are_left_to_the_zoo_config(folder: Path) -> None:
     assert (schedule.dataset_name, schedule.start_from, schedule.offer_for_promotion, schedule.enabled) == (None, None, False, True)
 
 
+@pytest.mark.parametrize(("text", "value"), [("on", "on"), ("off", "off"), ("auto", "auto"), ("'on'", "on")])
+def test_words_that_yaml_takes_for_booleans_are_words(folder: Path, text: str, value: str) -> None:
+    file = written(folder, {})
+    file.write_text(f"{file.read_text()}xla: {text}\n")
+    assert read_schedule(file).values["xla"] == value
+
+
 def test_a_data_set_to_wait_for_is_called_as_it_calls_itself(folder: Path) -> None:
     dataset = folder / "photographs.yml.txt"
     dataset.write_text("name: kitchen\nshapes: {}\n")
