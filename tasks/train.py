@@ -2,16 +2,16 @@
 
     maskline train MODEL_DIR [--steps N --batch-size N --image-size N --learning-rate X --precision P --proposals N --seed N]
 
-Reads `experiment.yaml` of the model's folder and the records that it names; writes `train/`: checkpoints, `experiment.yaml` as trained,
-`metrics.jsonl`, the label map, `checkpoint_import.json` where it starts from a checkpoint, and last `result.json`. A killed training goes
-on from its last checkpoint; a finished one is skipped. Runtime: the zoo's own 200,000 steps are days on a GPU; the demo's settings take
-about two minutes each on two CPU cores.
+Reads `experiment.yaml` of the model's folder and the records that it names; writes `train/`: checkpoints, `experiment.yaml` as trained, the
+numbers of every step in `metrics.jsonl` and for TensorBoard in `tensorboard/`, what MLflow is to have in `tracking.jsonl`, the label map,
+`checkpoint_import.json` where it starts from a checkpoint, and last `result.json`. A killed training goes on from its last checkpoint; a
+finished one is skipped. Runtime: the zoo's own 200,000 steps are days on a GPU; the demo's settings take about two minutes each on two CPU
+cores.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
             if artifact.exists():
                 run.log_artifacts(artifact)
         summary = {"config": model.name, "dataset_digest": records.digest, "objects_cut_off": cut_off}
-        summary |= run_training(experiment, model.train, functools.partial(run.log_metrics, once=True))
+        summary |= run_training(experiment, model.train, run)
         run.log_metrics({name: summary[name] for name in ("parameters", "images_per_second", "seconds", "bad_records")}, summary["steps"])
         write_json(result, summary)
         run.log_artifacts(model.train / "metrics.jsonl")

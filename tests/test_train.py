@@ -16,6 +16,7 @@ import mlflow
 import pytest
 import yaml
 from mlflow import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tasks.convert import convert
 from tasks.evaluate import evaluate
@@ -26,6 +27,7 @@ from tasks.tracking import tracking_uri
 from tasks.train import train
 from tasks.training.experiment import load_experiment
 from tasks.training.overrides import Overrides, adapt_to_machine, override
+from tasks.training.step_file import StepFile
 
 SMALL = Overrides(image_size=64, steps=2, batch_size=1, learning_rate=0.003, proposals=4, seed=1)
 
@@ -117,8 +119,8 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
     assert [row["step"] for row in logged] == [1, 2]
     assert logged[0]["learning_rate"] == pytest.approx(0.003)
     # Of two steps the first compiles and the last is the last tenth.
-    assert result["images_per_second"] == pytest.approx(1 / logged[1]["seconds"])
-    assert result["seconds"] == pytest.approx(logged[0]["seconds"] + logged[1]["seconds"])
+    assert result["images_per_second"] == pytest.approx(1 / logged[1]["step/seconds"])
+    assert result["seconds"] == pytest.approx(logged[0]["step/seconds"] + logged[1]["step/seconds"])
     assert total == pytest.approx(logged[1]["Loss/total_loss"])
     (artifact,) = (model.root.parents[2] / "mlartifacts").rglob("zoo_difference.txt")
     assert "model.faster_rcnn.num_classes: 90 -> 4\n" in artifact.read_text()
@@ -152,6 +154,8 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
         "train_images": "4",
     }
     assert (metrics["steps"], metrics["val_objects"]) == (2, objects)
+    assert metrics["images_per_second"] == pytest.approx(result["images_per_second"])
+    assert_every_step_is_told(model, logged, client)
     assert metrics["box_ap"] == round(measured["metrics"]["DetectionBoxes_Precision/mAP"], 4)
     assert len([file for file in client.list_artifacts(run.info.run_id, "images") if file.path.endswith(".png")]) == 2
 
@@ -168,6 +172,28 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
     assert train(model, dataclasses.replace(SMALL, steps=3)).summary["steps"] == 3
     assert [row["step"] for row in lines(model)] == [1, 2, 3]
     assert evaluate(model).status == "done"
+
+
+def assert_every_step_is_told(model: ModelDir, logged: list[dict[str, Any]], client: MlflowClient) -> None:
+    """The same numbers of each step in the file, in MLflow and in TensorBoard."""
+    beside = ("step/seconds", "step/images_per_second", "step/input_wait_share", "gradient_norm", "learning_rate", "applied")
+    sampled = ("sampled/anchors", "sampled/positive_anchors", "sampled/proposals", "sampled/positive_proposals")
+    machine = ("system/cpu_utilization_percentage", "system/process_memory_usage_megabytes")
+    for row in logged:
+        losses = [name for name in row if name.startswith("Loss/")]
+        assert len(losses) == 6
+        assert row.keys() >= {"time", "compiled", *beside, *sampled, *machine}
+        assert row["step/images_per_second"] == pytest.approx(1 / row["step/seconds"], rel=1e-3)
+        assert 0 <= row["step/input_wait_share"] <= 1
+        # Of 4 proposals a quarter may be positive.
+        assert row["sampled/proposals"] <= 4
+        assert row["sampled/positive_proposals"] <= 1
+    events = EventAccumulator(str(model.train / "tensorboard")).Reload()
+    run_id = json.loads(model.tracking.read_text())["run_id"]
+    for name in (*losses, *beside, *sampled, *machine):
+        told = [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in logged]
+        assert [(point.step, point.value) for point in client.get_metric_history(run_id, name)] == told, name
+        assert [(event.step, event.value) for event in events.Scalars(name)] == told, name
 
 
 def lines(model: ModelDir) -> list[dict[str, Any]]:
@@ -221,9 +247,14 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(model: ModelDir) -> 
     assert "training from step" in done.stdout
     assert "training from step 0 " not in done.stdout
     assert json.loads((model.train / "result.json").read_text())["steps"] == 120
-    steps = [row["step"] for row in lines(model)]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == 120
+    counting = list(StepFile(model.train / "metrics.jsonl").rows())
+    assert [row["step"] for row in counting] == list(range(1, 121))
+    # MLflow has the first time of those that were taken twice, and the file both.
+    first = {row["step"]: row["Loss/total_loss"] for row in reversed(lines(model))}
+    assert len(first) <= len(lines(model))
+    client = MlflowClient(tracking_uri=tracking_uri())
+    points = client.get_metric_history(json.loads(model.tracking.read_text())["run_id"], "Loss/total_loss")
+    assert [(point.step, point.value) for point in points] == sorted(first.items())
 
 
 SMALL_ANCHORS = tuple(f"model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.{side}=64" for side in ("height", "width"))

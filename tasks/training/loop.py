@@ -24,7 +24,7 @@ from tasks.training import task as _registers_the_task  # noqa: F401
 from tasks.training.left_out import RecordsLeftOut
 from tasks.training.optimization import create_state
 from tasks.training.precision import computing_in, precision_of
-from tasks.training.progress import MOST_STEPS, Log, Progress
+from tasks.training.progress import MOST_STEPS, Progress, Tracker
 from tasks.training.retention import Checkpoints, newest_whole
 from tasks.training.skipped_steps import SkippedSteps
 from tasks.training.step_log import LoggedTrainer, StepLog
@@ -34,12 +34,12 @@ from tasks.training.termination import TERMINATED, Termination
 _SECONDS_PER_CHECKPOINT = 600.0
 
 
-def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> dict[str, Any]:
+def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
     """Trains in `folder` from its last checkpoint, or from the start, to `trainer.train_steps`; a summary of all of it comes back.
 
-    `steps`, `parameters` (all of the model's), `checkpoint`, `seconds` and `images_per_second` (without the steps that compile),
-    `bad_records` (how many were left out), and `losses`, each the mean over the last tenth of the steps. `log` gets each line's numbers
-    and its step; `metrics.jsonl` keeps them.
+    `steps`, `parameters` (all of the model's), `checkpoint`, `seconds` of all steps and `images_per_second` (without those that compile),
+    `bad_records` (how many were left out), and `losses`, each the mean over the last tenth of the steps. `metrics.jsonl` keeps the numbers
+    of every step, and `tracker` is told after each loop where the new ones stand; `tensorboard/` has them too.
     A resumed training sees the data that it would have seen, and draws what it would have drawn: steps are sought, not replayed.
 
     Raises UserError for a loss that is no number, a record that cannot be used, and a disk that is full; SystemExit(143), after a
@@ -72,7 +72,7 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
             else:
                 trainer.initialize()
         termination = Termination(experiment.trainer.grace_seconds)
-        progress = Progress(experiment, folder / "metrics.jsonl", log, step_log)
+        progress = Progress(experiment, folder, step_log, tracker)
         skipped = SkippedSteps(experiment, folder / "skipped_steps", task.first_step, task.bad_records)
         between = _BetweenLoops(experiment, trainer.global_step, checkpoints, termination, progress, skipped)
         controller = orbit.Controller(
@@ -85,14 +85,14 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, log: Log) -> di
         if task.beginning:
             print(task.beginning, flush=True)
         progress.start(trainer.global_step)
-        with termination.listening(), _silent_stdout(), strategy.scope():
+        with progress, termination.listening(), _silent_stdout(), strategy.scope():
             while True:
                 try:
                     controller.train(steps=experiment.trainer.train_steps)
                     break
                 except DATA_ERRORS as error:
                     _go_without_bad_record(error, controller, progress)
-                    log({"bad_records": len(task.bad_records.records)}, int(trainer.global_step.numpy()))
+                    tracker.log_metrics({"bad_records": len(task.bad_records.records)}, int(trainer.global_step.numpy()))
     return {
         "steps": int(trainer.global_step.numpy()),
         "parameters": int(trainer.model.count_params()),

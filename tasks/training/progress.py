@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 from official.core import config_definitions as cfg
 
-from tasks.running.workspace import write_text
-from tasks.training.step_log import StepLog
+from tasks.training.event_file import EventFile
+from tasks.training.machine_load import MachineLoad
+from tasks.training.step_file import COMPILED, STEP, StepFile
+from tasks.training.step_log import INPUT_WAIT, SECONDS, StepLog
 from tasks.training.task import FINITE, LEARNING_RATE, TOTAL_LOSS
 
 # What a person waits for.
@@ -23,35 +24,44 @@ MOST_STEPS = 1000
 # A first step compiles, and a second one is timed, before the loop is as long as a line may last.
 _SINGLE_STEPS = 2
 
-Log = Callable[[Mapping[str, float], int], None]
+IMAGES_PER_SECOND, INPUT_WAIT_SHARE = "step/images_per_second", "step/input_wait_share"
+
+
+class Tracker(Protocol):
+    """Where a training's numbers go besides its own files; `tracking.ModelRun` is one."""
+
+    def log_steps(self, file: Path, start: int, end: int) -> None:
+        """Gets those of new steps, each a line of a file: from byte `start` up to `end`."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int, *, once: bool = False) -> None:
+        """Gets some at a step; with `once` they are those that it has, if it has any: a training that was resumed measures again."""
 
 
 class Progress:
-    """An Orbit action: after each loop a line for a person, an object in `metrics.jsonl`, and the same numbers to `log`.
+    """An Orbit action: after each loop a line for a person, and the numbers of its steps to `metrics.jsonl`, TensorBoard and the tracker.
 
-    Losses are means over the loop, without the steps that were left out.
+    The line's losses are means over the loop, without the steps that were skipped.
     """
 
     steps: Sequence[Mapping[str, float]] = ()
-    """The figures of each step of the last loop, as `train_step` answered them"""
+    """The figures of each step of the last loop, as the step log has them"""
 
-    def __init__(self, experiment: cfg.ExperimentConfig, file: Path, log: Log, step_log: StepLog) -> None:
+    def __init__(self, experiment: cfg.ExperimentConfig, folder: Path, step_log: StepLog, tracker: Tracker) -> None:
         self._total_steps = experiment.trainer.train_steps
         self._batch_size = experiment.task.train_data.global_batch_size
-        self._file = file
-        self._log = log
+        self._file = StepFile(folder / "metrics.jsonl")
+        self._events_folder = folder / "tensorboard"
         self._step_log = step_log
+        self._tracker = tracker
         # Orbit writes to standard output what is said here in a form for people; see `loop._silent_stdout`.
         self._out = sys.stdout
         self._loops = 0
         self._seconds_per_step = 0.0
 
     def start(self, global_step: tf.Variable) -> None:
-        """Starts the clock; lines of steps that a killed process took with it leave `metrics.jsonl`."""
+        """Starts the clock."""
         self._global_step = global_step
         self._step = int(global_step.numpy())
-        kept = [row for row in self._rows() if row["step"] <= self._step]
-        write_text(self._file, "".join(json.dumps(row) + "\n" for row in kept))
         if self._step < self._total_steps:
             print(f"training from step {self._step} to step {self._total_steps}; the first step compiles", file=self._out, flush=True)
         self.go_on()
@@ -60,6 +70,14 @@ class Progress:
     def step(self) -> int:
         """The last that a line has told of."""
         return self._step
+
+    def __enter__(self) -> Progress:
+        self._load = MachineLoad()
+        self._events = EventFile(self._events_folder, self._step + 1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._events.close()
 
     def go_on(self) -> None:
         """Starts the clock again, after what belongs to no step."""
@@ -72,49 +90,55 @@ class Progress:
         return max(1, min(MOST_STEPS, int(min(_SECONDS_PER_LINE, seconds) / self._seconds_per_step)))
 
     def __call__(self, _outputs: Mapping[str, Any]) -> None:
-        now, step = time.monotonic(), int(self._global_step.numpy())
+        end, now, step = time.time(), time.monotonic(), int(self._global_step.numpy())
         steps, seconds = step - self._step, now - self._time
-        self._step, self._seconds_per_step = step, seconds / steps
         self._loops += 1
-        self.steps = self._step_log.read(steps, time.time())
-        counted = [one for one in self.steps if one[FINITE]]
-        values = {name: sum(one[name] for one in counted) / len(counted) for name in (counted[0] if counted else ()) if _is_loss(name)}
-        values |= {LEARNING_RATE: self.steps[-1][LEARNING_RATE]}
-        values |= {"steps_per_second": steps / seconds, "images_per_second": steps * self._batch_size / seconds}
-        print(self._line(step, values), file=self._out, flush=True)
-        row = {"step": step, "steps": steps, "seconds": seconds, "compiled": self._loops > 1, "left_out": steps - len(counted), **values}
-        with self._file.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-        self._log(values, step)
+        self.steps = self._step_log.read(steps, end)
+        rows = self._rows()
+        self._step, self._seconds_per_step = step, seconds / steps
+        start, stop = self._file.append(rows)
+        self._events.write(rows)
+        self._tracker.log_steps(self._file.file, start, stop)
+        print(self._line(step, steps / seconds), file=self._out, flush=True)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """The last loop's steps as the file has them; the machine's load stands beside the last one."""
+        rows = []
+        for step, figures in enumerate(self.steps, start=self._step + 1):
+            told = {name: value for name, value in figures.items() if name != INPUT_WAIT}
+            seconds = max(figures[SECONDS], 1e-9)
+            speed = {IMAGES_PER_SECOND: self._batch_size / seconds, INPUT_WAIT_SHARE: figures[INPUT_WAIT] / seconds}
+            rows.append({STEP: step, COMPILED: self._loops > 1, **told, **{name: round(value, 4) for name, value in speed.items()}})
+        rows[-1] |= self._load.take()
+        return rows
 
     def summary(self) -> dict[str, Any]:
         """`seconds`, `images_per_second` and `losses` of the whole training, whatever number of processes it took."""
-        rows = self._rows()
-        timed = [row for row in rows if row["compiled"]] or rows
-        late = [row for row in rows if row["step"] > 0.9 * rows[-1]["step"] and TOTAL_LOSS in row]
-        weights = [row["steps"] - row.get("left_out", 0) for row in late]
-        names = [name for name in (late[-1] if late else ()) if _is_loss(name)]
+        rows = [(row[STEP], row[COMPILED], row[SECONDS]) for row in self._file.rows()]
+        seconds = sum(row[2] for row in rows)
+        timed = [row[2] for row in rows if row[1]] or [row[2] for row in rows]
+        late = [row for row in self._file.rows() if row[STEP] > 0.9 * rows[-1][0]]
         return {
-            "seconds": sum(row["seconds"] for row in rows),
-            "images_per_second": self._batch_size * sum(row["steps"] for row in timed) / sum(row["seconds"] for row in timed),
-            "losses": {name: sum(row[name] * w for row, w in zip(late, weights, strict=True)) / sum(weights) for name in names},
+            "seconds": seconds,
+            "images_per_second": self._batch_size * len(timed) / sum(timed),
+            "losses": _mean_losses(late),
         }
 
-    def _rows(self) -> list[dict[str, Any]]:
-        """The file's objects; a line without an end was cut off by whatever killed the process."""
-        lines = self._file.read_text().splitlines(keepends=True) if self._file.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def _line(self, step: int, values: Mapping[str, float]) -> str:
-        left = (self._total_steps - step) / values["steps_per_second"]
-        parts = "  ".join(f"{_short(name)} {value:.3f}" for name, value in values.items() if _is_loss(name) and name != TOTAL_LOSS)
-        losses = f"loss {values[TOTAL_LOSS]:.3f}  ({parts})" if parts else "no loss"
-        speed = f"{values['steps_per_second']:.2f} steps/s  {values['images_per_second']:.2f} images/s"
-        return f"step {step}/{self._total_steps}  {losses}  lr {values[LEARNING_RATE]:.2g}  {speed}  {_duration(left)} left"
+    def _line(self, step: int, steps_per_second: float) -> str:
+        means = _mean_losses(self.steps)
+        parts = "  ".join(f"{_short(name)} {value:.3f}" for name, value in means.items() if name != TOTAL_LOSS)
+        losses = f"loss {means[TOTAL_LOSS]:.3f}  ({parts})" if parts else "no loss"
+        waited = sum(figures[INPUT_WAIT] for figures in self.steps) / max(sum(figures[SECONDS] for figures in self.steps), 1e-9)
+        speed = f"{steps_per_second:.2f} steps/s  {steps_per_second * self._batch_size:.2f} images/s  input wait {waited:.0%}"
+        left = _duration((self._total_steps - step) / steps_per_second)
+        return f"step {step}/{self._total_steps}  {losses}  lr {self.steps[-1][LEARNING_RATE]:.2g}  {speed}  {left} left"
 
 
-def _is_loss(name: str) -> bool:
-    return name.startswith("Loss/")
+def _mean_losses(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of steps that were not skipped; empty where all of them were."""
+    counted = [figures for figures in steps if figures[FINITE]]
+    names = [name for name in (counted[0] if counted else ()) if name.startswith("Loss/")]
+    return {name: sum(figures[name] for figures in counted) / len(counted) for name in names}
 
 
 def _short(loss: str) -> str:

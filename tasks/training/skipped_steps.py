@@ -16,7 +16,8 @@ from tasks.running.errors import UserError
 from tasks.running.workspace import write_json
 from tasks.training.left_out import RecordsLeftOut
 from tasks.training.overrides import ON_NAN
-from tasks.training.step_log import INPUT_WAIT, SECONDS, TIME
+from tasks.training.step_file import TIME
+from tasks.training.step_log import INPUT_WAIT, SECONDS
 from tasks.training.task import FINITE
 
 FORMAT_VERSION = 1

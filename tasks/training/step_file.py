@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.running.line_file import append_lines, whole_lines
 
-STEP, COMPILED = "step", "compiled"
+STEP, TIME, COMPILED = "step", "time", "compiled"
 
 
 class StepFile:

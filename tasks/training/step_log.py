@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 from official.core import base_trainer
 
-SECONDS, INPUT_WAIT = "step_seconds", "input_wait_seconds"
-TIME = "time"
+from tasks.training.step_file import TIME
+
+SECONDS, INPUT_WAIT = "step/seconds", "step/input_wait_seconds"
 
 _Batch = TypeVar("_Batch")
 
@@ -66,9 +67,9 @@ class StepLog:
     def read(self, steps: int, end: float) -> list[dict[str, float]]:
         """The figures of the last `steps` steps, oldest first; `end` is the time at which the last one was done, seconds since 1970.
 
-        Beside what `write` was given: `time` at which the step was done, `step_seconds` since it asked for its batch, and of these
-        `input_wait_seconds` until it had it. A step lasts until the next asks. On a GPU the host asks while the device still works on the
-        step before, so the wait is an upper bound of the time that the device has nothing to do.
+        Beside what `write` was given: `time` at which the step was done, `step/seconds` since it asked for its batch, and of these
+        `step/input_wait_seconds` until it had it. A step lasts until the next asks. On a GPU the host asks while the device still works on
+        the step before, so the wait is an upper bound of the time that the device has nothing to do.
         """
         if steps > self._most_steps:
             raise ValueError(f"{steps} steps in a loop, and room for {self._most_steps}")

@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,15 @@ from tasks.training.experiment import load_experiment
 from tasks.training.loop import run_training
 from tasks.training.overrides import Overrides, adapt_to_machine, override
 from tasks.training.progress import Progress
+from tasks.training.step_file import StepFile
+from tests.training.trackers import Told
 
 STEPS = 6
 ANCHORS = [f"model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.{side}=64" for side in ("height", "width")]
 OVERRIDES = Overrides(image_size=64, steps=STEPS, batch_size=1, learning_rate=0.003, proposals=8, seed=1, deterministic=True)
+
+
+CLOCK = ("time", "compiled", "step/seconds", "step/images_per_second", "step/input_wait_share")
 
 
 class Killed(BaseException):
@@ -71,16 +75,6 @@ def experiment(model: ModelDir) -> cfg.ExperimentConfig:
     return values
 
 
-def at_step(step: int, act: Callable[[], None]) -> Callable[[Mapping[str, float], int], None]:
-    """A log that acts when it is given the figures of a step."""
-
-    def log(_figures: Mapping[str, float], logged: int) -> None:
-        if logged == step:
-            act()
-
-    return log
-
-
 def kill() -> None:
     raise Killed
 
@@ -106,11 +100,14 @@ def killed_while_writing(step: int) -> Any:
 
 def left(folder: Path) -> dict[str, Any]:
     """What a training has left: its rows but for their times, its last weights by name, and the steps that it skipped."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     reader = tf.train.load_checkpoint(str(written_checkpoints(folder)[-1]))
     names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
     return {
-        "rows": [{name: value for name, value in row.items() if name in ("step", "steps", "left_out") or "Loss" in name} for row in rows],
+        "rows": [
+            # As text, since what is no number is not equal to itself.
+            {name: str(value) for name, value in row.items() if name not in CLOCK and not name.startswith("system/")}
+            for row in StepFile(folder / "metrics.jsonl").rows()
+        ],
         "weights": {name: zlib.crc32(reader.get_tensor(name).tobytes()) for name in names},
         "skipped": {file.name: json.loads(file.read_text()) for file in (folder / "skipped_steps").glob("*")},
         "checkpoints": [prefix.name for prefix in written_checkpoints(folder)],
@@ -123,7 +120,7 @@ def main() -> None:
     model = prepared(root)
     # Loops of one step each, whatever the machine's speed.
     Progress.most_steps = lambda *_: 1  # type: ignore[method-assign]
-    nothing = at_step(0, kill)
+    nothing = Told()
 
     through, interrupted = (root / name for name in ("through", "interrupted"))
     for folder in (through, interrupted):
@@ -131,12 +128,12 @@ def main() -> None:
     run_training(experiment(model), through, nothing)
 
     with contextlib.suppress(Killed):
-        run_training(experiment(model), interrupted, at_step(3, kill))
+        run_training(experiment(model), interrupted, Told(3, kill))
     with contextlib.suppress(Killed), killed_while_writing(4):
         run_training(experiment(model), interrupted, nothing)
     code = None
     try:
-        run_training(experiment(model), interrupted, at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        run_training(experiment(model), interrupted, Told(5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     except SystemExit as ended:
         code = ended.code
     run_training(experiment(model), interrupted, nothing)

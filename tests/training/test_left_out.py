@@ -25,6 +25,7 @@ from tasks.training.experiment import mask_rcnn_zoo
 from tasks.training.left_out import BAD_RECORDS, RecordsLeftOut
 from tasks.training.loop import run_training
 from tasks.training.task import MaskRCNNTask
+from tests.training.trackers import Told
 
 STEPS = 6
 # The third record's place in the order by seed 1: inside of the third loop, since the first two are of one step.
@@ -88,20 +89,19 @@ def test_a_training_goes_on_from_the_step_that_it_had_reached(
 ) -> None:
     (tmp_path / "train").mkdir()
     assert positions_of_the_damaged(scenes) == [FIRST_MET]
-    logged: list[tuple[dict[str, float], int]] = []
-    summary = run_training(experiment(damaged, most=1), tmp_path / "train", lambda values, step: logged.append((dict(values), step)))
+    told = Told()
+    summary = run_training(experiment(damaged, most=1), tmp_path / "train", told)
     assert (summary["steps"], summary["bad_records"]) == (STEPS, 1)
     (bad,) = json.loads((tmp_path / "train" / BAD_RECORDS).read_text())
     (shard,) = damaged.root.glob("train.record-*")
     assert bad == {"file": str(shard), "record": 2, "step": FIRST_MET, "reason": f"{shard}: record 2 is cut off or damaged"}
     assert f"left out, 1 of at most 1 records: {shard}: record 2 is cut off or damaged" in capsys.readouterr().out
-    assert [(values, step) for values, step in logged if "bad_records" in values] == [({"bad_records": 1}, FIRST_MET)]
+    assert told.metrics == [({"bad_records": 1}, FIRST_MET)]
     rows = [json.loads(line) for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["steps"], row["step"]) for row in rows[:3]] == [(1, 1), (1, 2), (1, 3)]
-    assert sum(row["steps"] for row in rows) == rows[-1]["step"] == STEPS
+    assert [row["step"] for row in rows] == told.steps == list(range(1, STEPS + 1))
 
     # A longer one begins behind the record, and does not meet it.
-    going_on = run_training(experiment(damaged, most=1, steps=STEPS + 1), tmp_path / "train", lambda values, step: None)
+    going_on = run_training(experiment(damaged, most=1, steps=STEPS + 1), tmp_path / "train", Told())
     assert (going_on["steps"], going_on["bad_records"]) == (STEPS + 1, 1)
 
 
