@@ -513,14 +513,23 @@ def remember_command(
 
 @app.command("compare")
 def compare_command(
-    run: Annotated[Path, typer.Argument(help="Folder of the pipeline run.")],
+    run: Annotated[
+        list[Path], typer.Argument(metavar="RUN_OR_MODEL...", help="Folder of a pipeline run; or several, of runs or of evaluated models.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(parser=new_folder, metavar="FOLDER", help="Folder of the comparison of several; a run keeps its own in compare/."),
+    ] = None,
     result: ResultOption = None,
 ) -> None:
-    """Set the models of a pipeline run side by side: accuracy, size and speed."""
-    from tasks.compare import compare
+    """Set models side by side: which differences in accuracy are real, size and speed."""
+    from tasks.compare import compare, compare_models
     from tasks.running.workspace import RunDir
 
-    answer(compare(RunDir(run.absolute())), result)
+    if len(run) > 1 or output is not None:
+        answer(compare_models([folder.absolute() for folder in run], output and output.absolute()), result)
+        return
+    answer(compare(RunDir(run[0].absolute())), result)
 
 
 @app.command("sync")

@@ -5,9 +5,12 @@
 Reads each model's `train/result.json` and what its `evaluation/` holds; writes `compare/comparison.md`, `.json` and `.png`
 and closes the pipeline's MLflow run with them. A model that did not get that far is listed, saying how far it got.
 
-Which models the images can tell from the best one is asked of a paired bootstrap: the images are drawn again with repetition, the same
-for every model, and a model is worse where the best one is ahead in nearly all of these draws. Usual runtime: 10 seconds; with
-thousands of images minutes.
+    maskline compare RUN_OR_MODEL_DIR RUN_OR_MODEL_DIR ... [--output FOLDER]
+
+sets any evaluated models side by side; the files go to the folder, where one is named.
+
+Which differences are real is asked of a paired bootstrap over the images, from the evaluations' stored matches
+(`tasks/evaluation/verdicts.py`). Usual runtime: 10 seconds; with 5,000 images ten more for each model.
 """
 
 from __future__ import annotations
@@ -19,14 +22,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tasks.coco.bootstrap import drawn_again, resampled_precision
 from tasks.coco.matches import BOX, MASK, Matches, read_matches
 from tasks.coco.plots import ModelBar, draw_models
 from tasks.evaluation.results import MATCHES
+from tasks.evaluation.verdicts import Contender, Verdicts, incomparable, verdicts
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, RunDir, StepResult, read_json, staged_directory
 from tasks.tracking import close_pipeline_run, comparison_url, pipeline_run_identity
@@ -42,18 +44,15 @@ _COLUMNS = (
     ("parameters", "parameters"),
     ("train_images_per_second", "train images/s"),
     ("seconds_per_image", "s/image"),
-    ("standing", "against the best"),
+    ("standing", "beside the highest"),
     ("state", "state"),
 )
 _TEXTS = ("config", "standing", "state")
 _READY = "evaluated"
 
-_BEST, _LEVEL, _WORSE, _UNTESTED = "best", "not told apart", "worse", "not tested"
-_RESAMPLES = 2000
-_FEWEST_IMAGES = 10
-"""With fewer a resample is hardly another one, and the bootstrap finds differences that are none."""
-_ERROR_RATE = 0.05
-"""Of calling any model worse that is not, over all models of the comparison."""
+_HIGHEST, _LEVEL, _WORSE, _UNTESTED = "highest", "no difference shown", "worse", "not tested"
+_MOST_LINES = 15
+"""Of verdicts; the JSON file has all."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ class Row:
     objects: int | None = None
     interval: tuple[float, float] | None = None
     """Of the figure that ranks: what it is in 95 % of the resamples."""
-    behind: float | None = None
-    """Share of the resamples in which the best model is ahead of this one; equal figures count half."""
     standing: str | None = None
+    left_out: str | None = None
+    """Why there is no verdict on an evaluated model."""
 
     @property
     def rank(self) -> tuple[float, ...]:
@@ -90,59 +89,87 @@ def compare(run: RunDir) -> StepResult:
     Raises:
       UserError: the folder holds no model, no model was evaluated, or a result file is not what its step writes.
     """
-    models = [ModelDir(folder) for folder in _model_folders(run)]
+    if _is_model(ModelDir(run.root)):
+        raise UserError(f"{run.root} is one model", "name the pipeline run that it is of, or another model beside it")
+    models = {folder.name: ModelDir(folder) for folder in _model_folders(run)}
     if not models:
         close_pipeline_run(run, complete=False, description="Nothing to compare.")
         raise UserError(f"{run.root} holds no model to compare", "convert, train and evaluate a config into it first")
     dataset = read_json(run.identity)["dataset"] if run.identity.exists() else None
-    rows = sorted((_row(model, dataset) for model in models), key=lambda row: row.config)
-    rows.sort(key=lambda row: row.rank, reverse=True)
-    ready = [row for row in rows if row.state == _READY]
-    if not ready:
+    rows = _rows(models, dataset)
+    if not any(row.state == _READY for row in rows):
         states = "; ".join(f"{row.config}: {row.state}" for row in rows)
         close_pipeline_run(run, complete=False, description=f"Nothing to compare. {states}")
         raise UserError(f"{run.root}: no model was evaluated ({states})", "see why in their logs, then run them again")
-
-    rows = _ranked(run, rows)
-    ready = [row for row in rows if row.state == _READY]
-    best = next((row for row in ready if row.standing == _BEST), None)
-    note = _note(ready, best)
-    table = _markdown_table(rows)
-    head = [f"Dataset {dataset['name']}, digest `{dataset['digest'][:12]}`.", ""] if dataset else []
-    text = "\n".join([*head, *table, "", f"{_verdict(best, ready)} {note}", ""])
+    compared = _compared(rows, models)
+    text = compared.markdown(dataset)
     with staged_directory(run.comparison) as folder:
-        (folder / "comparison.md").write_text(f"# {run.name}\n\n{text}\n![{_ranking(ready)} and speed](comparison.png)\n")
-        data = {"run": run.name, "dataset": dataset, "best": best and best.config, "note": note, "rows": [asdict(row) for row in rows]}
-        (folder / "comparison.json").write_text(json.dumps(data, indent=2) + "\n")
-        (folder / "comparison.png").write_bytes(draw_models(_bars(ready), _ranking(ready), note))
+        _write(folder, run.name, compared, dataset)
     close_pipeline_run(
         run,
-        complete=len(ready) == len(rows),
+        complete=len(compared.ready) == len(rows),
         artifacts=run.comparison,
-        tags={"best.config": best.config if best else ""},
+        tags={"best.config": compared.highest.config if compared.highest else ""},
         description=text,
     )
-    _print(rows, best, f"{_verdict(best, ready)} {note}")
+    _print(compared)
     identity = pipeline_run_identity(run)
     if identity is not None:
         print(f"MLflow, these models side by side: {comparison_url(identity)}")
     return StepResult(
         "compare",
         "done",
-        {
-            "markdown": str(run.comparison / "comparison.md"),
-            "plot": str(run.comparison / "comparison.png"),
-            "table": str(run.comparison / "comparison.json"),
-        },
-        {
-            "best": best and best.config,
-            "mask_ap": best and best.mask_ap,
-            "not_told_apart": [row.config for row in ready if row.standing == _LEVEL],
-            "not_evaluated": [row.config for row in rows if row.state != _READY],
-            "mlflow_run_id": identity and identity.run_id,
-            "mlflow_url": identity and comparison_url(identity),
-        },
+        _outputs(run.comparison),
+        compared.summary() | {"mlflow_run_id": identity and identity.run_id, "mlflow_url": identity and comparison_url(identity)},
     )
+
+
+def compare_models(folders: Sequence[Path], output: Path | None = None) -> StepResult:
+    """Sets the models in any folders, of models or of pipeline runs, side by side; writes the comparison to `output` where it is given.
+
+    UserError where a folder holds no model, or fewer than two were evaluated.
+    """
+    models = _named([model for folder in folders for model in _models_in(folder)])
+    rows = _rows(models, None)
+    if sum(row.state == _READY for row in rows) < 2:
+        states = "; ".join(f"{row.config}: {row.state}" for row in rows)
+        raise UserError(f"fewer than two models were evaluated ({states})", "evaluate them first")
+    compared = _compared(rows, models)
+    if output is not None:
+        with staged_directory(output) as folder:
+            _write(folder, output.name, compared, None)
+    _print(compared)
+    return StepResult("compare", "done", _outputs(output) if output else {}, compared.summary())
+
+
+def _models_in(folder: Path) -> list[ModelDir]:
+    """The model that a folder is, or those of the pipeline run that it is."""
+    if _is_model(ModelDir(folder)):
+        return [ModelDir(folder)]
+    models = [ModelDir(one) for one in _model_folders(RunDir(folder))]
+    if not models:
+        raise UserError(f"{folder} holds no model to compare", "name folders of models, or of pipeline runs")
+    return models
+
+
+def _is_model(model: ModelDir) -> bool:
+    return any(path.exists() for path in (model.train, model.evaluation, model.experiment))
+
+
+def _named(models: Sequence[ModelDir]) -> dict[str, ModelDir]:
+    """Models by their names, with as many folders before them as tell them apart."""
+    unique = list(dict.fromkeys(ModelDir(model.root.resolve()) for model in models))
+    for count in range(1, max(len(model.root.parts) for model in unique) + 1):
+        names = ["/".join(model.root.parts[-count:]) for model in unique]
+        if len(set(names)) == len(names):
+            return dict(zip(names, unique, strict=True))
+    raise AssertionError("different folders have different paths")
+
+
+def _rows(models: Mapping[str, ModelDir], dataset: Mapping[str, str] | None) -> list[Row]:
+    """Best figure first."""
+    rows = sorted((replace(_row(model, dataset), config=name) for name, model in models.items()), key=lambda row: row.config)
+    return sorted(rows, key=lambda row: row.rank, reverse=True)
 
 
 def _model_folders(run: RunDir) -> list[Path]:
@@ -154,6 +181,9 @@ def _model_folders(run: RunDir) -> list[Path]:
 
 def _row(model: ModelDir, dataset: Mapping[str, str] | None) -> Row:
     trained_file, evaluated_file = model.train / "result.json", model.evaluation / "metrics.json"
+    if evaluated_file.exists() and not model.train.exists():
+        # Detections of another program, which were evaluated here.
+        return replace(Row(model.name, _READY), **_figures(read_json(evaluated_file), evaluated_file))
     if not trained_file.exists():
         reached = "converted" if model.conversion_report.exists() else "not converted"
         return Row(model.name, "training did not finish" if model.train.exists() else f"{reached}, not trained")
@@ -165,22 +195,25 @@ def _row(model: ModelDir, dataset: Mapping[str, str] | None) -> Row:
         train_images_per_second=_number(trained, "images_per_second", trained_file),
     )
     if dataset is not None and _field(trained, "dataset_digest", trained_file) != dataset["digest"]:
-        return Row(**asdict(row) | {"state": "trained on another state of the dataset"})
+        return replace(row, state="trained on another state of the dataset")
     if not evaluated_file.exists():
         return row
     evaluated = read_json(evaluated_file)
     of, latest = (Path(_field(r, "checkpoint", f)).name for r, f in ((evaluated, evaluated_file), (trained, trained_file)))
-    metrics = _field(evaluated, "metrics", evaluated_file)
-    figures = {
-        "state": _READY if of == latest else f"evaluated at {of}, trained to {latest}",
+    state = _READY if of == latest else f"evaluated at {of}, trained to {latest}"
+    return replace(row, state=state, **_figures(evaluated, evaluated_file))
+
+
+def _figures(evaluated: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    metrics = _field(evaluated, "metrics", file)
+    return {
         "mask_ap": _precision(metrics, MASK_AP),
         "mask_ap50": _precision(metrics, MASK_AP50),
         "box_ap": _precision(metrics, BOX_AP),
-        "seconds_per_image": _number(evaluated, "seconds_per_image", evaluated_file),
+        "seconds_per_image": _number(evaluated, "seconds_per_image", file) if "seconds_per_image" in evaluated else None,
         "images": evaluated.get("images"),
         "objects": evaluated.get("objects"),
     }
-    return Row(**asdict(row) | figures)
 
 
 def _field(record: Mapping[str, Any], name: str, file: Path) -> Any:
@@ -211,52 +244,137 @@ def _figure(row: Row, ranking: str) -> float | None:
     return row.mask_ap if ranking == "mask AP" else row.box_ap
 
 
-def _ranked(run: RunDir, rows: Sequence[Row]) -> list[Row]:
-    """The rows with their standing: the best one, where there is one, and which others the images can tell from it."""
+@dataclass(frozen=True)
+class _Comparison:
+    """All models, best figure first, and the verdicts on those that can be compared, None where these are not two."""
+
+    rows: tuple[Row, ...]
+    verdicts: Verdicts | None
+
+    @property
+    def ready(self) -> list[Row]:
+        return [row for row in self.rows if row.state == _READY]
+
+    @property
+    def highest(self) -> Row | None:
+        return next((row for row in self.rows if row.standing == _HIGHEST), None)
+
+    @property
+    def lines(self) -> list[str]:
+        """What is known, in sentences: verdicts, those on the model with the highest figure first, and what was left out."""
+        found = [pair.sentence(short_name) for pair in self.verdicts.pairs] if self.verdicts else []
+        if len(found) > _MOST_LINES:
+            found = [*found[:_MOST_LINES], f"{len(found) - _MOST_LINES} more verdicts are in comparison.json"]
+        return found + [f"left out: {row.config}, {row.left_out}" for row in self.ready if row.left_out]
+
+    @property
+    def heading(self) -> str:
+        ranking = _ranking(self.ready)
+        if self.highest is None:
+            nothing = all(_figure(row, ranking) is None for row in self.ready)
+            return "Nothing to rank: there was nothing to measure." if nothing else f"Nothing to rank: every model's {ranking} is zero."
+        return f"Highest {ranking}: {self.highest.config}, {_cell('mask_ap', _figure(self.highest, ranking))}."
+
+    @property
+    def measured_on(self) -> str:
+        images, objects = ({getattr(row, name) for row in self.ready} for name in ("images", "objects"))
+        counts = [
+            f"{count} {thing}{'' if count == 1 else 's'}"
+            for numbers, thing in ((images, "image"), (objects, "object"))
+            if (count := _one(numbers)) is not None
+        ]
+        return f"Measured on {' with '.join(counts)}." if counts else ""
+
+    @property
+    def note(self) -> str:
+        """What the figures stand on, and how models were told apart."""
+        if self.verdicts is None:
+            return self.measured_on
+        together = " for all pairs together" if len(self.verdicts.pairs) > 1 else ""
+        once = all(one.trainings == 1 for one in self.verdicts.standings)
+        seeds = " Each model was trained once: what another seed would change is not in it." if once else ""
+        return f"{self.measured_on} Intervals hold 95 % of the time{together}, by {self.verdicts.resamples} resamples of the images.{seeds}"
+
+    def markdown(self, dataset: Mapping[str, str] | None) -> str:
+        head = [f"Dataset {dataset['name']}, digest `{dataset['digest'][:12]}`.", ""] if dataset else []
+        told = [f"- {line}" for line in self.lines]
+        return "\n".join([*head, self.heading, "", *told, *([""] if told else []), *_markdown_table(self.rows), "", self.note, ""])
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "best": self.highest and self.highest.config,
+            "mask_ap": self.highest and self.highest.mask_ap,
+            "verdicts": self.lines,
+            "not_told_apart": [row.config for row in self.ready if row.standing == _LEVEL],
+            "not_evaluated": [row.config for row in self.rows if row.state != _READY],
+        }
+
+
+def _compared(rows: Sequence[Row], models: Mapping[str, ModelDir]) -> _Comparison:
     ready = [row for row in rows if row.state == _READY]
     ranking = _ranking(ready)
     if not _figure(ready[0], ranking):
-        return list(rows)
-    measured = [row for row in ready if _figure(row, ranking) is not None]
+        return _Comparison(tuple(rows), None)
     kind = MASK if ranking == "mask AP" else BOX
-    evaluations = {row.config: matches for row in measured if (matches := _matches(run.model(row.config), kind))}
-    images = {config: _images(matches) for config, matches in evaluations.items()}
-    best = measured[0].config
-    known, resampled = images.get(best, []), {}
-    if known:
-        weights = drawn_again(len(known), _RESAMPLES)
-        for config in [config for config, seen in images.items() if seen == known]:
-            resampled[config] = resampled_precision(evaluations[config], weights, kind)
+    contenders: list[Contender] = []
+    left_out: dict[str, str] = {}
+    for row in ready:
+        found = _matches(models[row.config], kind)
+        if isinstance(found, Matches) and contenders and (reason := incomparable(contenders[0].runs[0], found)) is not None:
+            found = f"{reason} ({contenders[0].name} has the first)"
+        if isinstance(found, Matches):
+            contenders.append(Contender(row.config, (found,)))
+        else:
+            left_out[row.config] = found
+    verdict = verdicts(contenders, kind) if len(contenders) > 1 else None
+    standings = {one.name: one for one in verdict.standings} if verdict else {}
     ranked = []
     for row in rows:
-        changes: dict[str, Any] = {"standing": _UNTESTED} if row in measured else {}
-        if row.config in resampled:
-            own, ahead = resampled[row.config], resampled[best]
-            drawn = ~np.isnan(own)
-            changes["interval"] = tuple(float(value) for value in np.quantile(own[drawn], (0.025, 0.975)))
-            changes["behind"] = float(np.mean((ahead > own)[drawn]) + np.mean((ahead == own)[drawn]) / 2)
-            clear = len(known) >= _FEWEST_IMAGES and changes["behind"] >= 1 - _ERROR_RATE / 2 / max(1, len(measured) - 1)
-            changes["standing"] = _WORSE if clear else _LEVEL
-        if row.config == best:
-            changes |= {"standing": _BEST, "behind": None}
+        changes: dict[str, Any] = {"left_out": left_out.get(row.config)}
+        if row.state == _READY and _figure(row, ranking) is not None:
+            changes["standing"] = _UNTESTED
+        if row.config in standings and verdict is not None:
+            changes["interval"] = standings[row.config].interval
+            if ready[0].config in standings and row is not ready[0]:
+                changes["standing"] = _WORSE if verdict.between(ready[0].config, row.config).shown else _LEVEL
+        if row is ready[0]:
+            changes["standing"] = _HIGHEST
         ranked.append(replace(row, **changes))
-    return ranked
+    return _Comparison(tuple(ranked), verdict)
 
 
-def _matches(model: ModelDir, kind: str) -> Matches | None:
-    """Of the model's evaluation; None where it has left none, or none of this kind."""
-    file = model.evaluation / MATCHES
-    matches = read_matches(file) if file.exists() else None
-    return matches if matches is not None and kind in matches.kinds else None
+def _matches(model: ModelDir, kind: str) -> Matches | str:
+    """Of the model's evaluation; or why there are none of this kind."""
+    try:
+        matches = read_matches(model.evaluation / MATCHES)
+    except UserError as error:
+        return error.message
+    if kind not in matches.kinds:
+        return "it has no masks"
+    return matches if matches.objects.counted().any() else "there was no object to find"
 
 
-def _images(matches: Matches) -> list[tuple[str, str]]:
-    """Number and file name of each image, in the numbers' order."""
-    return list(zip(matches.images.ids.tolist(), matches.images.file_names.tolist(), strict=True))
+def _write(folder: Path, name: str, compared: _Comparison, dataset: Mapping[str, str] | None) -> None:
+    ranking = _ranking(compared.ready)
+    (folder / "comparison.md").write_text(f"# {name}\n\n{compared.markdown(dataset)}\n![{ranking} and speed](comparison.png)\n")
+    data = {
+        "run": name,
+        "dataset": dataset,
+        "best": compared.highest and compared.highest.config,
+        "note": compared.note,
+        "verdicts": asdict(compared.verdicts) if compared.verdicts else None,
+        "rows": [asdict(row) for row in compared.rows],
+    }
+    (folder / "comparison.json").write_text(json.dumps(data, indent=2) + "\n")
+    (folder / "comparison.png").write_bytes(draw_models(_bars(compared.ready), ranking, compared.measured_on))
+
+
+def _outputs(folder: Path) -> dict[str, str]:
+    return {kind: str(folder / f"comparison.{suffix}") for kind, suffix in (("markdown", "md"), ("plot", "png"), ("table", "json"))}
 
 
 def _bars(ready: Sequence[Row]) -> list[ModelBar]:
-    ranking, standings = _ranking(ready), {_BEST: "best", _LEVEL: "level"}
+    ranking, standings = _ranking(ready), {_HIGHEST: "best", _LEVEL: "level"}
     return [
         ModelBar(
             short_name(row.config),
@@ -290,48 +408,24 @@ def _markdown_table(rows: Sequence[Row]) -> list[str]:
     lines += ["|" + "|".join("---" if name in _TEXTS else "---:" for name, _ in _COLUMNS) + "|"]
     for row in rows:
         cells = [_cell(name, getattr(row, name)) for name, _ in _COLUMNS]
-        lines.append("| " + " | ".join(f"**{cell}**" if row.standing == _BEST else cell for cell in cells) + " |")
+        lines.append("| " + " | ".join(f"**{cell}**" if row.standing == _HIGHEST else cell for cell in cells) + " |")
     return lines
-
-
-def _verdict(best: Row | None, ready: Sequence[Row]) -> str:
-    ranking = _ranking(ready)
-    if best is None:
-        nothing = all(_figure(row, ranking) is None for row in ready)
-        return "No best: there was nothing to measure." if nothing else f"No best: every model's {ranking} is zero."
-    verdict = f"Best: {best.config}, {ranking} {_cell('mask_ap', _figure(best, ranking))}"
-    level = [short_name(row.config) for row in ready if row.standing == _LEVEL]
-    return f"{verdict}; the images do not tell it from {', '.join(level)}." if level else f"{verdict}."
-
-
-def _note(ready: Sequence[Row], best: Row | None) -> str:
-    """What the figures stand on, and how models were told apart."""
-    images, objects = ({getattr(row, name) for row in ready} for name in ("images", "objects"))
-    counts = [
-        f"{count} {thing}{'' if count == 1 else 's'}"
-        for numbers, thing in ((images, "image"), (objects, "object"))
-        if (count := _one(numbers)) is not None
-    ]
-    note = f"Measured on {' with '.join(counts)}." if counts else ""
-    if best is None or best.interval is None or len(ready) < 2:
-        return note
-    if (best.images or 0) < _FEWEST_IMAGES:
-        return f"{note} Fewer than {_FEWEST_IMAGES} images tell no models apart."
-    return f"{note} Told apart: the best is ahead in nearly all draws of as many images with repetition (5 % error over all models)."
 
 
 def _one(numbers: set[int | None]) -> int | None:
     return next(iter(numbers)) if len(numbers) == 1 else None
 
 
-def _print(rows: Sequence[Row], best: Row | None, verdict: str) -> None:
+def _print(compared: _Comparison) -> None:
     # A log has no width of its own; 80 columns would break the names.
     console = Console(width=None if Console().is_terminal else 160)
     table = Table()
     for name, title in _COLUMNS:
         table.add_column(title, justify="left" if name in _TEXTS else "right", no_wrap=name == "config")
-    for row in rows:
-        style = "bold" if row is best else ("" if row.state == _READY else "dim")
+    for row in compared.rows:
+        style = "bold" if row is compared.highest else ("" if row.state == _READY else "dim")
         table.add_row(*(_cell(name, getattr(row, name)) for name, _ in _COLUMNS), style=style)
     console.print(table)
-    console.print(verdict, highlight=False, soft_wrap=True)
+    for line in (compared.heading, *(f"- {line}" for line in compared.lines), compared.note):
+        if line:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
 
 from tasks.coco.figures import figures
 from tasks.coco.matches import write_matches
-from tasks.compare import BOX_AP, MASK_AP, MASK_AP50, compare
+from tasks.compare import BOX_AP, MASK_AP, MASK_AP50, compare, compare_models
 from tasks.open_run import open_run
 from tasks.records.manifest import Manifest, write_manifest
 from tasks.running.errors import UserError
@@ -90,7 +92,7 @@ def test_two_models_and_one_that_failed(run, dataset, capsys):
         "parameters": "63.1 M",
         "train images/s": "1",
         "s/image": "0.500",
-        "against the best": "best",
+        "beside the highest": "highest",
         "state": "evaluated",
     }
     assert table["mask_rcnn_inception_v2_coco"]["state"] == "converted, not trained"
@@ -114,6 +116,7 @@ def test_two_models_and_one_that_failed(run, dataset, capsys):
     assert parent.data.metrics == {}
     note = parent.data.tags["mlflow.note.content"]
     assert "| mask_rcnn_resnet50_atrous_coco | 0.250 |" in note
+    assert "Highest mask AP: mask_rcnn_resnet101_atrous_coco, 0.312." in note
     assert "Measured on 2 images with 5 objects." in note
     assert f"({result.summary['mlflow_url']})" in note
     assert "comparison.png" not in note
@@ -200,10 +203,10 @@ def test_a_result_file_that_is_not_one_is_named(run):
 @pytest.mark.parametrize(
     ("mask_ap", "box_ap", "said"),
     [
-        (-1.0, -1.0, "No best: there was nothing to measure."),
-        (float("nan"), -1.0, "No best: there was nothing to measure."),
-        (0.0, 0.0, "No best: every model's mask AP is zero."),
-        (-1.0, 0.0, "No best: every model's box AP is zero."),
+        (-1.0, -1.0, "Nothing to rank: there was nothing to measure."),
+        (float("nan"), -1.0, "Nothing to rank: there was nothing to measure."),
+        (0.0, 0.0, "Nothing to rank: every model's mask AP is zero."),
+        (-1.0, 0.0, "Nothing to rank: every model's box AP is zero."),
     ],
 )
 def test_no_best_where_nothing_was_measured(run, dataset, capsys, mask_ap, box_ap, said):
@@ -241,11 +244,8 @@ def detected(run, config, scores_of_hits, *, images=12):
     write_json(file, json.loads(file.read_text()) | {"images": images, "objects": images})
 
 
-def test_models_that_the_images_do_not_tell_apart(run, capsys):
-    """All of twelve found, eleven found, none found: a resample misses the one image in (11/12)^12 = 35 % of the draws.
-
-    In these the second is level with the first, which counts half: the first is ahead in 65 % + 17.6 % = 82.4 %, less than 97.5 %.
-    """
+def test_verdicts_stand_before_the_figures(run, capsys):
+    """Of twelve objects all, all but one, and none are found. AP is the recall, to a hundredth: a resample misses some of the twelve."""
     everything = dict.fromkeys(range(1, 13), 0.9)
     detected(run, "all", everything)
     detected(run, "but_one", {image: score for image, score in everything.items() if image != 7})
@@ -253,30 +253,75 @@ def test_models_that_the_images_do_not_tell_apart(run, capsys):
     result = compare(run)
     assert result.summary["best"] == "all"
     assert result.summary["not_told_apart"] == ["but_one"]
-    rows = {row["config"]: row for row in json.loads((run.comparison / "comparison.json").read_text())["rows"]}
-    assert rows["but_one"]["behind"] == pytest.approx(1 - (11 / 12) ** 12 / 2, abs=0.02)
-    assert rows["none"]["behind"] == 1.0
-    assert (rows["but_one"]["standing"], rows["none"]["standing"]) == ("not told apart", "worse")
+    table = table_of(run)
+    assert [table[config]["beside the highest"] for config in ("all", "but_one", "none")] == ["highest", "no difference shown", "worse"]
+    compared = json.loads((run.comparison / "comparison.json").read_text())
+    rows = {row["config"]: row for row in compared["rows"]}
     assert rows["all"]["interval"] == [1.0, 1.0]
+    pairs = {(pair["first"], pair["second"]): pair for pair in compared["verdicts"]["pairs"]}
+    assert set(pairs) == {("all", "but_one"), ("all", "none"), ("but_one", "none")}
+    # Without the one image, in (11/12)^12 of the resamples, both are alike.
+    assert pairs["all", "but_one"]["probability"] == pytest.approx(1 - (11 / 12) ** 12 / 2, abs=0.03)
+    assert pairs["all", "none"]["interval"] == [1.0, 1.0]
     said = capsys.readouterr().out
-    assert "Best: all, mask AP 1.000; the images do not tell it from but_one. Measured on 12 images with 12 objects." in said
+    assert "Highest mask AP: all, 1.000." in said
+    assert "- no difference shown between all and but_one; with these 12 images" in said
+    assert "- all is better than none by 100.0 to 100.0 points" in said
+    assert "Measured on 12 images with 12 objects. Intervals hold 95 % of the time for all pairs together, by 1000 resamples" in said
+    assert "Each model was trained once" in said
+    text = (run.comparison / "comparison.md").read_text()
+    assert text.index("- no difference shown") < text.index("| config |")
 
 
-def test_few_images_tell_no_models_apart(run, capsys):
+def test_few_images_show_no_difference(run, capsys):
     detected(run, "all", dict.fromkeys(range(1, 10), 0.9), images=9)
     detected(run, "none", {}, images=9)
     assert compare(run).summary["not_told_apart"] == ["none"]
-    assert "Fewer than 10 images tell no models apart." in capsys.readouterr().out
+    assert "fewer than 10 images show none" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("spoil", ["missing", "other images"])
-def test_an_evaluation_that_cannot_be_drawn_again_is_said_to_be_untested(run, spoil):
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        ("missing", "matches.npz does not exist"),
+        ("other images", "other images (a has the first)"),
+        ("damaged", "is no evaluation's matches"),
+    ],
+)
+def test_what_cannot_be_compared_is_left_out_and_said(run, capsys, spoil, reason):
     detected(run, "a", dict.fromkeys(range(1, 13), 0.9))
+    detected(run, "c", dict.fromkeys(range(1, 12), 0.9))
     detected(run, "b", {1: 0.9}, images=11 if spoil == "other images" else 12)
+    file = run.model("b").evaluation / "matches.npz"
     if spoil == "missing":
-        (run.model("b").evaluation / "matches.npz").unlink()
-    assert compare(run).summary["not_told_apart"] == []
-    assert table_of(run)["b"]["against the best"] == "not tested"
+        file.unlink()
+    if spoil == "damaged":
+        file.write_bytes(file.read_bytes()[:90])
+    assert compare(run).summary["not_told_apart"] == ["c"]
+    assert table_of(run)["b"]["beside the highest"] == "not tested"
+    said = capsys.readouterr().out
+    assert "- left out: b, " in said
+    assert reason in said
+
+
+def test_models_of_several_runs_and_a_folder_of_detections(run, workspace, capsys):
+    """Under as much of their paths as tells them apart; the runs' own comparisons stay as they are."""
+    other = RunDir(run.root.with_name(f"{run.name}_other"))
+    for one, found in ((run, 12), (other, 3)):
+        detected(one, "config", dict.fromkeys(range(1, found + 1), 0.9))
+        detected(one, "second", {})
+    detections = run.root.with_name(f"{run.name}_detections") / "model"
+    shutil.copytree(run.model("config").evaluation, detections / "evaluation")
+    result = compare_models([run.root, other.model("config").root, detections], workspace / "side_by_side")
+    names = [f"{run.name}/config", f"{run.name}_detections/model", f"{run.name}_other/config", f"{run.name}/second"]
+    assert list(table_of(SimpleNamespace(comparison=workspace / "side_by_side"))) == names
+    assert result.summary["best"] == names[0]
+    assert f"- no difference shown between {names[0]} and {names[1]}: they are alike on every image" in capsys.readouterr().out
+    assert not run.comparison.exists()
+    with pytest.raises(UserError, match=r"fewer than two models were evaluated"):
+        compare_models([detections])
+    with pytest.raises(UserError, match=r"model is one model"):
+        compare(RunDir(detections))
 
 
 def test_opening_a_run_again_is_skipped(run, dataset):

@@ -53,7 +53,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "recall": ["weekly", ("run", "new"), ("--dataset", "dataset"), "--config", "mask_rcnn_inception_v2_coco"],
     "remember": ["weekly", ("run", "run")],
     "open-run": [("run", "new"), ("--dataset", "dataset")],
-    "compare": [("run", "run")],
+    "compare": [("run", "run"), ("--output", "new")],
     "sync": [("folder", "run")],
     "doctor": [],
 }

@@ -14,7 +14,11 @@ from matplotlib.ticker import MaxNLocator
 
 _INK, _FAINT, _GRID = "#22252b", "#6b7280", "#e5e7eb"
 _BEST, _LEVEL, _OTHER = "#1d4ed8", "#7aa2e3", "#b6bcc8"
-_KEY = (("best", "Dark blue:", "the best"), ("level", "light blue:", "not told apart from it"), ("other", "grey:", "the others"))
+_KEY = (
+    ("best", "Dark blue:", "the highest"),
+    ("level", "light blue:", "no difference from it shown"),
+    ("other", "grey:", "shown to be lower, or not tested"),
+)
 _ROW_INCHES, _FRAME_INCHES = 0.42, 1.7
 _LONGEST_LABEL = 36
 _TEXT_SHARE = 1.3
@@ -32,7 +36,7 @@ class ModelBar:
     seconds_per_image: float | None
     parameters: int | None
     standing: str
-    """`best`, `level` (not told apart from the best) or `other`."""
+    """`best` (the highest figure), `level` (no difference from it shown) or `other`."""
 
 
 def draw_models(models: Sequence[ModelBar], precision: str, note: str) -> bytes:
