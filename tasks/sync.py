@@ -39,6 +39,8 @@ def sync(folder: Path) -> StepResult:
     run = RunDir(folder)
     identity = pipeline_run_identity(run) if isinstance(outboxes[-1], PipelineOutbox) else None
     address = comparison_url(identity) if identity else outboxes[0].identity and outboxes[0].identity.url
+    if address:
+        print(f"MLflow: {address}", flush=True)
     return StepResult(
         "sync",
         "done" if entries else "skipped",

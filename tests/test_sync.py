@@ -61,6 +61,7 @@ def test_a_model_is_sent_with_the_run_it_belongs_to_and_then_the_rest_once(
         "model a: MLflow has all of it",
         "model b: 4 entries, 4 numbers sent",
         "pipeline run missed: 4 entries, 0 numbers sent",
+        f"MLflow: {comparison_url(parent)}",
     ]
     for model, steps in ((first, 3), (second, 4)):
         points = client.get_metric_history(read_json(model.tracking)["run_id"], "Loss/0")

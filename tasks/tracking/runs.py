@@ -36,6 +36,7 @@ _PARAM_LENGTH, _ERROR_LENGTH = 6000, 1000
 # At its end a step waits so long for MLflow to take something, and so long for it to take all; a killed one has less.
 _PATIENCE, _LONGEST = 30.0, 300.0
 _KILLED_WAITS = 5.0
+_WARNED: set[Path] = set()
 
 
 def open_pipeline_run(run: RunDir, dataset: DatasetDir) -> RunIdentity | None:
@@ -226,13 +227,15 @@ def send_backlog(outbox: Outbox, told: Callable[[], None] = lambda: None) -> int
 
 
 def _send_now(outbox: Outbox) -> None:
-    """Sends before the step goes on; where MLflow does not answer, says so."""
+    """Sends before the step goes on; where MLflow does not answer, says so, once for a journal."""
     try:
         outbox.send()
     except BusyError:
         _tell_left(outbox, outbox.journal.folder)
     except Exception as error:  # Whatever ails the tracker, the pipeline goes on.
-        store.warn_waiting(outbox.journal.file, error)
+        if outbox.journal.file not in _WARNED:
+            _WARNED.add(outbox.journal.file)
+            store.warn_waiting(outbox.journal.file, error)
 
 
 def _tell_left(outbox: Outbox, folder: Path) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import importlib
 import logging
 import os
+import re
 import sqlite3
 import sys
 import urllib.request
@@ -144,7 +145,10 @@ def _say(warning: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # Of the pools, retries and addresses that MLflow's client tells, what happened.
+    cause = re.search(r"\(Caused by \w+\([\"']?(.+?)[\"']?\)\)$", said)
+    return cause[1] if cause else said
 
 
 def way_out() -> str:

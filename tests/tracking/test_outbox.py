@@ -112,7 +112,8 @@ def test_all_of_a_run_that_began_and_ended_while_mlflow_was_away_comes_later(
     close_pipeline_run(run, complete=False, description="the table", tags={"best.config": "good"})
     said = capsys.readouterr().err
     assert f"`maskline sync {good.root}`" in said
-    assert said.count("WARNING: MLflow does not answer") == 4  # open-run, train twice, compare
+    # The pipeline run, and train twice.
+    assert said.count("WARNING: MLflow does not answer: ") == said.count("[Errno 111] Connection refused\n") == 3
     assert not good.tracking.exists()
 
     away()
