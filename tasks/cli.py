@@ -405,6 +405,37 @@ def train_command(
         answer(train(folder, Overrides(**overrides)), result)
 
 
+@app.command("plan")
+@_takes_overrides
+def plan_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a converted model.")],
+    overrides: Mapping[str, Any],
+    device: Annotated[
+        str | None, typer.Option(envvar="MASKLINE_PLAN_DEVICE", help="Where it will run, such as h100 or a100; by default this machine.")
+    ] = None,
+    flops: Annotated[float | None, typer.Option(help="Peak of products of another device, TFLOP/s.")] = None,
+    memory: Annotated[float | None, typer.Option(help="Memory of one device, GB.")] = None,
+    devices: Annotated[int | None, typer.Option(help="Such devices, over which a batch is split; by default those here, or one.")] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(envvar="MASKLINE_PRICE_PER_HOUR", help="Of all devices together, in any currency.")
+    ] = None,
+    count_only: Annotated[bool, typer.Option("--count-only", help="Run nothing: count what a step computes, moves and holds.")] = False,
+    time_limit: Annotated[float, typer.Option(help="Seconds for running a few steps here.")] = 180,
+    memory_limit: Annotated[float | None, typer.Option(help="GB that they may take; by default 80 percent of what is free.")] = None,
+    verbose: VerboseOption = False,
+    result: ResultOption = None,
+) -> None:
+    """Tell memory, time and cost of a training before it takes a machine."""
+    with _trained_in(model, verbose) as folder:
+        from tasks.plan import plan
+        from tasks.planning.devices import Machine
+        from tasks.planning.measured_step import Limits
+        from tasks.training.overrides import Overrides
+
+        limits = None if count_only else Limits(time_limit, memory_limit)
+        answer(plan(folder, Overrides(**overrides), Machine(device, flops, memory, devices), price_per_hour, limits), result)
+
+
 @app.command("evaluate")
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],

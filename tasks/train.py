@@ -12,6 +12,7 @@ cores.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,9 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     with tracking.model_run(model, records, "train", anew=begins_anew) as run:
         run.log_params(compared_settings(experiment, records))
         # No parameter, since MLflow keeps a parameter's first value, and a training may be gone on with.
-        run.log_summary({"steps": experiment.trainer.train_steps})
-        for artifact in (model.pipeline_config, trained, model.conversion_report, model.zoo_difference, records.description):
+        run.log_summary({"steps": experiment.trainer.train_steps, **_planned(model.plan)})
+        kept = (model.pipeline_config, trained, model.conversion_report, model.zoo_difference, model.plan, records.description)
+        for artifact in kept:
             if artifact.exists():
                 run.log_artifacts(artifact)
         summary = {"config": model.name, "dataset_digest": records.digest, "objects_cut_off": cut_off}
@@ -89,6 +91,15 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
         if experiment.task.init_checkpoint:
             run.log_artifacts(model.checkpoint_import)
     return _answer("done", model, summary, dataclasses.asdict(run.identity) if run.identity else {})
+
+
+def _planned(plan: Path) -> dict[str, float | None]:
+    """What `maskline plan` expected; nothing where there is no plan, or none that can be read: no training fails for an estimate."""
+    try:
+        summary = json.loads(plan.read_bytes())["summary"]
+        return {f"planned_{name}": summary[name] for name in ("hours", "memory_gb", "cost")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def objects_cut_off(limit: int, objects_per_image: Mapping[int, int]) -> int:

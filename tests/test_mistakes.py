@@ -47,6 +47,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "inspect": [("dataset", "dataset"), ("--against", "dataset"), ("--output", "new")],
     "check": [("dataset", "dataset"), ("--label-map", "label map")],
     "transcode": [("dataset", "dataset"), "--mask-type", "numerical", ("--output", "new"), ("--label-map", "label map")],
+    "plan": [("model", "model"), "--count-only"],
     "train": [("model", "model")],
     "evaluate": [("model", "model")],
     "export": [("model", "trained"), ("--checkpoint", "own checkpoint")],

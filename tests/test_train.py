@@ -108,6 +108,7 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
 ) -> None:
     scenes = scenes_with_test
     convert("mask_rcnn_resnet50_atrous_coco", scenes, model)
+    write_json(model.plan, {"summary": {"hours": 1.5, "memory_gb": 2.25, "cost": None, "limit": "input"}})
     assert train(model, SMALL).status == "done"
     result = json.loads((model.train / "result.json").read_text())
     assert result["steps"] == 2
@@ -156,6 +157,9 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
     assert (metrics["steps"], metrics["val_objects"]) == (2, objects)
     assert metrics["images_per_second"] == pytest.approx(result["images_per_second"])
     assert_every_step_is_told(model, logged, client)
+    assert (metrics["planned_hours"], metrics["planned_memory_gb"]) == (1.5, 2.25)
+    assert "planned_cost" not in metrics
+    assert "plan.json" in {file.path for file in client.list_artifacts(run.info.run_id)}
     assert metrics["box_ap"] == round(measured["metrics"]["DetectionBoxes_Precision/mAP"], 4)
     assert len([file for file in client.list_artifacts(run.info.run_id, "images") if file.path.endswith(".png")]) == 2
 

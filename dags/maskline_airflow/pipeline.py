@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import BaseOperator, Context, TriggerRule, task, task_group
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
 from maskline_airflow.assets import CANDIDATE, MaterializeOperator
 from maskline_airflow.form import lines_template, template, unknown_fields
@@ -65,6 +65,20 @@ class AnythingNew(StepOperator):
         return result
 
 
+class Plan(StepOperator):
+    """Tells what a training will need. Without a plan, whatever the reason, it succeeds all the same: no training waits for an estimate."""
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        try:
+            return super().execute(context)
+        except (Exception, AirflowTaskTimeout) as error:
+            self.on_kill()
+            # Not skipped: what follows would have to tell it from a run that has nothing to train.
+            reason = str(error) or f"more than {self.execution_timeout} were over"
+            self.log.warning("There is no plan, and the training goes on without: %s", reason)
+            return {"step": self.step, "status": "failed", "outputs": {}, "summary": {"reason": reason}}
+
+
 def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
     """Adds the tasks to the DAG that is being defined.
 
@@ -114,15 +128,26 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
             },
             **named,
         )
+        settings = {f"--{field.replace('_', '-')}": template(field) for field in _TRAIN_FIELDS}
+        # Counted and not run: that takes seconds, and nobody's accelerator.
+        plan = Plan(
+            task_id="plan",
+            step="plan",
+            arguments=[convert.output["model"], "--count-only"],
+            options=settings,
+            execution_timeout=timedelta(minutes=5),
+            **named,
+        )
         train = StepOperator(
             task_id="train",
             step="train",
             arguments=[convert.output["model"]],
-            options={f"--{field.replace('_', '-')}": template(field) for field in _TRAIN_FIELDS},
+            options=settings,
             priority_weight=1,
             **on_gpu,
             **named,
         )
+        plan >> train
         StepOperator(
             task_id="evaluate",
             step="evaluate",

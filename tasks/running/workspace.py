@@ -104,6 +104,11 @@ class ModelDir:
         return self.root / "zoo_difference.txt"
 
     @property
+    def plan(self) -> Path:
+        """What the training was expected to need."""
+        return self.root / "plan.json"
+
+    @property
     def train(self) -> Path:
         """Checkpoints, `experiment.yaml` as it was trained, `metrics.jsonl`, and `result.json`, which is written last."""
         return self.root / "train"

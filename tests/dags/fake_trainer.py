@@ -32,6 +32,7 @@ def outputs(step: str, arguments: list[str]) -> dict[str, str]:
         "materialize": {"dataset": f"{WORKSPACE}/datasets/fake"},
         "open-run": {"run": first},
         "convert": {"model": options.get("--output", "")},
+        "plan": {"model": first, "plan": f"{first}/plan.json"},
         "train": {"model": first, "checkpoint": f"{first}/train/ckpt-1"},
         "evaluate": {"model": first, "metrics": f"{first}/evaluation/metrics.json"},
         "compare": {"markdown": f"{first}/compare/comparison.md"},

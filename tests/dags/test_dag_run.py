@@ -74,13 +74,14 @@ def one_fails(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def one_alone(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
-    """One backbone from a checkpoint on a data set in two parts, and every other field of the form left empty that may be."""
+    """One backbone from a checkpoint on a data set in two parts, every other field of the form left empty that may be, and no plan."""
     fields = ["steps", "batch_size", "image_size", "learning_rate", "precision", "xla", "proposals", "max_bad_records"]
     empty = dict.fromkeys(fields)
     checkpoint = {"checkpoint": "/zoo", "checkpoint_label_map": "coco"}
     # A text field's last line break leaves an empty line.
     parts = {"shard_ranges": ["0:3", "3:6", ""], "shards": 3, "workers": 2, "max_bad": 5}
-    return run_dag(tmp_path_factory.mktemp("one_alone"), {"configs": NAMES[:1], "config_fields": [], **checkpoint, **parts, **empty})
+    conf = {"configs": NAMES[:1], "config_fields": [], **checkpoint, **parts, **empty}
+    return run_dag(tmp_path_factory.mktemp("one_alone"), conf, "plan resnet50 2")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,7 @@ def test_backbone_that_fails_stops_no_other_and_fails_the_run(one_fails: DagRun)
         "open_run": ["success"],
         "chosen_configs": ["success"],
         "backbone.convert": ["success", "success", "success"],
+        "backbone.plan": ["success", "success", "success"],
         "backbone.train": ["success", "failed", "success"],
         "backbone.evaluate": ["success", "upstream_failed", "success"],
         "compare": ["success"],
@@ -142,14 +144,22 @@ def test_each_backbone_walks_through_its_own_folder(one_fails: DagRun) -> None:
     assert one_fails.of_step("compare") == [[run]]
 
 
-def test_single_backbone_runs_to_the_end(one_alone: DagRun) -> None:
+def test_single_backbone_runs_to_the_end_without_a_plan(one_alone: DagRun) -> None:
     assert one_alone.state == "success"
+    assert one_alone.tasks["backbone.train"] == ["success"]
     assert set(one_alone.tasks["every_backbone_finished"]) == {"success"}
 
 
 def test_empty_fields_of_the_form_become_no_options(one_alone: DagRun) -> None:
     (words,) = one_alone.of_step("convert")
-    assert one_alone.of_step("train") == [[words[words.index("--output") + 1]]]
+    model = words[words.index("--output") + 1]
+    assert one_alone.of_step("plan") == [[model, "--count-only"]]
+    assert one_alone.of_step("train") == [[model]]
+
+
+def test_plan_is_asked_for_what_is_trained(one_fails: DagRun) -> None:
+    plans = sorted([model, *settings] for model, _, *settings in one_fails.of_step("plan"))
+    assert plans == sorted(one_fails.of_step("train"))
 
 
 def test_parts_come_before_what_joins_them(one_alone: DagRun) -> None:
@@ -321,7 +331,7 @@ def test_real_parser_accepts_every_command_of_a_schedule_and_of_a_data_set_alone
 def test_real_parser_accepts_every_command_of_the_dag(parsed: list[tuple[str, dict[str, Any]]]) -> None:
     assert {step for step, _ in parsed} == {
         "preflight",
-        *("materialize", "open-run", "convert", "train", "evaluate", "compare"),
+        *("materialize", "open-run", "convert", "plan", "train", "evaluate", "compare"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def test_edges(dag: DAG) -> None:
         "chosen_configs": {"check_request"},
         "open_run": {"materialize"},
         "backbone.convert": {"materialize", "open_run", "chosen_configs"},
-        "backbone.train": {"backbone.convert", "chosen_configs"},
+        "backbone.plan": {"backbone.convert", "chosen_configs"},
+        "backbone.train": {"backbone.convert", "backbone.plan", "chosen_configs"},
         "backbone.evaluate": {"backbone.train", "chosen_configs"},
         "compare": {"backbone.evaluate"},
         "every_backbone_finished": {"backbone.evaluate", "compare"},
@@ -52,6 +54,15 @@ def test_edges(dag: DAG) -> None:
     # `compare` waits for evaluations alone: another successful task before it would let it run with none.
     assert dag.get_task("compare").trigger_rule == TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
     assert [task.task_id for task in dag.leaves] == ["every_backbone_finished"]
+
+
+def test_plan_takes_no_gpu_and_little_time(dag: DAG) -> None:
+    plan, train = dag.get_task("backbone.plan"), dag.get_task("backbone.train")
+    assert plan.pool != "gpu"
+    assert plan.execution_timeout == timedelta(minutes=5)
+    # What `plan` is asked for is what `train` will do.
+    assert plan.options == train.options
+    assert "--count-only" in plan.arguments
 
 
 def test_form_offers_the_zoo_configs_that_there_are(dag: DAG) -> None:

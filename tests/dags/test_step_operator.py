@@ -13,9 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 from maskline_airflow import local_process
 from maskline_airflow.local_process import LocalProcess
+from maskline_airflow.pipeline import Plan
 from maskline_airflow.step_operator import MlflowRunLink, StepOperator, run_dir
 
 Commands = Callable[[], list[dict[str, Any]]]
@@ -34,9 +35,9 @@ class TaskStateStore(dict[str, Any]):
 class Try:
     """One try of one task: a fresh operator and task instance over the state that tries share."""
 
-    def __init__(self, store: TaskStateStore, number: int = 1) -> None:
+    def __init__(self, store: TaskStateStore, number: int = 1, kind: type[StepOperator] = StepOperator) -> None:
         self.xcoms: dict[str, Any] = {}
-        self.operator = StepOperator(
+        self.operator = kind(
             task_id="train",
             step="train",
             arguments=["runs/r/some_model"],
@@ -56,7 +57,7 @@ class Try:
 
     def execute(self) -> dict[str, Any]:
         # Past Airflow's guard, which wants a task runner around the call.
-        return StepOperator.execute.__wrapped__(self.operator, self.context)
+        return type(self.operator).execute.__wrapped__(self.operator, self.context)
 
 
 @pytest.fixture
@@ -248,3 +249,24 @@ def test_another_process_with_the_same_number_is_not_the_step(workspace: Path) -
 )
 def test_run_folder(workspace: Path, run_name: str, folder: str) -> None:
     assert run_dir(run_name, "manual__2026-01-02T03:04:05+00:00") == str(workspace / "runs" / folder)
+
+
+@pytest.mark.parametrize("error", [AirflowTaskTimeout("Timeout"), OSError("the workspace is gone")])
+def test_plan_that_does_not_come_stops_nothing(
+    store: TaskStateStore,
+    commands: Commands,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    monkeypatch.setenv("FAKE_TRAINER_WAITS", str(workspace / "never"))
+
+    def interrupted(_self: StepOperator, _lines: list[str]) -> None:
+        if commands():
+            raise error
+
+    monkeypatch.setattr(StepOperator, "_print", interrupted)
+    result = Try(store, kind=Plan).execute()
+    assert (result["status"], result["summary"]) == ("failed", {"reason": str(error)})
+    # What was left running is told to end.
+    wait_until(lambda: not psutil.pid_exists(commands()[0]["pid"]))
