@@ -474,19 +474,24 @@ def evaluate_command(
 @app.command("export")
 def export_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    input_type: Annotated[str, typer.Option(help="image_tensor, encoded_image_string_tensor or tf_example.")] = "image_tensor",
-    file_format: Annotated[
-        str, typer.Option("--format", help="saved_model; tflite and onnx are refused, with the reason.")
-    ] = "saved_model",
+    input_type: Annotated[
+        str, typer.Option(help="image_tensor, or of a SavedModel encoded_image_string_tensor or tf_example.")
+    ] = "image_tensor",
+    file_format: Annotated[str, typer.Option("--format", help="saved_model or onnx; tflite is refused, with the reason.")] = "saved_model",
+    signature: Annotated[str, typer.Option(help="What the input is called: tf1, `inputs`, or tf2, `input_tensor`.")] = "tf1",
+    image_size: Annotated[
+        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="The one size of the images of an ONNX file, one at a time; by default any.")
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Prefix of a checkpoint; by default the last one.")] = None,
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
-    """Write a trained model as a SavedModel with the original's inputs and outputs."""
+    """Write a trained model as a SavedModel or an ONNX file with the original's inputs and outputs."""
     with _trained_in(model, verbose) as folder:
-        from tasks.export import export
+        from tasks.export import Choice, export, parse_size
 
-        answer(export(folder, input_type, file_format, checkpoint and checkpoint.absolute()), result)
+        choice = Choice(input_type, file_format, signature, parse_size(image_size) if image_size else None)
+        answer(export(folder, choice, checkpoint and checkpoint.absolute()), result)
 
 
 @app.command("open-run")

@@ -1,74 +1,181 @@
-"""The step that makes a trained model one that others can load: a SavedModel with the original's inputs and outputs.
+"""The step that makes a trained model one that others can load: a SavedModel or an ONNX file with the original's inputs and outputs.
 
-    maskline export MODEL_DIR [--input-type KIND --checkpoint PREFIX]
+    maskline export MODEL_DIR [--input-type KIND --signature tf2 --checkpoint PREFIX]
+    maskline export MODEL_DIR --format onnx [--image-size 800x1333]
 
 Reads the last checkpoint, or the one that is named, `train/experiment.yaml`, `pipeline.config` and the data's label map; writes
-`export/KIND/`: `saved_model/`, the two that the original puts beside it, `pipeline.config` and `label_map.pbtxt`, `experiment.yaml` as it
-was trained, and last `export.json`. `--format tflite` and `onnx` are refused, see `REFUSED`. Usual runtime: half a minute on two CPU cores.
+`export/KIND/` with `saved_model/`, or `export/onnx/` with `model.onnx` and `paste.py`; beside it the two that the original puts there,
+`pipeline.config` and `label_map.pbtxt`, `experiment.yaml` as it was trained, and last `export.json`. An ONNX file is held against the
+checkpoint on images of the validation records before it gets its name. `--format tflite` is refused, see `REFUSED`.
+
+Usual runtime: half a minute on two CPU cores; for ONNX twice that, and three images through the network of each.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tasks.coco import paste
+from tasks.input.batches import record_files
+from tasks.input.config import DataConfig
+from tasks.input.record_faults import faulty_records_named
+from tasks.mask_rcnn.model import MaskRCNN
+from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, staged_directory, write_bytes, write_json
-from tasks.serving.signatures import INPUTS, save_for_serving
-from tasks.serving.trained_model import read_trained_model, restored_model
+from tasks.serving.signatures import INPUTS, SIGNATURES, save_for_serving
+from tasks.serving.trained_model import TrainedModel, read_trained_model, restored_model
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
+SAVED_MODEL, ONNX = "saved_model", "onnx"
 REFUSED = {
     "tflite": "TFLite has no operations for CombinedNonMaxSuppression and CropAndResize, and the interpreter of TensorFlow 2.20 runs "
     "none of TensorFlow's own (its Flex delegate is missing): a converted file cannot be checked",
-    "onnx": "tf2onnx 1.17 converts CombinedNonMaxSuppression only for boxes that all classes share; these models have "
-    "boxes of their own for each class",
 }
 """Formats that were tried, and what stopped them."""
 
+_CHECKED_IMAGES = 3
 
-def export(
-    model: ModelDir,
-    input_type: str = "image_tensor",
-    file_format: str = "saved_model",
-    checkpoint: Path | None = None,
-) -> StepResult:
-    """Writes `model.export / input_type`, unless the same inputs wrote it before; outputs name the folder and the SavedModel in it."""
-    _check_choice(input_type, file_format)
+
+@dataclass(frozen=True)
+class Choice:
+    """What is exported: `input_type` and `signature` as in `serving.signatures`, `image_size` (height, width) fixes an ONNX file's."""
+
+    input_type: str = "image_tensor"
+    file_format: str = SAVED_MODEL
+    signature: str = "tf1"
+    image_size: tuple[int, int] | None = None
+
+    @property
+    def folder(self) -> str:
+        """Its name below `ModelDir.export`."""
+        if self.file_format == SAVED_MODEL:
+            return self.input_type
+        return "onnx" if self.image_size is None else "onnx_{}x{}".format(*self.image_size)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of `HEIGHTxWIDTH`, in pixels; UserError for anything else."""
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if found is None:
+        raise UserError(f"--image-size is {text!r}", "write HEIGHTxWIDTH in pixels, such as 480x640")
+    return int(found[1]), int(found[2])
+
+
+def export(model: ModelDir, choice: Choice = Choice(), checkpoint: Path | None = None) -> StepResult:  # it is frozen
+    """Writes `model.export / choice.folder`, unless the same inputs wrote it before; outputs name the folder and the model in it."""
+    _confirm(choice)
     trained = read_trained_model(model.train, checkpoint)
     files = {
         "experiment.yaml": _read(model.train / "experiment.yaml"),
         "pipeline.config": _read(model.pipeline_config),
         "label_map.pbtxt": _read(Path(trained.experiment.task.validation_data.label_map_path)),
     }
-    digest = _digest(input_type, trained.checkpoint_digest, files)
-    target = model.export / input_type
+    digest = _digest(choice, trained.checkpoint_digest, files)
+    target = model.export / choice.folder
+    exported = "saved_model" if choice.file_format == SAVED_MODEL else "model.onnx"
     result = StepResult(
         step="export",
         status="skipped" if _is_written(target, digest) else "done",
-        outputs={"model": str(model.root), "export": str(target), "saved_model": str(target / "saved_model")},
-        summary={"config": model.name, "input_type": input_type, "checkpoint": trained.checkpoint},
+        outputs={"model": str(model.root), "export": str(target), choice.file_format: str(target / exported)},
+        summary={
+            "config": model.name,
+            "format": choice.file_format,
+            "input_type": choice.input_type,
+            "signature": choice.signature,
+            "image_size": list(choice.image_size) if choice.image_size else None,
+            "checkpoint": trained.checkpoint,
+        },
     )
     if result.status == "skipped":
         return result
     network = restored_model(trained)
     with staged_directory(target) as folder:
-        save_for_serving(network, input_type, folder / "saved_model")
+        checked: dict[str, Any] = {}
+        if choice.file_format == ONNX:
+            checked = {"check": _export_onnx(network, trained, choice, folder, model.name)}
+        else:
+            save_for_serving(network, choice.input_type, folder / exported, choice.signature)
         for name, content in files.items():
             write_bytes(folder / name, content)
-        write_json(folder / "export.json", {"format_version": FORMAT_VERSION, "digest": digest, **result.summary})
+        write_json(folder / "export.json", {"format_version": FORMAT_VERSION, "digest": digest, **result.summary, **checked})
     return result
 
 
-def _check_choice(input_type: str, file_format: str) -> None:
-    if input_type not in INPUTS:
-        raise UserError(f"--input-type is {input_type!r}", f"use one of {', '.join(INPUTS)}")
-    if file_format in REFUSED:
-        raise UserError(f"--format {file_format} is not supported: {REFUSED[file_format]}", "use --format saved_model")
-    if file_format != "saved_model":
-        raise UserError(f"--format is {file_format!r}", "use --format saved_model")
+def _confirm(choice: Choice) -> None:
+    if choice.file_format in REFUSED:
+        raise UserError(
+            f"--format {choice.file_format} is not supported: {REFUSED[choice.file_format]}", "use --format saved_model or onnx"
+        )
+    if choice.file_format not in (SAVED_MODEL, ONNX):
+        raise UserError(f"--format is {choice.file_format!r}", "use saved_model or onnx")
+    if choice.input_type not in INPUTS:
+        raise UserError(f"--input-type is {choice.input_type!r}", f"use one of {', '.join(INPUTS)}")
+    if choice.signature not in SIGNATURES:
+        raise UserError(f"--signature is {choice.signature!r}", f"use one of {', '.join(SIGNATURES)}")
+    if choice.file_format == SAVED_MODEL:
+        if choice.image_size is not None:
+            raise UserError("--image-size fixes the input of an ONNX file, and this is a SavedModel", "leave it out: any size goes in")
+        return
+    if choice.input_type != "image_tensor":
+        raise UserError(
+            f"--input-type is {choice.input_type!r}, and ONNX runtimes decode no pictures",
+            "leave it out, and give the file decoded images: uint8 [N, H, W, 3], RGB",
+        )
+    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"--format onnx needs {' and '.join(missing)}, which this environment has not", "install maskline[onnx]")
+
+
+def _export_onnx(network: MaskRCNN, trained: TrainedModel, choice: Choice, folder: Path, name: str) -> dict[str, Any]:
+    """Writes the file and what belongs to it; the figures of its check."""
+    # Not at the top: they are an extra of this package.
+    from tasks.serving.onnx_check import check_onnx
+    from tasks.serving.onnx_file import save_as_onnx
+
+    data = trained.experiment.task.validation_data
+    names = read_label_map(Path(data.label_map_path)).names
+    metadata = {"config": name, "checkpoint_digest": trained.checkpoint_digest, "class_names": json.dumps(names, ensure_ascii=False)}
+    file = save_as_onnx(network, folder / "model.onnx", choice.signature, choice.image_size, metadata)
+    checked = check_onnx(network, file, _real_images(data, choice.image_size), _CHECKED_IMAGES)
+    if not checked["images"]:
+        raise UserError(f"{data.input_path} holds no record to check the file on", "materialize the dataset with images in that split")
+    _print(checked)
+    write_bytes(folder / "paste.py", Path(paste.__file__).read_bytes())
+    return checked
+
+
+def _real_images(data: DataConfig, image_size: tuple[int, int] | None) -> Iterator[npt.NDArray[np.uint8]]:
+    """The first images of records, uint8 [H, W, 3], of `image_size` where there is one."""
+    encoded = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+    with faulty_records_named(data):
+        for record in tf.data.TFRecordDataset(record_files(data)).take(_CHECKED_IMAGES):
+            image = tf.io.decode_image(tf.io.parse_single_example(record, encoded)["image/encoded"], channels=3, expand_animations=False)
+            yield (tf.cast(tf.round(tf.image.resize(image, image_size)), tf.uint8) if image_size else image).numpy()
+
+
+def _print(checked: Mapping[str, Any]) -> None:
+    print(
+        f"checked on {checked['images']} images: {checked['agreeing']} of {checked['detections']} detections are the checkpoint's, "
+        f"scores to {checked['score_difference']:.1g}, boxes to {checked['box_difference']:.1g}, "
+        f"masks to an IoU of {checked['least_mask_iou']:.5f}"
+    )
+    if checked["decided_by_rounding"]:
+        print(
+            f"the other {checked['decided_by_rounding']} were decided by rounding: each part of the network does the same (docs/export.md)"
+        )
 
 
 def _read(file: Path) -> bytes:
@@ -78,8 +185,8 @@ def _read(file: Path) -> bytes:
         raise UserError(f"{file} does not exist", "an export carries it along: restore it, or convert and train again") from error
 
 
-def _digest(input_type: str, checkpoint_digest: str, files: Mapping[str, bytes]) -> str:
-    parts = [str(FORMAT_VERSION), input_type, checkpoint_digest, *(hashlib.sha256(content).hexdigest() for content in files.values())]
+def _digest(choice: Choice, checkpoint_digest: str, files: Mapping[str, bytes]) -> str:
+    parts = [str(FORMAT_VERSION), str(choice), checkpoint_digest, *(hashlib.sha256(content).hexdigest() for content in files.values())]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 

@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 import yaml
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tasks.convert import convert
-from tasks.export import export
+from tasks.export import Choice, export, parse_size
 from tasks.input.image_resizer import resize_image
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.model import MaskRCNN
+from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
-from tasks.running.workspace import DatasetDir, ModelDir
-from tasks.serving.signatures import INPUTS, resized_images, served_outputs
+from tasks.running.workspace import DatasetDir, ModelDir, StepResult
+from tasks.serving.onnx_file import save_as_onnx
+from tasks.serving.signatures import INPUTS, resized_images, save_for_serving, served_outputs
 from tasks.serving.trained_model import read_trained_model, restored_model
 from tasks.train import train
 from tasks.training.overrides import Overrides
@@ -76,7 +79,7 @@ def model(scenes: DatasetDir, tmp_path_factory: pytest.TempPathFactory) -> Model
         patch.setenv("MASKLINE_WORKSPACE", str(folder))
         train(model, Overrides(image_size=64, steps=2, batch_size=1, proposals=6, precision="mixed_bfloat16", seed=1))
     for input_type in INPUTS:
-        assert export(model, input_type).status == "done"
+        assert export(model, Choice(input_type)).status == "done"
     return model
 
 
@@ -192,16 +195,91 @@ def test_the_same_export_is_skipped_and_another_is_not(model: ModelDir) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"file_format": "tflite"}, "--format tflite is not supported.*CombinedNonMaxSuppression.*Flex"),
-        ({"file_format": "onnx"}, "--format onnx is not supported.*tf2onnx"),
-        ({"file_format": "pb"}, "--format is 'pb'"),
-        ({"input_type": "float_image_tensor"}, "--input-type is 'float_image_tensor'"),
+        ({"choice": Choice(file_format="tflite")}, "--format tflite is not supported.*CombinedNonMaxSuppression.*Flex"),
+        ({"choice": Choice(file_format="pb")}, "--format is 'pb'"),
+        ({"choice": Choice("float_image_tensor")}, "--input-type is 'float_image_tensor'"),
+        ({"choice": Choice("tf_example", "onnx")}, "--input-type is 'tf_example', and ONNX runtimes decode no pictures"),
+        ({"choice": Choice(signature="v2")}, "--signature is 'v2'"),
+        ({"choice": Choice(image_size=(48, 60))}, "--image-size fixes the input of an ONNX file"),
         ({"checkpoint": Path("nowhere/ckpt-7")}, "checkpoint nowhere/ckpt-7 does not exist"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_with_the_reason(model: ModelDir, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         export(model, **options)
+
+
+@pytest.mark.parametrize("text", ["640", "640x", "0x640", "480 x 640", "480x-1", "480X640"])
+def test_a_size_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--image-size is"):
+        parse_size(text)
+    assert parse_size("480x640") == (480, 640)
+
+
+def test_onnx_without_its_packages_says_what_to_install(model: ModelDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match="needs onnxruntime") as error:
+        export(model, Choice(file_format="onnx"))
+    assert "maskline[onnx]" in error.value.fix
+
+
+def test_signature_of_tf2(model: ModelDir, tmp_path: Path) -> None:
+    """Its input has the name by which clients of the original's TF2 exports, servers' clients among them, send it."""
+    network = restored_model(read_trained_model(model.train))
+    save_for_serving(network, "image_tensor", tmp_path / "tf2", "tf2")
+    for folder, key in ((tmp_path / "tf2", "input_tensor"), (model.export / "tf_example" / "saved_model", "inputs")):
+        signature = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].signature_def["serving_default"]
+        assert list(signature.inputs) == [key]
+        assert signature.method_name == "tensorflow/serving/predict"
+        assert {"num_detections", "detection_boxes", "detection_masks", "raw_detection_scores"} < set(signature.outputs)
+    loaded = tf.saved_model.load(str(tmp_path / "tf2"))
+    found = loaded.signatures["serving_default"](input_tensor=tf.constant(IMAGES[:1]))
+    np.testing.assert_array_equal(found["detection_boxes"], loaded(tf.constant(IMAGES[:1]))["detection_boxes"])
+
+
+@pytest.fixture(scope="module")
+def onnx_export(model: ModelDir) -> StepResult:
+    return export(model, Choice(file_format="onnx"))
+
+
+def test_onnx_is_checked_on_the_validation_records(model: ModelDir, onnx_export: StepResult, direct: Arrays) -> None:
+    folder = model.export / "onnx"
+    assert onnx_export.outputs["onnx"] == str(folder / "model.onnx")
+    told = json.loads((folder / "export.json").read_text())
+    check = told["check"]
+    assert check["images"] == 2  # all that the records hold
+    assert check["agreeing"] + check["decided_by_rounding"] == check["detections"] > 0
+    assert check["score_difference"] < 1e-4
+    assert told["image_size"] is None
+    assert (folder / "pipeline.config").read_bytes() == model.pipeline_config.read_bytes()
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    found = dict(zip([output.name for output in session.get_outputs()], session.run(None, {"inputs": IMAGES}), strict=True))
+    np.testing.assert_allclose(found["detection_scores"][:, 0], direct["detection_scores"][:, 0], atol=1e-2)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == {
+        str(number): name for number, name in read_label_map(folder / "label_map.pbtxt").names.items()
+    }
+
+
+def test_onnx_of_one_size_has_a_folder_of_its_own(model: ModelDir, onnx_export: StepResult) -> None:
+    choice = Choice(file_format="onnx", signature="tf2", image_size=(48, 60))
+    assert export(model, choice).status == "done"
+    (given,) = onnxruntime.InferenceSession(model.export / "onnx_48x60" / "model.onnx").get_inputs()
+    assert (given.name, given.shape) == ("input_tensor", [1, 48, 60, 3])
+    assert export(model, choice).status == "skipped"
+    assert export(model, Choice(file_format="onnx")).status == "skipped"
+
+
+def test_an_onnx_file_that_differs_from_the_checkpoint_is_not_left(model: ModelDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoiled(network: MaskRCNN, *rest: Any) -> Any:
+        file = save_as_onnx(network, *rest)
+        for variable in network.box_head.variables:
+            variable.assign_add(tf.random.stateless_normal(variable.shape, [1, 2]))
+        return file
+
+    monkeypatch.setattr("tasks.serving.onnx_file.save_as_onnx", spoiled)
+    with pytest.raises(UserError, match="does not do what the checkpoint does: the second stage"):
+        export(model, Choice(file_format="onnx", image_size=(30, 40)))
+    assert not (model.export / "onnx_30x40").exists()
 
 
 def test_another_models_checkpoint_is_refused(model: ModelDir, tmp_path: Path) -> None:

@@ -21,11 +21,15 @@ _DETECTIONS = (
 )
 
 
-def save_for_serving(network: MaskRCNN, input_type: str, folder: Path) -> None:
+SIGNATURES = {"tf1": "inputs", "tf2": "input_tensor"}
+"""What the original's exporters of TF1 and of TF2 call the input of `serving_default`."""
+
+
+def save_for_serving(network: MaskRCNN, input_type: str, folder: Path, signature: str = "tf1") -> None:
     """Writes a SavedModel that TensorFlow alone can run, for batches of any size of one of `INPUTS`.
 
-    It is called in both ways in which clients call the original's: through `serving_default` with the key `inputs`, as the exports of
-    the TF1 zoo models, and itself, as `loaded(input_tensor)`, as those of TF2.
+    It is called in both ways in which clients call the original's: through `serving_default`, with the key that `SIGNATURES` has for
+    `signature`, and itself, as `loaded(input_tensor)`.
     """
     spec, _ = INPUTS[input_type]
 
@@ -33,7 +37,7 @@ def save_for_serving(network: MaskRCNN, input_type: str, folder: Path) -> None:
     def detect(input_tensor: tf.Tensor) -> Tensors:
         return served_outputs(network, *resized_images(input_tensor, input_type, network.config.image_resizer))
 
-    @tf.function(input_signature=[tf.TensorSpec(spec.shape, spec.dtype, "inputs")])
+    @tf.function(input_signature=[tf.TensorSpec(spec.shape, spec.dtype, SIGNATURES[signature])])
     def serve(inputs: tf.Tensor) -> Tensors:
         return detect(inputs)
 
@@ -68,7 +72,11 @@ def served_outputs(network: MaskRCNN, images: tf.Tensor, true_shapes: tf.Tensor)
     and `raw_detection_scores` [N, P, 1 + C], after the softmax. With one stage the detections are proposals, all of class 1; the
     original exported no such model.
     """
-    outputs = network(images, true_shapes)
+    return served_of(network, network(images, true_shapes), true_shapes)
+
+
+def served_of(network: MaskRCNN, outputs: Tensors, true_shapes: tf.Tensor) -> Tensors:
+    """As `served_outputs`, of what the network has answered."""
     served = {name: tf.cast(outputs[name], tf.float32) for name in _DETECTIONS if name in outputs}
     served["detection_classes"] += 1.0
     if network.config.number_of_stages == 1:

@@ -1,0 +1,177 @@
+"""An ONNX file held against the checkpoint that it was made from, on real images.
+
+Both compute in float32, in other orders, so that numbers differ in their last bits. Almost everywhere that stays so small. But a model
+decides some things by the last bit: whether the last samples of a crop at the image's border count, which of two boxes that overlap by
+just the threshold stays, which of two equal scores comes first. There a detection can change though nothing is wrong; TensorFlow itself
+answers differently then on another processor. So where detections differ, every part of the network is asked alone, on the file's own
+values: what still differs is a fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import tensorflow as tf
+from pycocotools import mask as pycoco
+
+from tasks.coco.paste import paste_masks
+from tasks.mask_rcnn.model import MaskRCNN
+from tasks.mask_rcnn.proposals import propose
+from tasks.running.errors import UserError
+from tasks.running.progress import Progress
+from tasks.serving.onnx_file import OnnxFile
+from tasks.serving.signatures import resized_images, served_of
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+TOLERANCE = 1e-4
+"""Of scores, of boxes as shares of the image, and of all else as shares of its largest value."""
+LEAST_IOU = 0.999
+"""Of masks, pasted into their image."""
+
+_PARTS = ("the resizer", "the first stage", "the choice of proposals", "the second stage", "the choice of detections", "the masks")
+
+
+def check_onnx(network: MaskRCNN, file: OnnxFile, images: Iterable[npt.NDArray[np.uint8]], count: int) -> dict[str, Any]:
+    """How far the file agrees with the network on `count` images uint8 [H, W, 3]; UserError where it does not.
+
+    `detections` of the network, `agreeing` with the file's in class, score, box and mask, `decided_by_rounding` the others, and the
+    largest differences of those that agree.
+    """
+    served, stages = (
+        onnxruntime.InferenceSession(model, _options(), providers=["CPUExecutionProvider"])
+        for model in (file.path.read_bytes(), file.stages)
+    )
+    (key,) = (given.name for given in served.get_inputs())
+    found = {"images": 0, "detections": 0, "agreeing": 0, "score_difference": 0.0, "box_difference": 0.0, "least_mask_iou": 1.0}
+    progress = Progress("checked", count)
+    for image in images:
+        batch = image[np.newaxis]
+        resized, true_shapes = resized_images(tf.constant(batch), "image_tensor", network.config.image_resizer)
+        outputs = network(resized, true_shapes)
+        expected = {name: value.numpy()[0] for name, value in served_of(network, outputs, true_shapes).items()}
+        got = {name: value[0] for name, value in _run(served, {key: batch}).items()}
+        pairs = matched(expected, got)
+        agreeing, iou = _with_equal_masks(pairs, expected, got, image.shape[:2])
+        if len(agreeing) < max(int(expected["num_detections"]), int(got["num_detections"])):
+            _compare_parts(network, _run(stages, {key: batch}), {"images": resized} | outputs, image.shape[:2])
+        found["images"] += 1
+        found["detections"] += int(expected["num_detections"])
+        found["agreeing"] += len(agreeing)
+        for name in ("score", "box"):
+            differences = [_difference(expected, got, pair, name) for pair in agreeing]
+            found[f"{name}_difference"] = max([found[f"{name}_difference"], *differences])
+        found["least_mask_iou"] = min(found["least_mask_iou"], iou)
+        progress.advance()
+    return found | {"decided_by_rounding": found["detections"] - found["agreeing"]}
+
+
+def matched(expected: Arrays, got: Arrays) -> list[tuple[int, int]]:
+    """Pairs of detections of one image, by place, that agree in class, score and box; each has one partner at most."""
+    pairs = []
+    free = np.arange(int(got["num_detections"]))
+    for index in range(int(expected["num_detections"])):
+        close = (
+            (got["detection_classes"][free] == expected["detection_classes"][index])
+            & (np.abs(got["detection_scores"][free] - expected["detection_scores"][index]) <= TOLERANCE)
+            & (np.abs(got["detection_boxes"][free] - expected["detection_boxes"][index]).max(axis=1, initial=0) <= TOLERANCE)
+        )
+        places = np.flatnonzero(close)
+        if places.size:
+            # Of several, the one at the same place, or the next to it.
+            place = places[np.abs(free[places] - index).argmin()]
+            pairs.append((index, int(free[place])))
+            free = np.delete(free, place)
+    return pairs
+
+
+def _with_equal_masks(
+    pairs: list[tuple[int, int]], expected: Arrays, got: Arrays, size: tuple[int, ...]
+) -> tuple[list[tuple[int, int]], float]:
+    """The pairs whose masks agree too, and the least of their overlaps."""
+    if "detection_masks" not in expected or not pairs:
+        return pairs, 1.0
+    ours, theirs = (list(places) for places in zip(*pairs, strict=True))
+    overlaps = _overlaps(expected["detection_masks"][ours], got["detection_masks"][theirs], expected["detection_boxes"][ours], size)
+    agreeing = [pair for pair, overlap in zip(pairs, overlaps, strict=True) if overlap > LEAST_IOU]
+    return agreeing, min((overlap for overlap in overlaps if overlap > LEAST_IOU), default=1.0)
+
+
+def _overlaps(masks: npt.NDArray[Any], others: npt.NDArray[Any], boxes: npt.NDArray[Any], size: tuple[int, ...]) -> list[float]:
+    """The IoU of each mask with its other, both pasted at the same box; 1 where neither has a pixel."""
+    found = []
+    for one, other in zip(*(paste_masks(each, boxes, *size) for each in (masks, others)), strict=True):
+        empty = not pycoco.area(one) and not pycoco.area(other)
+        found.append(1.0 if empty else float(pycoco.iou([one], [other], [0])[0, 0]))
+    return found
+
+
+def _compare_parts(network: MaskRCNN, stages: Arrays, outputs: dict[str, tf.Tensor], size: tuple[int, ...]) -> None:
+    """UserError where a part of the network and the same part of the file differ on the same values."""
+    given = {name.removeprefix("stage/"): tf.constant(value) for name, value in stages.items()}
+    true_shapes = tf.cast(given["true_shapes"], tf.int32)
+    for name in ("num_proposals", "detection_classes", "num_detections"):
+        if name in given:
+            given[name] = tf.cast(given[name], tf.int32)
+    _expect(_PARTS[0], outputs, given, "images")
+    first = ("rpn_features_to_crop", "rpn_box_encodings", "rpn_objectness_predictions_with_background")
+    _expect(_PARTS[1], outputs, given, *first)
+    chosen = propose(given[first[1]], given[first[2]], given["anchors"], true_shapes, network.config.first_stage)
+    names = ("proposal_boxes", "proposal_scores", "num_proposals")
+    _expect(_PARTS[2], dict(zip(names, chosen, strict=True)), given, *names)
+    if network.config.number_of_stages == 1:
+        return
+    _expect(
+        _PARTS[3],
+        network.refine(given["rpn_features_to_crop"], given["proposal_boxes_normalized"]),
+        given,
+        "refined_box_encodings",
+        "class_predictions_with_background",
+    )
+    detections = network.detections(given, true_shapes)
+    expected, got = (
+        {name: value.numpy()[0] for name, value in each.items() if name.startswith(("detection_", "num_"))} for each in (detections, given)
+    )
+    if not len(matched(expected, got)) == int(expected["num_detections"]) == int(got["num_detections"]):
+        raise _refusal(_PARTS[4], "another choice")
+    if network.config.number_of_stages == 3:
+        masks, count = network.masks(given, true_shapes).numpy()[0], int(got["num_detections"])
+        least = min(_overlaps(masks[:count], got["detection_masks"][:count], got["detection_boxes"][:count], size), default=1.0)
+        if least <= LEAST_IOU:
+            raise _refusal(_PARTS[5], f"an IoU of {least:.4f}")
+
+
+def _expect(part: str, outputs: dict[str, tf.Tensor], given: dict[str, tf.Tensor], *names: str) -> None:
+    for name in names:
+        expected, got = (np.asarray(each[name], np.float32) for each in (outputs, given))
+        if expected.shape != got.shape:
+            raise _refusal(part, f"{name} of shape {got.shape} instead of {expected.shape}")
+        difference = float(np.abs(got - expected).max(initial=0)) / max(float(np.abs(expected).max(initial=0)), 1e-6)
+        if not difference <= TOLERANCE:
+            raise _refusal(part, f"{name} that differs by {difference:.2g} of its largest value")
+
+
+def _refusal(part: str, what: str) -> UserError:
+    return UserError(
+        f"the ONNX file does not do what the checkpoint does: {part} of the file gives {what}",
+        "export a SavedModel (--format saved_model), and report this with the model's pipeline.config",
+    )
+
+
+def _difference(expected: Arrays, got: Arrays, pair: tuple[int, int], name: str) -> float:
+    key = {"score": "detection_scores", "box": "detection_boxes"}[name]
+    return float(np.abs(expected[key][pair[0]] - got[key][pair[1]]).max())
+
+
+def _run(session: Any, feed: Arrays) -> Arrays:
+    return dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
+
+
+def _options() -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options
