@@ -93,6 +93,8 @@ class Outbox(ABC):
         self.told: Callable[[], None] = lambda: None
         """Called after each batch of them"""
         self._values: dict[tuple[str, int], float] | None = None
+        self._confirmed = False
+        """Whether the last call found the run, and lost nothing"""
         self._warned: set[int] = set()
 
     @property
@@ -122,20 +124,21 @@ class Outbox(ABC):
           BusyError: another process does it.
           Exception: MLflow did not answer, or not as it should; what it has taken is remembered, and the next call goes on from there.
         """
-        if not self.journal.file.exists():
+        if not self.journal.file.exists() or (self._confirmed and not self.journal.left()):
             return
+        confirmed, self._confirmed = self._confirmed, False
         with self.journal.locked(_LOCK_SECONDS):
-            client = store.client()
+            client, sent = store.client(), self.journal.sent
             try:
-                self._send(client, self._known(client, self.journal.sent), stop)
+                if sent.run_id and not confirmed and store.existing_run(client, sent.run_id) is None:
+                    raise LostRunError
+                self._send(client, sent, stop, try_held=not confirmed)
             except LostRunError:
                 # The journal has all of it: another run gets it from the beginning.
                 self._send(client, Sent(), stop)
+        self._confirmed = True
 
-    def _known(self, client: Any, sent: Sent) -> Sent:
-        return sent if not sent.run_id or store.existing_run(client, sent.run_id) else Sent()
-
-    def _send(self, client: Any, sent: Sent, stop: Callable[[Entry], bool]) -> None:
+    def _send(self, client: Any, sent: Sent, stop: Callable[[Entry], bool], *, try_held: bool = False) -> None:
         batch = _Batch(sent)
         self._values = None
         for entry, begin, end in self.journal.entries(sent.position):
@@ -151,8 +154,11 @@ class Outbox(ABC):
             self._flush(client, batch)
             batch.then = dataclasses.replace(self._done(client, entry, begin, batch.then), position=end, line=0)
             self._flush(client, batch)
+            if entry["do"] == "status":
+                batch.then = self._held_tried(client, batch.then)
         self._flush(client, batch)
-        self._try_held(client, batch.then)
+        if try_held:
+            self._held_tried(client, batch.then)
 
     def _flush(self, client: Any, batch: _Batch) -> None:
         for start in range(0, len(batch.points), _METRICS_PER_CALL):
@@ -227,17 +233,20 @@ class Outbox(ABC):
             return dataclasses.replace(sent, held=[*sent.held, begin])
         return sent
 
-    def _try_held(self, client: Any, sent: Sent) -> None:
-        """Tries again what MLflow did not take before."""
+    def _held_tried(self, client: Any, sent: Sent) -> Sent:
+        """Tries again what MLflow did not take before: when a process begins to send, and when a run ends."""
         for begin in list(sent.held):
             entry, _, _ = next(self.journal.entries(begin))
             try:
                 getattr(self, f"_do_{entry['do']}")(client, sent.run_id, entry)
             except Exception as error:
+                if store.existing_run(client, sent.run_id) is None:
+                    raise LostRunError from error
                 self._warn(begin, entry, error)
                 continue
             sent = dataclasses.replace(sent, held=[other for other in sent.held if other != begin])
             self.journal.sent = sent
+        return sent
 
     def _warn(self, begin: int, entry: Entry, error: Exception) -> None:
         """Says once what MLflow did not take."""

@@ -290,6 +290,11 @@ def test_a_run_that_mlflow_lost_is_made_again_with_all_that_it_had(
         log_steps(child, model, range(3, 4))
         child.flush()
     assert run_id(model) != lost
+    second = run_id(model)
+    # And when nothing is left to be sent: `sync` brings it back.
+    client.delete_run(second)
+    assert send_backlog(ModelOutbox(model)) == 0
+    assert run_id(model) not in (lost, second)
     assert history(client, model) == losses(1, 2, 3)
     again = client.get_run(run_id(model))
     assert (again.data.params, again.info.status) == ({"a": "1"}, "FINISHED")
