@@ -54,9 +54,11 @@ class Journal:
 
     def append(self, do: str, **fields: Any) -> None:
         """Adds an entry; OSError, with nothing written, where the disk is full."""
+        # Before there is a new entry: a thread may send it at once.
+        sent = self.sent
         start, _ = append_lines(self.file, [json.dumps({"do": do, "at": int(time.time() * 1000), **fields})])
         # A machine that lost its power may have kept the position and lost the lines before it.
-        if (sent := self.sent).position > start:
+        if sent.position > start:
             self.sent = dataclasses.replace(sent, position=start, line=0)
 
     def entries(self, start: int = 0) -> Iterator[tuple[Entry, int, int]]:
