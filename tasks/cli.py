@@ -55,6 +55,12 @@ ResultOption = Annotated[
 ]
 
 
+CheckpointOption = Annotated[
+    str,
+    typer.Option(metavar="last|best|PREFIX", help="By default the best that training has measured on its way, or else the last."),
+]
+
+
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", help="Show TensorFlow's own log too, instead of keeping it in the model folder's tensorflow.log.")
 ]
@@ -78,6 +84,19 @@ def _training_options(
     ] = None,
     proposals: Annotated[int | None, typer.Option(help="Proposals per image at inference, and at most sampled in training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of initial weights, order and sampling.")] = None,
+    evaluate_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|SHARE",
+            help="Evaluate the validation split on the way: every N steps, or every such share of the training (0.1, 10%); by default not.",
+        ),
+    ] = None,
+    best_metric: Annotated[
+        str | None, typer.Option(help="By which the best checkpoint is kept; by default mask AP, and box AP where there are no masks.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Evaluations without a better one after which training ends; by default none.")
+    ] = None,
     on_nan: Annotated[
         str | None,
         typer.Option(help="skip (the default) a step whose loss or gradient is no number, within bounds, or stop at the first."),
@@ -86,7 +105,7 @@ def _training_options(
         bool, typer.Option("--deterministic", help="Let every operation give the same bits in every run; slower, above all on a GPU.")
     ] = False,
     max_bad_records: Annotated[int | None, typer.Option(help="Records that may be left out because training cannot use them.")] = None,
-    keep: Annotated[int | None, typer.Option(help="Checkpoints that stay, the newest ones; by default 2.")] = None,
+    keep: Annotated[int | None, typer.Option(help="Checkpoints that stay, the newest ones, beside the best; by default 2.")] = None,
     grace_seconds: Annotated[
         float | None, typer.Option(help="Time from SIGTERM to the process's end, in which a checkpoint is written; by default 30.")
     ] = None,
@@ -452,6 +471,7 @@ def evaluate_command(
         str | None,
         typer.Option(metavar="A:B", help="Evaluate these of the split's files of records alone; a run without it joins all."),
     ] = None,
+    checkpoint: CheckpointOption = "",
     from_matches: Annotated[
         bool, typer.Option("--from-matches", help="Derive the figures again from what an evaluation has stored, without the model.")
     ] = False,
@@ -468,7 +488,7 @@ def evaluate_command(
             answer(evaluate_from_matches(folder, split), result)
             return
         effort = Effort(workers, batch_size, parse_range(shard_range) if shard_range else None)
-        answer(evaluate(folder, split, effort), result)
+        answer(evaluate(folder, split, effort, checkpoint), result)
 
 
 @app.command("export")
@@ -482,7 +502,7 @@ def export_command(
     image_size: Annotated[
         str | None, typer.Option(metavar="HEIGHTxWIDTH", help="The one size of the images of an ONNX file, one at a time; by default any.")
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Prefix of a checkpoint; by default the last one.")] = None,
+    checkpoint: CheckpointOption = "",
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
@@ -491,7 +511,7 @@ def export_command(
         from tasks.export import Choice, export, parse_size
 
         choice = Choice(input_type, file_format, signature, parse_size(image_size) if image_size else None)
-        answer(export(folder, choice, checkpoint and checkpoint.absolute()), result)
+        answer(export(folder, choice, checkpoint), result)
 
 
 @app.command("open-run")

@@ -73,9 +73,10 @@ class Effort:
                 raise UserError(f"--{name.replace('_', '-')} is {value}", "give at least 1")
 
 
-def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None) -> StepResult:
-    """Evaluates the last checkpoint of `model.train` on the split `val` or `test`; outputs name the metrics and the detections.
+def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, checkpoint: str | Path = "") -> StepResult:
+    """Evaluates `model.train` on the split `val` or `test`, by default its best checkpoint; outputs name the metrics and the detections.
 
+    `checkpoint` is as `read_trained_model` takes it: the last is the default where training has measured none on its way.
     UserError for another split, and for `test` where the model's records are no materialized dataset with one, or are not those that it
     was trained on: other shares may have shown it what is now kept from it.
     """
@@ -89,7 +90,7 @@ def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None) ->
 
     effort = effort or Effort()
     is_test = _is_test(split)
-    trained = read_trained_model(model.train)
+    trained = read_trained_model(model.train, checkpoint)
     data = copy.deepcopy(trained.experiment.task.validation_data)
     records = records_read(trained.experiment.task)
     if is_test:

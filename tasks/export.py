@@ -1,11 +1,12 @@
 """The step that makes a trained model one that others can load: a SavedModel or an ONNX file with the original's inputs and outputs.
 
-    maskline export MODEL_DIR [--input-type KIND --signature tf2 --checkpoint PREFIX]
+    maskline export MODEL_DIR [--input-type KIND --signature tf2 --checkpoint last|best|PREFIX]
     maskline export MODEL_DIR --format onnx [--image-size 800x1333]
 
-Reads the last checkpoint, or the one that is named, `train/experiment.yaml`, `pipeline.config` and the data's label map; writes
-`export/KIND/` with `saved_model/`, or `export/onnx/` with `model.onnx` and `paste.py`; beside it the two that the original puts there,
-`pipeline.config` and `label_map.pbtxt`, `experiment.yaml` as it was trained, and last `export.json`. An ONNX file is held against the
+Reads the best checkpoint that training has measured on its way, or else the last, or the one that is named, `train/experiment.yaml`,
+`pipeline.config` and the data's label map; writes `export/KIND/` with `saved_model/`, or `export/onnx/` with `model.onnx` and `paste.py`;
+beside it the two that the original puts there, `pipeline.config` and `label_map.pbtxt`, `experiment.yaml` as it was trained, and last
+`export.json`. An ONNX file is held against the
 checkpoint on images of the validation records before it gets its name. `--format tflite` is refused, see `REFUSED`.
 
 Usual runtime: half a minute on two CPU cores; for ONNX twice that, and three images through the network of each.
@@ -74,7 +75,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def export(model: ModelDir, choice: Choice = Choice(), checkpoint: Path | None = None) -> StepResult:  # it is frozen
+def export(model: ModelDir, choice: Choice = Choice(), checkpoint: str | Path = "") -> StepResult:  # it is frozen
     """Writes `model.export / choice.folder`, unless the same inputs wrote it before; outputs name the folder and the model in it."""
     _confirm(choice)
     trained = read_trained_model(model.train, checkpoint)

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks.checkpoints.own_checkpoint import latest_own_checkpoint
+from tasks.checkpoints.own_checkpoint import checkpoint_to_start_from
 from tasks.pipeline_config.zoo import find_config
 from tasks.records.manifest import read_manifest
 from tasks.running.schedule_memory import Ingredients, LastGoodRun, code, keep_ingredients, last_good_run
@@ -67,7 +67,7 @@ def _start(config: str, last: LastGoodRun | None, settings: Mapping[str, str], f
         print(f"{config} starts {otherwise}", flush=True)
         return fallback
     model = last.run.model(config) if last else None
-    if model is not None and model.root.is_dir() and latest_own_checkpoint(model.root) is not None:
+    if model is not None and model.root.is_dir() and checkpoint_to_start_from(model.root) is not None:
         print(f"{config} starts from the weights of the last good run, {model.root}", flush=True)
         return {"checkpoint": str(model.root), "label_map": ""}
     why = f"the last good run did not train {config}" if last else _NO_GOOD_RUN

@@ -24,7 +24,7 @@ from tasks.checkpoints.own_checkpoint import written_checkpoints
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, write_json, write_text
 from tasks.training.compared_settings import compared_settings
-from tasks.training.experiment import load_experiment
+from tasks.training.experiment import experiment_from, load_experiment
 from tasks.training.loop import run_training
 from tasks.training.overrides import Overrides, adapt_to_machine, override
 from tasks.training.precision import gpus_here, settle_precision
@@ -39,6 +39,9 @@ _FREE_TO_CHANGE = (
     "trainer.train_steps",
     "trainer.checkpoint_interval",
     "trainer.max_to_keep",
+    "trainer.evaluate_every",
+    "trainer.best_metric",
+    "trainer.patience",
     "trainer.grace_seconds",
     "trainer.on_nan",
     "trainer.deterministic",
@@ -47,7 +50,7 @@ _FREE_TO_CHANGE = (
 
 
 def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
-    """Trains to the last step, or goes on to it; outputs name the model's folder and the last checkpoint."""
+    """Trains to the last step, or goes on to it; outputs name the model's folder and the checkpoint that the next steps use."""
     overrides, gpus = overrides or Overrides(), gpus_here()
     trained, result = model.train / "experiment.yaml", model.train / "result.json"
     # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.
@@ -61,13 +64,13 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     cut_off = objects_cut_off(experiment.task.train_data.max_number_of_boxes, records.objects_per_image.get("train", {}))
     resolved = {"dataset_digest": records.digest, **experiment.as_dict()}
     if begun and goes_on:
-        _check_same_training(begun, resolved, model.train)
+        _check_same_training(_with_defaults(begun, trained), resolved, model.train)
         begins_anew = False
     else:
         begins_anew = begun != yaml.safe_load(yaml.safe_dump(resolved))
     if result.exists():
         summary = read_json(result)
-        if summary["steps"] == experiment.trainer.train_steps:
+        if summary["steps"] == experiment.trainer.train_steps or (summary.get("ended_early") and _asks_the_same(begun, resolved)):
             return _answer("skipped", model, summary, read_json(model.tracking) if model.tracking.exists() else {})
         # What follows is a longer training, and is not complete until its own result says so.
         result.unlink()
@@ -90,6 +93,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
         run.log_artifacts(model.train / "metrics.jsonl")
         if experiment.task.init_checkpoint:
             run.log_artifacts(model.checkpoint_import)
+    print(summary["standing"], flush=True)
     return _answer("done", model, summary, dataclasses.asdict(run.identity) if run.identity else {})
 
 
@@ -100,6 +104,13 @@ def _planned(plan: Path) -> dict[str, float | None]:
         return {f"planned_{name}": summary[name] for name in ("hours", "memory_gb", "cost")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _asks_the_same(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
+    """Whether a training that ended early would end there again."""
+    return before is not None and all(
+        before["trainer"][name] == now["trainer"][name] for name in ("train_steps", "evaluate_every", "best_metric", "patience")
+    )
 
 
 def objects_cut_off(limit: int, objects_per_image: Mapping[int, int]) -> int:
@@ -114,6 +125,17 @@ def objects_cut_off(limit: int, objects_per_image: Mapping[int, int]) -> int:
             flush=True,
         )
     return cut_off
+
+
+def _with_defaults(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """What a training began with; fields that its version did not know have their defaults."""
+    known = {name: value for name, value in values.items() if name != "dataset_digest"}
+    try:
+        return {"dataset_digest": values.get("dataset_digest"), **experiment_from(known, file).as_dict()}
+    except UserError as error:
+        raise UserError(
+            f"{error.message}: it is of a training by another version", f"train into another run folder, or remove {file.parent}"
+        ) from error
 
 
 def _check_same_training(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -158,7 +158,7 @@ def test_masks_of_padded_images_as_the_original_predicted_them_are_asked_for(dat
     ("assignments", "words"),
     [
         (["model.faster_rcnn.num_classes=2"], "less than the 3 classes"),
-        (["train_config.optimizer.use_moving_average=true"], "moving average"),
+        (["eval_config.use_moving_averages=true"], "no averages are kept"),
         (["model.faster_rcnn.num_clases=3"], "num_clases"),
     ],
 )

@@ -18,15 +18,19 @@ import yaml
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tasks.checkpoints.files import find_checkpoint
+from tasks.checkpoints.own_checkpoint import written_checkpoints
 from tasks.convert import convert
-from tasks.evaluate import evaluate
+from tasks.evaluate import BOX_AP, MASK_AP, evaluate
 from tasks.materialize import materialize
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir, write_json
+from tasks.serving.trained_model import read_trained_model
 from tasks.tracking import tracking_uri
 from tasks.train import train
+from tasks.training import validation
 from tasks.training.experiment import load_experiment
-from tasks.training.overrides import Overrides, adapt_to_machine, override
+from tasks.training.overrides import Overrides, adapt_to_machine, override, steps_between
 from tasks.training.step_file import StepFile
 
 SMALL = Overrides(image_size=64, steps=2, batch_size=1, learning_rate=0.003, proposals=4, seed=1)
@@ -87,6 +91,25 @@ def test_gpus_are_mirrored(model: ModelDir) -> None:
     assert experiment.runtime.distribution_strategy == "mirrored"
     with pytest.raises(UserError, match="--batch-size 4 cannot be split over 3 GPUs"):
         adapt_to_machine(experiment, num_gpus=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "every"), [("500", 500), ("1", 1), ("0.1", 30), ("10%", 30), ("12.5%", 38), ("1.0", 300), ("100%", 300), ("0.0001", 1)]
+)
+def test_evaluations_are_apart_by_steps_or_by_a_share(text: str, every: int) -> None:
+    # 300 steps; half a step is rounded to the even one.
+    assert steps_between(text, 300) == every
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "0.0", "1.5", "0%", "101%", "nan%", "often", "", "1e3"])
+def test_no_other_distance_between_evaluations_is_taken(text: str) -> None:
+    with pytest.raises(UserError, match="--evaluate-every is"):
+        steps_between(text, 300)
+
+
+def test_what_follows_from_evaluations_needs_some(model: ModelDir) -> None:
+    with pytest.raises(UserError, match="give --evaluate-every too"):
+        override(load_experiment(model.experiment), Overrides(steps=10, patience=3))
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("learning_rate", -1.0), ("precision", "float8"), ("xla", "yes")])
@@ -172,7 +195,13 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
     with pytest.raises(UserError, match="2 steps, more than the 1"):
         train(model, dataclasses.replace(SMALL, steps=1))
 
-    # More steps of the same training go on from its end.
+    # More steps of the same training go on from its end; an earlier version's experiment lacks the fields that came later.
+    trained = model.train / "experiment.yaml"
+    values = yaml.safe_load(trained.read_text())
+    for name in ("evaluate_every", "on_nan", "grace_seconds"):
+        del values["trainer"][name]
+    del values["trainer"]["optimizer_config"]["moving_average_decay"]
+    trained.write_text(yaml.safe_dump(values))
     assert train(model, dataclasses.replace(SMALL, steps=3)).summary["steps"] == 3
     assert [row["step"] for row in lines(model)] == [1, 2, 3]
     assert evaluate(model).status == "done"
@@ -231,6 +260,44 @@ def assert_test_is_measured_apart(model: ModelDir, scenes: DatasetDir) -> None:
     scenes.manifest.write_text(manifest)
 
 
+SMALL_ANCHORS = tuple(f"model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.{side}=64" for side in ("height", "width"))
+
+
+def test_the_best_checkpoint_is_kept_and_used_and_patience_ends_a_training(
+    scenes: DatasetDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MASKLINE_WORKSPACE", str(tmp_path))
+    model = ModelDir(tmp_path / "runs" / "test" / "mask_rcnn_inception_v2_coco")
+    convert(model.name, scenes, model, assignments=SMALL_ANCHORS)
+    values = iter([0.3, 0.5, 0.4, 0.2])
+    monkeypatch.setattr(validation, "measure", lambda *_, **__: {"images": 2, "metrics": {MASK_AP: next(values), BOX_AP: 0.1}})
+    asked = dataclasses.replace(SMALL, steps=10, evaluate_every="2", patience=2, keep=1)
+    trained = train(model, asked)
+    # Of the steps 2, 4, 6 and 8 the second was the best, and two were not better.
+    assert (trained.summary["steps"], trained.outputs["checkpoint"]) == (8, str(model.train / "ckpt-4"))
+    said = capsys.readouterr().out
+    assert "evaluated step 6: mask AP 0.4000, box AP 0.1000 on 2 images in " in said
+    assert "; the best is ckpt-4 with 0.5000, the last 2 are not better" in said
+    assert "training ends at step 8: 2 evaluations in a row were not better" in said
+    assert f"the best of 4 evaluations is ckpt-4, {MASK_AP} 0.5000" in said
+    assert [prefix.name for prefix in written_checkpoints(model.train)] == ["ckpt-4", "ckpt-8"]
+    assert read_trained_model(model.train).checkpoint == str(model.train / "ckpt-4")
+    assert read_trained_model(model.train, "last").checkpoint == str(model.train / "ckpt-8")
+    assert find_checkpoint(model.root, model.name) == model.train / "ckpt-4"
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    curve = client.get_metric_history(json.loads(model.tracking.read_text())["run_id"], f"val/{MASK_AP}")
+    assert [(point.step, point.value) for point in curve] == [(2, 0.3), (4, 0.5), (6, 0.4), (8, 0.2)]
+
+    assert train(model, asked).status == "skipped"
+    # With more patience it goes on; without evaluations the last checkpoint counts.
+    again = train(model, dataclasses.replace(asked, evaluate_every=None, patience=None))
+    assert (again.summary["steps"], again.outputs["checkpoint"]) == (10, str(model.train / "ckpt-10"))
+    assert "the last checkpoint is what is used from here on" in capsys.readouterr().out
+    assert read_trained_model(model.train).checkpoint == str(model.train / "ckpt-10")
+    with pytest.raises(UserError, match="has no best checkpoint"):
+        read_trained_model(model.train, "best")
+
+
 def test_evaluating_before_training_says_what_to_run(model: ModelDir) -> None:
     with pytest.raises(UserError, match="holds no checkpoint") as error:
         evaluate(model)
@@ -260,8 +327,6 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(model: ModelDir) -> 
     points = client.get_metric_history(json.loads(model.tracking.read_text())["run_id"], "Loss/total_loss")
     assert [(point.step, point.value) for point in points] == sorted(first.items())
 
-
-SMALL_ANCHORS = tuple(f"model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.{side}=64" for side in ("height", "width"))
 
 # What the original's sample for AVA has beside the one for COCO: an object can be of several classes.
 SEVERAL_CLASSES = (

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from tasks.checkpoints.own_checkpoint import latest_own_checkpoint
+from tasks.checkpoints.own_checkpoint import checkpoint_to_start_from
 from tasks.running.errors import UserError
 from tasks.running.pointer_file import pointer_at
 from tasks.running.scratch import without_pattern
@@ -32,7 +32,8 @@ def find_checkpoint(path: Path, config: str) -> Path:
     """The absolute path of the checkpoint for the zoo config of that name: `path`, or what a folder of several has for it.
 
     That is a folder or tarball called as the config, with or without a date, like the zoo's `<config>_2018_01_28.tar.gz`, or a model in
-    the folder of a pipeline run. Of a model that was trained here it is the prefix of its last checkpoint. Tarballs are not opened here.
+    the folder of a pipeline run. Of a model that was trained here it is the prefix of its best checkpoint, where it has measured any,
+    else of its last. Tarballs are not opened here.
     UserError where there is no checkpoint, or no single one.
     """
     path = path.absolute()
@@ -41,7 +42,7 @@ def find_checkpoint(path: Path, config: str) -> Path:
         return path
     if not path.is_dir():
         return Path(_checked_prefix(path))
-    if (trained_here := latest_own_checkpoint(path)) is not None:
+    if (trained_here := checkpoint_to_start_from(path)) is not None:
         return trained_here
     if _prefixes(path):
         _only_prefix(path, str(path))

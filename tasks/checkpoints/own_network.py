@@ -33,16 +33,22 @@ def own_network(checkpoint: OwnCheckpoint) -> MaskRCNN:
         model.override(dict(checkpoint.model), is_strict=True)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{checkpoint.experiment}: {error}", "name another checkpoint, or train the model again") from error
-    return restored_network(checkpoint.prefix, model)
+    return restored_network(checkpoint.prefix, model, checkpoint.averaged)
 
 
-def restored_network(prefix: Path, model: config.MaskRCNN) -> MaskRCNN:
-    """The network with the checkpoint's weights, all of them, in float32 whatever the precision of training."""
+def restored_network(prefix: Path, model: config.MaskRCNN, averaged: bool) -> MaskRCNN:
+    """The network with the checkpoint's weights, all of them, in float32 whatever the precision of training.
+
+    With `averaged` they are the averages of those that were trained.
+    """
     network = MaskRCNN(model)
     try:
         with without_pattern(prefix.parent) as folder:
             restored = tf.train.Checkpoint(model=network).read(str(folder / prefix.name))
             restored.assert_existing_objects_matched().expect_partial()
+            if averaged:
+                averages = tf.train.Checkpoint(averages=tf.train.Checkpoint(values=list(network.trainable_variables)))
+                averages.read(str(folder / prefix.name)).assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError) as error:
         raise UserError(f"checkpoint {prefix} is not one of this model", "name a checkpoint of this folder") from error
     except (tf.errors.OpError, IndexError) as error:

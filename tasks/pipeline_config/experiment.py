@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.pipeline_config.experiment_augmentation import translate_augmentations
 from tasks.pipeline_config.experiment_model import translate_model
-from tasks.pipeline_config.experiment_optimizer import translate_optimizer
+from tasks.pipeline_config.experiment_optimizer import translate_averages, translate_optimizer
 from tasks.pipeline_config.fine_tuning import translate_start
 from tasks.pipeline_config.ledger import Ledger, Reading
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
@@ -63,9 +63,13 @@ def translate(
         },
     }
     clipping = train.value("gradient_clipping_by_norm")
+    averages = translate_averages(train.inside("optimizer"), evaluation)
     trainer = {
         **_intervals(steps or 1),
-        "optimizer_config": train.inside("optimizer").attempt(lambda optimizer: translate_optimizer(optimizer, clipping)),
+        "optimizer_config": {
+            **(train.inside("optimizer").attempt(lambda optimizer: translate_optimizer(optimizer, clipping)) or {}),
+            **averages,
+        },
     }
     runtime = {"mixed_precision_dtype": "bfloat16"} if train.value("use_bfloat16") else {}
     _account_for_the_rest(train)
@@ -208,7 +212,6 @@ def _account_for_evaluation(evaluation: Reading) -> None:
     unknown = sorted(set(metrics) - {"coco_detection_metrics", "coco_mask_metrics"})
     if unknown:
         evaluation.ignore(f"COCO metrics of boxes and masks are computed, not {', '.join(unknown)}", "metrics_set")
-    evaluation.require("use_moving_averages", False, "a moving average of the weights is not kept")
     evaluation.require("force_no_resize", False, "images are resized as in training")
     evaluation.require("ignore_groundtruth", False, "evaluation compares with the ground truth")
     evaluation.require("skip_predictions_for_unlabeled_class", False, "every predicted class counts")

@@ -6,18 +6,12 @@ from typing import Any
 
 from tasks.pipeline_config.ledger import Reading
 
-AVERAGING = "a moving average of the weights is not kept"
-
 
 def translate_optimizer(optimizer: Reading, global_clipnorm: float) -> dict[str, Any]:
     """The `trainer.optimizer_config` mapping; `global_clipnorm` 0 does not clip.
 
     What is not supported, or contradicts itself, is refused.
     """
-    # The language switches averaging on unless told otherwise, so its absence is a decision too. Every Faster and Mask R-CNN sample of the
-    # original switches it off.
-    optimizer.require("use_moving_average", False, AVERAGING)
-    optimizer.ignore("no moving average is kept", "moving_average_decay")
     names = ("momentum_optimizer", "rms_prop_optimizer", "adam_optimizer")
     chosen = optimizer.choose("optimizer", names, "optimizer")
     rule = optimizer.inside(chosen)
@@ -37,6 +31,27 @@ def translate_optimizer(optimizer: Reading, global_clipnorm: float) -> dict[str,
             "adam": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": rule.value("epsilon"), **clipping},
         }
     return {"optimizer": settings, **_schedule(rule.inside("learning_rate"))}
+
+
+def translate_averages(optimizer: Reading, evaluation: Reading) -> dict[str, float]:
+    """`moving_average_decay` of the mapping, where averages of the weights are kept: then they are what is evaluated and exported.
+
+    The language keeps averages unless told otherwise, and uses none unless told otherwise; every Faster and Mask R-CNN sample of the
+    original keeps none. Where averages are kept and nothing is said of their use, they are used here; where it is said that they are not
+    used, none are kept.
+    """
+    used = evaluation.value("use_moving_averages")
+    if not optimizer.value("use_moving_average"):
+        optimizer.ignore("no moving average is kept", "moving_average_decay")
+        if used:
+            field = f"{optimizer.path}.use_moving_average"
+            evaluation.reject("use_moving_averages", f"no averages are kept: {field} is false", f"--set {field}=true")
+        return {}
+    if evaluation.has("use_moving_averages") and not used:
+        reason = f"{evaluation.path}.use_moving_averages is false: nothing would read the averages, so none are kept"
+        optimizer.ignore(reason, "use_moving_average", "moving_average_decay")
+        return {}
+    return {"moving_average_decay": optimizer.value("moving_average_decay")}
 
 
 def _schedule(rate: Reading) -> dict[str, Any]:

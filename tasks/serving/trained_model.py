@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from official.core import config_definitions as cfg
 
-from tasks.checkpoints.own_checkpoint import written_checkpoints
+from tasks.checkpoints.own_checkpoint import BEST, LAST, chosen_checkpoint, is_written, written_checkpoints
 from tasks.checkpoints.own_network import restored_network
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.running.errors import UserError
@@ -31,20 +31,22 @@ class TrainedModel:
         return hashlib.sha256(Path(f"{self.checkpoint}.index").read_bytes()).hexdigest()
 
 
-def read_trained_model(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
-    """What `folder` (`ModelDir.train`) holds, with the last checkpoint or the one under the prefix `checkpoint`."""
+def read_trained_model(folder: Path, checkpoint: str | Path = "") -> TrainedModel:
+    """What `folder` (`ModelDir.train`) holds, with the checkpoint of a prefix, or as `chosen_checkpoint` by `last`, `best` or nothing."""
     trained = folder / "experiment.yaml"
-    written = written_checkpoints(folder)
-    if not (checkpoint or written) or not trained.exists():
+    if not written_checkpoints(folder) or not trained.exists():
         raise UserError(f"{folder} holds no checkpoint", "run `maskline train` on this folder first")
-    prefix = checkpoint or written[-1]
-    if not Path(f"{prefix}.index").exists():
-        raise UserError(f"checkpoint {prefix} does not exist", f"give a checkpoint's prefix, such as {folder / 'ckpt-2000'}")
+    prefix = chosen_checkpoint(folder, str(checkpoint)) if checkpoint in ("", LAST, BEST) else Path(checkpoint)
+    if prefix is None:
+        raise UserError(f"{folder} has no best checkpoint: none was evaluated on the way", f"train with --evaluate-every, or name {LAST}")
+    if not is_written(prefix):
+        raise UserError(f"checkpoint {prefix} does not exist", f"give {LAST}, {BEST}, or a prefix such as {folder / 'ckpt-2000'}")
     values = yaml.safe_load(trained.read_text())
     dataset_digest = values.pop("dataset_digest")
-    return TrainedModel(experiment_from(values, trained), str(prefix), dataset_digest)
+    return TrainedModel(experiment_from(values, trained), str(prefix.absolute()), dataset_digest)
 
 
 def restored_model(trained: TrainedModel) -> MaskRCNN:
-    """The network with the checkpoint's weights, all of them, in float32 whatever the precision of training."""
-    return restored_network(Path(trained.checkpoint), trained.experiment.task.model)
+    """The network with the checkpoint's weights, or their averages where training kept them, in float32 whatever its precision was."""
+    averaged = trained.experiment.trainer.optimizer_config.moving_average_decay > 0.0
+    return restored_network(Path(trained.checkpoint), trained.experiment.task.model, averaged)

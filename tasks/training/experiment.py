@@ -45,11 +45,16 @@ class TrainerConfig(cfg.TrainerConfig):
     """Model Garden's, and what its loop has no equal of: all of it can change from one start of a training to the next.
 
     `max_to_keep`: of the newest checkpoints; with its momentum one is half a gigabyte, and the one before is there for the case that the
-    last is damaged. `grace_seconds`: between SIGTERM and the end of the process. `on_nan`: `skip` a step whose loss or gradient is no
-    number, within bounds, or `stop`. `deterministic`: every operation gives the same bits in every run, which costs time.
+    last is damaged. `evaluate_every`: steps between two evaluations of the validation records, 0 for none; the best checkpoint by
+    `best_metric` stays too, and training ends after `patience` evaluations without a better one, unless that is 0. `on_nan`: `skip` a step
+    whose loss or gradient is no number, within bounds, or `stop`. `deterministic`: every operation gives the same bits in every run, which
+    costs time. `grace_seconds`: between SIGTERM and the end of the process.
     """
 
     max_to_keep: int = 2
+    evaluate_every: int = 0
+    best_metric: str = ""
+    patience: int = 0
     on_nan: str = "skip"
     deterministic: bool = False
     grace_seconds: float = 30.0

@@ -8,6 +8,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from tasks.training.averages import Averages
+
 
 def is_finite(values: Sequence[tf.Tensor]) -> tf.Tensor:
     """Whether no value of any tensor is infinite or NaN, bool []."""
@@ -24,15 +26,18 @@ def step_if(
     optimizer: tf_keras.optimizers.Optimizer,
     gradients: Sequence[tf.Tensor],
     variables: Sequence[tf.Variable],
+    averages: Averages | None = None,
 ) -> None:
     """Takes the optimizer's step along `gradients`, summed over the replicas, where `finite`; else only counts it.
 
-    Both are the same on every replica. A step that is only counted changes neither weights nor what the optimizer remembers of earlier
-    gradients, and the learning rate goes on by it.
+    Both are the same on every replica. A step that is only counted changes neither weights nor their averages nor what the optimizer
+    remembers of earlier gradients, and the learning rate goes on by it.
     """
 
     def take(gradients: Sequence[tf.Tensor]) -> None:
         optimizer.apply_gradients(zip(gradients, variables, strict=True), experimental_aggregate_gradients=False)
+        if averages is not None:
+            averages.update(optimizer.iterations)
 
     def count() -> None:
         optimizer.iterations.assign_add(1, read_value=False)

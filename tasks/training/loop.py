@@ -15,31 +15,38 @@ import orbit
 import tensorflow as tf
 import tf_keras
 from official.common import distribute_utils
+from official.core import base_trainer, task_factory, train_utils
 from official.core import config_definitions as cfg
-from official.core import task_factory, train_utils
 
 from tasks.checkpoints.own_checkpoint import step_of
 from tasks.input.record_faults import DATA_ERRORS
 from tasks.training import task as _registers_the_task  # noqa: F401
+from tasks.training.averages import Averages
 from tasks.training.left_out import RecordsLeftOut
 from tasks.training.optimization import create_state
 from tasks.training.precision import computing_in, precision_of
 from tasks.training.progress import MOST_STEPS, Progress, Tracker
 from tasks.training.retention import Checkpoints, newest_whole
+from tasks.training.selection import forget_best
 from tasks.training.skipped_steps import SkippedSteps
 from tasks.training.step_log import LoggedTrainer, StepLog
 from tasks.training.termination import TERMINATED, Termination
+from tasks.training.validation import Validation
 
 # Never more than minutes of work that a killed process takes with it.
 _SECONDS_PER_CHECKPOINT = 600.0
+
+_NOT_EVALUATED = "nothing was evaluated on the way (--evaluate-every): the last checkpoint is what is used from here on"
 
 
 def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
     """Trains in `folder` from its last checkpoint, or from the start, to `trainer.train_steps`; a summary of all of it comes back.
 
-    `steps`, `parameters` (all of the model's), `checkpoint`, `seconds` of all steps and `images_per_second` (without those that compile),
-    `bad_records` (how many were left out), and `losses`, each the mean over the last tenth of the steps. `metrics.jsonl` keeps the numbers
-    of every step, and `tracker` is told after each loop where the new ones stand; `tensorboard/` has them too.
+    `steps`, and whether they `ended_early`; `parameters` (all of the model's); `checkpoint`, which is the best where there were evaluations
+    and else the last, `last_checkpoint`, and `standing`, which tells a person; `seconds` of all steps and `images_per_second` (without
+    those that compile), `bad_records` (how many were left out), and `losses`, each the mean over the last tenth of the steps.
+    `metrics.jsonl` keeps the numbers of every step, and `tracker` is told after each loop where the new ones stand, and the figures of each
+    evaluation; `tensorboard/` has the former too.
     A resumed training sees the data that it would have seen, and draws what it would have drawn: steps are sought, not replayed.
 
     Raises UserError for a loss that is no number, a record that cannot be used, and a disk that is full; SystemExit(143), after a
@@ -50,6 +57,11 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracke
     if experiment.trainer.deterministic:
         tf.config.experimental.enable_op_determinism()
     compile_networks_only(experiment)
+    start = step_of(last) if last else 0
+    validation = Validation(experiment, folder, start, tracker) if experiment.trainer.evaluate_every else None
+    if validation is None:
+        forget_best(folder)
+    # After the network of the validation is made, which draws initial weights too.
     tf_keras.utils.set_random_seed(experiment.task.train_data.seed)
     strategy = distribute_utils.get_distribution_strategy(
         distribution_strategy=experiment.runtime.distribution_strategy, num_gpus=experiment.runtime.num_gpus
@@ -58,23 +70,26 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracke
         step_log = StepLog(strategy, MOST_STEPS)
         with strategy.scope():
             task = task_factory.get_task(experiment.task, logging_dir=str(folder))
-            task.first_step = step_of(last) if last else 0
+            task.first_step = start
             task.bad_records = RecordsLeftOut(experiment.task, folder, task.first_step)
             task.step_log = step_log
             trainer = train_utils.create_trainer(experiment, task, train=True, evaluate=False, trainer_cls=LoggedTrainer)
             create_state(trainer.optimizer, trainer.model.trainable_variables)
-            variables = [*trainer.model.variables, *trainer.optimizer.variables()]
-            checkpoints = Checkpoints(trainer.checkpoint, variables, folder, experiment.trainer.max_to_keep)
+            decay = experiment.trainer.optimizer_config.moving_average_decay
+            task.averages = Averages(trainer.model.trainable_variables, decay) if decay > 0.0 else None
+            checkpoints = _checkpoints(trainer, folder, experiment.trainer.max_to_keep)
             checkpoints.remove_leftovers()
-            checkpoints.confirm_room(one_stays=False)
+            checkpoints.confirm_room(one_stays=validation is not None)
             if last:
                 checkpoints.restore(last)
             else:
                 trainer.initialize()
+                if task.averages is not None:
+                    task.averages.begin()
         termination = Termination(experiment.trainer.grace_seconds)
         progress = Progress(experiment, folder, step_log, tracker)
         skipped = SkippedSteps(experiment, folder / "skipped_steps", task.first_step, task.bad_records)
-        between = _BetweenLoops(experiment, trainer.global_step, checkpoints, termination, progress, skipped)
+        between = _BetweenLoops(experiment, trainer, checkpoints, termination, progress, skipped, validation)
         controller = orbit.Controller(
             strategy=strategy,
             trainer=trainer,
@@ -85,7 +100,8 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracke
         if task.beginning:
             print(task.beginning, flush=True)
         progress.start(trainer.global_step)
-        with progress, termination.listening(), _silent_stdout(), strategy.scope():
+        with progress, termination.listening(), _silent_stdout(), strategy.scope(), contextlib.suppress(_Enough):
+            between.begin()
             while True:
                 try:
                     controller.train(steps=experiment.trainer.train_steps)
@@ -96,7 +112,10 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracke
     return {
         "steps": int(trainer.global_step.numpy()),
         "parameters": int(trainer.model.count_params()),
-        "checkpoint": str(checkpoints.last),
+        "checkpoint": str((validation and validation.selection.best) or checkpoints.last),
+        "last_checkpoint": str(checkpoints.last),
+        "ended_early": int(trainer.global_step.numpy()) < experiment.trainer.train_steps,
+        "standing": validation.closing_line() if validation else _NOT_EVALUATED,
         "bad_records": len(task.bad_records.records),
         **progress.summary(),
     }
@@ -118,8 +137,23 @@ def _go_without_bad_record(error: tf.errors.OpError, controller: orbit.Controlle
     progress.go_on()
 
 
+def _checkpoints(trainer: base_trainer.Trainer, folder: Path, keep: int) -> Checkpoints:
+    """Of the trainer's state and the averages."""
+    parts = {"global_step": trainer.global_step, "model": trainer.model, "optimizer": trainer.optimizer}
+    variables = [trainer.global_step, *trainer.model.variables, *trainer.optimizer.variables()]
+    averages = trainer.task.averages
+    if averages is not None:
+        parts["averages"] = averages
+        variables += averages.values
+    return Checkpoints(tf.train.Checkpoint(**parts), variables, folder, keep)
+
+
+class _Enough(Exception):  # noqa: N818
+    """Evaluations have brought nothing better for as long as patience lasts."""
+
+
 class _BetweenLoops:
-    """An Orbit action, the last after each loop: tells of skipped steps, saves when it is time, stops when it is told to.
+    """An Orbit action, the last after each loop: tells of skipped steps, saves and evaluates when it is time, stops when it is told to.
 
     Nothing is saved while steps are skipped one after the other, so that the last checkpoint is one from which training went on.
     """
@@ -127,23 +161,34 @@ class _BetweenLoops:
     def __init__(
         self,
         experiment: cfg.ExperimentConfig,
-        global_step: tf.Variable,
+        trainer: base_trainer.Trainer,
         checkpoints: Checkpoints,
         termination: Termination,
         progress: Progress,
         skipped: SkippedSteps,
+        validation: Validation | None,
     ) -> None:
         self._trainer = experiment.trainer
-        self._global_step = global_step
+        self._weights = trainer.model, trainer.task.averages
+        self._global_step = trainer.global_step
         self._checkpoints = checkpoints
         self._termination = termination
         self._progress = progress
         self._skipped = skipped
+        self._validation = validation
         self._out = sys.stdout
         self._saved = time.monotonic()
 
-    def steps_per_loop(self, _step: int) -> int:
-        return self._progress.most_steps(self._termination.loop_seconds(self._checkpoints.save_seconds))
+    def begin(self) -> None:
+        """Does what a killed process has left undone before the next step."""
+        if self._validation and (best := self._validation.selection.best):
+            self._checkpoints.stay(best)
+        self._evaluate_if_due(int(self._global_step.numpy()))
+        self._progress.go_on()
+
+    def steps_per_loop(self, step: int) -> int:
+        steps = self._progress.most_steps(self._termination.loop_seconds(self._checkpoints.save_seconds))
+        return min(steps, self._validation.steps_until_next(step)) if self._validation else steps
 
     def __call__(self, _outputs: Mapping[str, Any]) -> None:
         step = int(self._global_step.numpy())
@@ -157,7 +202,20 @@ class _BetweenLoops:
             saved = self._checkpoints.last.name if self._checkpoints.last else "its beginning"
             print(f"told to stop after step {step}: the same command goes on from {saved}", file=self._out, flush=True)
             raise SystemExit(TERMINATED)
+        self._evaluate_if_due(step)
         self._progress.go_on()
+
+    def _evaluate_if_due(self, step: int) -> None:
+        if self._validation is None:
+            return
+        if self._validation.is_due(step):
+            self._validation.evaluate(step, *self._weights, self._checkpoints, self._termination)
+            self._saved = time.monotonic()
+        if self._validation.is_enough and step < self._trainer.train_steps:
+            print(
+                f"training ends at step {step}: {self._trainer.patience} evaluations in a row were not better", file=self._out, flush=True
+            )
+            raise _Enough
 
     def _is_time_to_save(self, step: int) -> bool:
         last = step_of(self._checkpoints.last) if self._checkpoints.last else 0

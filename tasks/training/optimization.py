@@ -153,8 +153,9 @@ class LearningRateConfig(optimization_config.LrConfig):
 
 @dataclasses.dataclass
 class OptimizationConfig(optimization.OptimizationConfig):
-    """Model Garden's, over these choices."""
+    """Model Garden's, over these choices; `moving_average_decay` above 0 keeps `Averages`, which its own `ema` is not."""
 
+    moving_average_decay: float = 0.0
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     learning_rate: LearningRateConfig = dataclasses.field(default_factory=LearningRateConfig)
 

@@ -32,6 +32,12 @@ class Overrides:
     proposals: int | None = None
     """Proposals at inference; as many at most are sampled in training, and the detections keep the config's proportion to them"""
     seed: int | None = None
+    evaluate_every: str | None = None
+    """Between two evaluations on the way: steps, or a share of the training such as 0.1 or 10%"""
+    best_metric: str | None = None
+    """Which checkpoint is the best: as `selection.metric_named` takes it"""
+    patience: int | None = None
+    """Evaluations without a better one after which training ends"""
     on_nan: str | None = None
     """What becomes of a step whose loss or gradient is no number: one of `ON_NAN`"""
     deterministic: bool = False
@@ -44,7 +50,7 @@ class Overrides:
     """Between SIGTERM and the end of the process"""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "steps", "batch_size", "learning_rate", "proposals", "keep", "grace_seconds"):
+        for name in ("image_size", "steps", "batch_size", "learning_rate", "proposals", "patience", "keep", "grace_seconds"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"--{name.replace('_', '-')} is {value}", "give a number above zero")
@@ -73,6 +79,14 @@ def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
     trainer.deterministic = overrides.deterministic
     if overrides.on_nan is not None:
         trainer.on_nan = overrides.on_nan
+    if overrides.evaluate_every is not None:
+        trainer.evaluate_every = steps_between(overrides.evaluate_every, trainer.train_steps)
+    if overrides.best_metric is not None:
+        trainer.best_metric = overrides.best_metric
+    if overrides.patience is not None:
+        trainer.patience = overrides.patience
+    if not trainer.evaluate_every and (trainer.best_metric or trainer.patience):
+        raise UserError("--best-metric and --patience say what follows from evaluations, and there are none", "give --evaluate-every too")
     if overrides.keep is not None:
         trainer.max_to_keep = overrides.keep
     if overrides.grace_seconds is not None:
@@ -81,6 +95,22 @@ def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
         task.train_data.max_bad_records = overrides.max_bad_records
     if overrides.seed is not None or task.train_data.seed is None:
         task.train_data.seed = overrides.seed or 0
+
+
+def steps_between(text: str, steps: int) -> int:
+    """What `--evaluate-every` says, in steps of a training of so many: a whole number of them, or a share as `0.1` or `10%`."""
+    refusal = UserError(
+        f"--evaluate-every is {text!r}", "give a number of steps such as 500, or a share of the training such as 0.1 or 10%"
+    )
+    try:
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+        is_count = not text.endswith("%") and "." not in text
+        every = int(text) if is_count else max(1, round(share * steps))
+    except (ValueError, OverflowError) as error:
+        raise refusal from error
+    if every < 1 or not (is_count or 0 < share <= 1):
+        raise refusal
+    return every
 
 
 def adapt_to_machine(experiment: cfg.ExperimentConfig, num_gpus: int) -> None:

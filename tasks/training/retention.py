@@ -72,6 +72,8 @@ class Checkpoints:
     def stay(self, prefix: Path) -> None:
         """Lets one stay, whatever its age, in place of the one before."""
         self._staying = prefix
+        if self.last:
+            self._remove_others(self._kept(self.last))
 
     def confirm_room(self, one_stays: bool) -> None:
         """UserError where the disk has no room for all that will lie there at once, with the one that is being written."""

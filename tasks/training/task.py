@@ -16,6 +16,7 @@ from tasks.mask_rcnn.model import MaskRCNN, Tensors
 from tasks.records.label_map import read_label_map
 from tasks.running.workspace import CHECKPOINT_IMPORT, write_json
 from tasks.training import experiment, guards
+from tasks.training.averages import Averages
 from tasks.training.calibration import begin_statistics_anew, calibrate_batch_norm, silence_residual_branches
 from tasks.training.left_out import RecordsLeftOut
 from tasks.training.step_log import StepLog
@@ -44,6 +45,8 @@ class MaskRCNNTask(base_task.Task):
     """Where a step's figures are kept until the loop is over"""
     bad_records: RecordsLeftOut | None = None
     """Those that `build_inputs` goes without; `loop` sets it"""
+    averages: Averages | None = None
+    """Of the trained weights, where they are kept"""
     loss = TOTAL_LOSS
     """What Model Garden's trainer takes for the loss among a step's figures"""
 
@@ -141,7 +144,7 @@ class MaskRCNNTask(base_task.Task):
             finite &= finite_gradients | (optimizer.loss_scale > 1.0)
         else:
             finite = applied
-        guards.step_if(finite, optimizer, gradients, variables)
+        guards.step_if(finite, optimizer, gradients, variables, self.averages)
         for value, before in zip(statistics, statistics_before, strict=True):
             value.assign(tf.where(finite, value, before))
         figures |= {FINITE: tf.cast(finite, tf.float32), APPLIED: tf.cast(applied, tf.float32)}

@@ -102,6 +102,7 @@ def test_every_config_of_the_project_translates(config_file: Path, records: Reco
         ("train_config.num_steps=30", "trainer.steps_per_loop", 30),
         ("train_config.use_bfloat16=true", "runtime.mixed_precision_dtype", "bfloat16"),
         ("train_config.gradient_clipping_by_norm=0", "trainer.optimizer_config.optimizer.momentum.global_clipnorm", None),
+        (f"{OPTIMIZER}.use_moving_average=true", "trainer.optimizer_config.moving_average_decay", 0.9999),
         ("train_config.fine_tune_checkpoint=/zoo/model.ckpt", "task.init_checkpoint", "/zoo/model.ckpt"),
         ("train_config.fine_tune_checkpoint=/zoo/model.ckpt", "task.fine_tune_checkpoint_type", "detection"),
         ("train_input_reader.shuffle=false", "task.train_data.shuffle", False),
@@ -116,6 +117,16 @@ def test_a_field_arrives_where_it_belongs(translated: Any, assignment: str, keys
     for key in keys.split("."):
         found = found[key]
     assert found == value
+
+
+def test_averages_are_kept_where_something_reads_them(translated: Any) -> None:
+    kept = [f"{OPTIMIZER}.use_moving_average=true", f"{OPTIMIZER}.moving_average_decay=0.99"]
+    for used in ([], ["eval_config.use_moving_averages=true"]):
+        assert translated(*kept, *used).values["trainer"]["optimizer_config"]["moving_average_decay"] == 0.99
+    unread = translated(*kept, "eval_config.use_moving_averages=false")
+    assert unread.values == translated().values
+    reasons = {entry["path"]: entry["reason"] for entry in unread.fields["ignored"]}
+    assert "nothing would read the averages" in reasons[f"{OPTIMIZER}.use_moving_average"]
 
 
 @pytest.mark.parametrize("side", ["height_offset", "width_offset"])
@@ -173,7 +184,7 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
         (f"{AUGMENTATION}={{random_adjust_contrast {{min_delta: 2}}}}", "random_adjust_contrast", "min_delta 2.0 is above max_delta 1.25"),
         (f"{AUGMENTATION}={{random_pad_image {{pad_color: [1, 2]}}}}", "random_pad_image", "pad_color has 2 values"),
         (f"{AUGMENTATION}={{random_distort_color {{color_ordering: 2}}}}", "random_distort_color", "0 or 1"),
-        (f"{OPTIMIZER}.use_moving_average=true", "use_moving_average", "=false"),
+        ("eval_config.use_moving_averages=true", "use_moving_averages", "train_config.optimizer.use_moving_average=true"),
         (f"{STEPS}.schedule[1].step=5", "schedule", "do not grow"),
         (f"{RATE}.cosine_decay_learning_rate={{total_steps: 9 warmup_steps: 4 hold_base_rate_steps: 5}}", "total_steps", "plateau"),
         ("train_config.num_steps=0", "num_steps", "without end"),

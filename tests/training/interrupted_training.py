@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tasks.materialize import materialize
 from tasks.records.example_pb2 import Example
 from tasks.records.tfrecord import ShardWriter, read_shard
 from tasks.running.workspace import DatasetDir, ModelDir
+from tasks.training import validation
 from tasks.training.experiment import load_experiment
 from tasks.training.loop import run_training
 from tasks.training.overrides import Overrides, adapt_to_machine, override
@@ -71,7 +73,7 @@ def experiment(model: ModelDir) -> cfg.ExperimentConfig:
     values = load_experiment(model.experiment)
     override(values, OVERRIDES)
     adapt_to_machine(values, 0)
-    values.trainer.checkpoint_interval = 2
+    values.trainer.override({"checkpoint_interval": 2, "evaluate_every": 3, "optimizer_config": {"moving_average_decay": 0.9}})
     return values
 
 
@@ -80,7 +82,7 @@ def kill() -> None:
 
 
 @contextlib.contextmanager
-def killed_while_writing(step: int) -> Any:
+def killed_while_writing(step: int) -> Iterator[None]:
     """Within the block, the checkpoint of a step is written without its index."""
     write = tf.train.Checkpoint.write
 
@@ -98,6 +100,17 @@ def killed_while_writing(step: int) -> Any:
         tf.train.Checkpoint.write = write
 
 
+@contextlib.contextmanager
+def killed_while_measuring() -> Iterator[None]:
+    """Within the block, an evaluation ends in its middle."""
+    measure = validation.measure
+    validation.measure = lambda *_, **__: kill()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        validation.measure = measure
+
+
 def left(folder: Path) -> dict[str, Any]:
     """What a training has left: its rows but for their times, its last weights by name, and the steps that it skipped."""
     reader = tf.train.load_checkpoint(str(written_checkpoints(folder)[-1]))
@@ -110,6 +123,7 @@ def left(folder: Path) -> dict[str, Any]:
         ],
         "weights": {name: zlib.crc32(reader.get_tensor(name).tobytes()) for name in names},
         "skipped": {file.name: json.loads(file.read_text()) for file in (folder / "skipped_steps").glob("*")},
+        "evaluations": json.loads((folder / "evaluations.json").read_text()),
         "checkpoints": [prefix.name for prefix in written_checkpoints(folder)],
     }
 
@@ -120,24 +134,34 @@ def main() -> None:
     model = prepared(root)
     # Loops of one step each, whatever the machine's speed.
     Progress.most_steps = lambda *_: 1  # type: ignore[method-assign]
-    nothing = Told()
+    evaluated: dict[str, list[int]] = {"through": [], "interrupted": []}
 
     through, interrupted = (root / name for name in ("through", "interrupted"))
     for folder in (through, interrupted):
         folder.mkdir()
-    run_training(experiment(model), through, nothing)
+
+    def train(folder: Path, tracker: Told | None = None) -> None:
+        tracker = tracker or Told()
+        try:
+            run_training(experiment(model), folder, tracker)
+        finally:
+            evaluated[folder.name] += [step for metrics, step in tracker.metrics if any(name.startswith("val/") for name in metrics)]
+
+    train(through)
 
     with contextlib.suppress(Killed):
-        run_training(experiment(model), interrupted, Told(3, kill))
-    with contextlib.suppress(Killed), killed_while_writing(4):
-        run_training(experiment(model), interrupted, nothing)
+        train(interrupted, Told(3, kill))
+    with contextlib.suppress(Killed), killed_while_measuring():
+        train(interrupted)
+    with contextlib.suppress(Killed), killed_while_writing(5):
+        train(interrupted)
     code = None
     try:
-        run_training(experiment(model), interrupted, Told(5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        train(interrupted, Told(4, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     except SystemExit as ended:
         code = ended.code
-    run_training(experiment(model), interrupted, nothing)
-    print(json.dumps({"through": left(through), "interrupted": left(interrupted), "code": code}))
+    train(interrupted)
+    print(json.dumps({"through": left(through), "interrupted": left(interrupted), "code": code, "evaluated": evaluated}))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def test_the_newest_stay_and_one_more_that_is_told_to(tmp_path: Path) -> None:
     kept.save(11, 12, 100)
     assert kept.files() == files_of(9, 12, 100)
     kept.checkpoints.stay(kept.folder / "ckpt-100")
+    assert kept.files() == files_of(12, 100)
     kept.save(101)
     assert kept.files() == files_of(100, 101)
     state = tf.train.get_checkpoint_state(str(kept.folder))
