@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow parity bench bench-check bench-data screenshots lint clean
+.PHONY: help setup demo up down test test-slow parity bench bench-input bench-check bench-data screenshots lint clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -44,6 +44,9 @@ parity: setup  ## Compare the models with the original, and write docs/parity.md
 
 bench: setup  ## Compare the cost of the models with and without our shortcuts (ARGS: zoo configs, --help)
 	.venv/bin/python -m benchmarks.model $(ARGS)
+
+bench-input: setup  ## Compare the cost of the input pipeline with the original's way and Model Garden's (ARGS: --images, --repeats, --help)
+	.venv/bin/python -m benchmarks.input_pipeline $(ARGS)
 
 bench-check: setup  ## Compare the cost of check and inspect with that of materialization (ARGS: --coco FOLDER, --help)
 	.venv/bin/python -m benchmarks.checking $(ARGS)

@@ -36,7 +36,7 @@ def encode_pngs(masks: Sequence[Rle]) -> list[bytes]:
 
 def rle_from_png(png: bytes, any_values: bool = False) -> Rle:
     """The run-length code of what `decode_png` gives. Of a PNG of `encode_pngs`, only the rows with the object are looked at."""
-    own = _own_rows(png)
+    own = own_rows(png)
     if own is None:
         return rle_from_mask(decode_png(png, any_values))
     height, width, top, rows = own
@@ -69,8 +69,10 @@ def _png(height: int, width: int, top: int, rows: npt.NDArray[np.uint8]) -> byte
     return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", pixels) + _png_chunk(b"IEND", b"")
 
 
-def _own_rows(png: bytes) -> tuple[int, int, int, npt.NDArray[np.uint8]] | None:
-    """What `_png` was given, rows without their filters; None for a PNG of another kind, and for a damaged one.
+def own_rows(png: bytes) -> tuple[int, int, int, npt.NDArray[np.uint8]] | None:
+    """Of a PNG of `encode_pngs`: height, width, the number of empty rows above, and the rows from there to the empty ones below.
+
+    The rows are uint8 [n, width] of 0 and 1. None for a PNG of another kind, and for a damaged one.
 
     The empty rows before and behind are told by the codes that are kept of them, not inflated; the checksum confirms that they are what
     they seem.

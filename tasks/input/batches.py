@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
-from tasks.input.augmentation import augment_all
 from tasks.input.bad_record import BadRecord, left_out
 from tasks.input.config import DataConfig
-from tasks.input.image_resizer import resize_image
-from tasks.input.merged_boxes import merge_equal_boxes
 from tasks.input.order import RecordOrder, positions
-from tasks.input.record_parser import Example, RecordParser
+from tasks.input.preparation import Example, Preparation
 from tasks.input.record_reader import RecordReader
-from tasks.input.scene import Scene
 from tasks.mask_rcnn.config import ImageResizer
-from tasks.records.checks import DataError
 from tasks.records.label_map import LabelMap
 from tasks.records.tfrecord import confirm_whole, matching_files
 from tasks.running.errors import UserError
@@ -43,7 +37,7 @@ def training_dataset(
     reader = RecordReader(record_files(data))
     order = record_order(data, reader, bad)
     examples = training_examples(data, resizer, label_map, reader, order, positions(batch_size, context, first_step))
-    return examples.padded_batch(batch_size, drop_remainder=True).map(_as_model_inputs).prefetch(2)
+    return batched(examples, batch_size).map(_as_model_inputs).prefetch(2)
 
 
 def record_order(data: DataConfig, reader: RecordReader, bad: Sequence[BadRecord] = ()) -> RecordOrder:
@@ -58,43 +52,8 @@ def record_order(data: DataConfig, reader: RecordReader, bad: Sequence[BadRecord
 def training_examples(
     data: DataConfig, resizer: ImageResizer, label_map: LabelMap, reader: RecordReader, order: RecordOrder, at: tf.data.Dataset
 ) -> tf.data.Dataset:
-    """What stands at each position of `at`, one by one: `image`, `true_shape`, `position` and objects."""
-    parse = RecordParser(data, label_map)
-    options = [augmentation.option() for augmentation in data.augmentations]
-
-    def read(number: np.int64) -> bytes:
-        try:
-            return reader.read(int(number))
-        except DataError as error:
-            # Of Python's errors, TensorFlow takes this one for what the data is to blame for.
-            raise ValueError(str(error)) from error
-
-    def prepare(position: tf.Tensor) -> Example:
-        serialized = tf.ensure_shape(tf.numpy_function(read, [order(position)], tf.string), [])
-
-        def augment(scene: Scene) -> Scene:
-            return augment_all(scene, options, tf.stack([tf.constant(order.seed, tf.int64), position]))
-
-        merged = data.merge_multiple_label_boxes
-        example = parse(serialized, augment if options else None, None if merged else data.max_number_of_boxes, resizer)
-        image, true_shape = resize_image(example["image"], resizer)
-        objects = {
-            "boxes": example["boxes"],
-            "classes": tf.cast(example["category_ids"], tf.int32) - 1,
-            "weights": example["weights"],
-        }
-        if "masks" in example:
-            objects["masks"] = tf.ensure_shape(example["masks"], [None, None, None])
-        if merged:
-            objects = merge_equal_boxes(objects, label_map.num_classes)
-            objects = {name: values[: data.max_number_of_boxes] for name, values in objects.items()}
-        return objects | {
-            "image": image,
-            "true_shape": true_shape,
-            "num_boxes": tf.shape(objects["boxes"])[0],
-            "position": position,
-        }
-
+    """What stands at each position of `at`, one by one: `image`, `true_shape`, `position`, objects and their masks."""
+    prepare = Preparation(data, resizer, label_map, reader, order)
     return at.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
@@ -121,6 +80,14 @@ def _matching_urls(pattern: str) -> list[str]:
         raise UserError(
             f"{pattern}: TensorFlow has no file system for such URLs here", "install its plugin, or copy the records to a disk"
         ) from error
+
+
+def batched(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    """Examples by so many, zero padded to the largest."""
+    if batch_size == 1:
+        # There is nothing to pad, nor to copy.
+        return examples.map(lambda example: {name: value[tf.newaxis] for name, value in example.items()})
+    return examples.padded_batch(batch_size, drop_remainder=True)
 
 
 def _as_model_inputs(batch: Example) -> tuple[tf.Tensor, tf.Tensor, Example]:

@@ -11,6 +11,7 @@ import functools
 
 import tensorflow as tf
 
+from tasks.input.rulers import Rulers
 from tasks.mask_rcnn import config
 from tasks.running.errors import UserError
 
@@ -56,7 +57,10 @@ def resize_image(image: tf.Tensor, resizer: config.ImageResizer) -> tuple[tf.Ten
         raise UserError(f"image_resizer.resize_method {resizer.resize_method!r} is unknown", f"use one of {', '.join(METHODS)}")
     resize = METHODS[resizer.resize_method]
     size = resized_shape(tf.shape(image)[0], tf.shape(image)[1], resizer)
+    # Of numbers of 8 bits the operation would make the same, and take twice as long.
     resized = resize(images=tf.cast(image, tf.float32)[tf.newaxis], size=size, align_corners=False)[0]
+    if not _pads(resizer):
+        return resized, size
     padding, values = _padding(size, resizer), resizer.per_channel_pad_value
     if not any(values):
         return tf.pad(resized, [*padding, [0, 0]]), size
@@ -64,15 +68,19 @@ def resize_image(image: tf.Tensor, resizer: config.ImageResizer) -> tuple[tf.Ten
     return tf.stack([tf.pad(channel, padding, constant_values=value) for channel, value in channels], axis=-1), size
 
 
-def resize_masks(masks: tf.Tensor, resizer: config.ImageResizer) -> tf.Tensor:
-    """Masks [N, H, W] of any number type on the grid of the resized (and padded) image, nearest neighbour, padded with 0: [N, h, w]."""
-    size = resized_shape(tf.shape(masks)[1], tf.shape(masks)[2], resizer)
-    resized = METHODS["NEAREST_NEIGHBOR"](images=masks[..., tf.newaxis], size=size, align_corners=False)[..., 0]
-    return tf.pad(resized, [[0, 0], *_padding(size, resizer)])
+def resize_rulers(rulers: Rulers, resizer: config.ImageResizer) -> Rulers:
+    """The rulers of the resized (and padded) image: masks take the nearest pixel, whatever the method for images."""
+    height, width = tf.unstack(resized_shape(*rulers.size, resizer))
+    resized = rulers.stretched(height, width, align_corners=False)
+    if not _pads(resizer):
+        return resized
+    return resized.seen_through(tf.constant(0), tf.constant(0), *[tf.constant(resizer.max_dimension)] * 2)
+
+
+def _pads(resizer: config.ImageResizer) -> bool:
+    return resizer.kind == "keep_aspect_ratio" and resizer.pad_to_max_dimension
 
 
 def _padding(size: tf.Tensor, resizer: config.ImageResizer) -> list[list[tf.Tensor | int]]:
-    """Pixels before and after, for height and width: up to a square of max_dimension where the config asks, else none."""
-    if resizer.kind != "keep_aspect_ratio" or not resizer.pad_to_max_dimension:
-        return [[0, 0], [0, 0]]
+    """Pixels before and after, for height and width, up to a square of max_dimension."""
     return [[0, resizer.max_dimension - size[0]], [0, resizer.max_dimension - size[1]]]

@@ -13,8 +13,9 @@ from tasks.input.bad_record import BadRecord
 from tasks.input.batches import record_files, record_order, training_examples
 from tasks.input.config import DataConfig
 from tasks.input.order import positions
-from tasks.input.record_parser import RecordParser
+from tasks.input.record_parser import STORED_AT, Example, RecordParser
 from tasks.input.record_reader import RecordReader
+from tasks.input.rulers import Rulers
 from tasks.mask_rcnn.config import ImageResizer
 from tasks.records.checks import BadImageError, Check, DataError
 from tasks.records.example import parse_example
@@ -80,7 +81,14 @@ _Parse = Callable[[bytes], object]
 
 def _parse(data: DataConfig, label_map: LabelMap) -> _Parse:
     parser = RecordParser(data, label_map)
-    parse: _Parse = tf.function(lambda serialized: parser(serialized), input_signature=[tf.TensorSpec([], tf.string)])
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, Example]:
+        encoded, source_id, objects = parser.objects(serialized)
+        image, stored_at = parser.image(encoded), objects[STORED_AT]
+        size = tf.shape(image)[:2]
+        return image, objects | parser.masks(serialized, source_id, tf.size(stored_at), size, stored_at, Rulers.of(size[0], size[1]))
+
     return parse
 
 

@@ -64,27 +64,88 @@ def _crop(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, size: int) -> t
     return crop(features)
 
 
+LookUp = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""The cells float32 [K, c, d, C] of K maps of their own at rows int64 [K, c] and columns int64 [K, d], all within the maps."""
+
+
 def matmul_crop_and_resize(images: tf.Tensor, boxes: tf.Tensor, box_indices: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
     """Crops float32 [K, c, d, C] of `images` [G, h, w, C], any number type, as the original makes them for `use_matmul_crop_and_resize`.
 
-    `boxes` float32 [K, 4], yxyx normalized, `box_indices` int32 [K] of their images, as for `tf.image.crop_and_resize`. That sets a sample
-    beyond the border to zero; here each of its four neighbours beyond the border is zero, so that samples fade over one cell. The
-    differences are whole rows and columns: a box that ends at the border has its last samples on it, or by rounding just beyond.
+    `boxes` float32 [K, 4], yxyx normalized, `box_indices` int32 [K] of their images, as for `tf.image.crop_and_resize`.
     """
     height, width = tf.shape(images)[1], tf.shape(images)[2]
+    cells = tf.reshape(images, [-1, images.shape[-1]])
+    first_cells = tf.cast(box_indices, tf.int64) * tf.cast(height * width, tf.int64)
+
+    def look_up(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+        places = first_cells[:, tf.newaxis, tf.newaxis] + rows[:, :, tf.newaxis] * tf.cast(width, tf.int64) + columns[:, tf.newaxis]
+        return tf.cast(tf.gather(cells, places), tf.float32)
+
+    return crop_by_matmul(look_up, boxes, height, width, crop_size)
+
+
+def crop_by_matmul(look_up: LookUp, boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
+    """Crops float32 [K, c, d, C] of maps of `height` x `width` cells at `boxes` float32 [K, 4], yxyx normalized.
+
+    `tf.image.crop_and_resize` sets a sample beyond the border to zero; here each of its four neighbours beyond the border is zero, so that
+    samples fade over one cell. The differences are whole rows and columns: a box that ends at the border has its last samples on it, or by
+    rounding just beyond.
+    """
     # In float32 and in the original's order of operations: positions decide about neighbours.
     corners = boxes * tf.cast(tf.stack([height, width, height, width]) - 1, tf.float32)
     rows = _sample_positions(corners[:, 0], corners[:, 2], crop_size[0])
     columns = _sample_positions(corners[:, 1], corners[:, 3], crop_size[1])
-    cells = tf.reshape(images, [-1, images.shape[-1]])
-    first_cells = tf.cast(box_indices, tf.int64) * tf.cast(height * width, tf.int64)
     crops = []
     for row, row_weight in _neighbours(rows, height):
         for column, column_weight in _neighbours(columns, width):
-            places = first_cells[:, tf.newaxis, tf.newaxis] + row[:, :, tf.newaxis] * tf.cast(width, tf.int64) + column[:, tf.newaxis]
             weights = row_weight[:, :, tf.newaxis] * column_weight[:, tf.newaxis]
-            crops.append(tf.cast(tf.gather(cells, places), tf.float32) * weights[..., tf.newaxis])
+            crops.append(look_up(row, column) * weights[..., tf.newaxis])
     return tf.add_n(crops)
+
+
+def crop_by_operation(look_up: LookUp, boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
+    """The same crops as `tf.image.crop_and_resize` makes them of maps that are there as wholes, in its order of operations."""
+    (before, behind, down), (first, last, across) = (
+        _between_cells(boxes, axis, size, count) for axis, size, count in ((0, height, crop_size[0]), (1, width, crop_size[1]))
+    )
+    down, across = down[:, :, tf.newaxis, tf.newaxis], across[:, tf.newaxis, :, tf.newaxis]
+    above, below = (_mixed(look_up(row, first), look_up(row, last), across) for row in (before, behind))
+    return _mixed(above, below, down) * _inside(boxes, height, width, crop_size)
+
+
+def _mixed(one: tf.Tensor, other: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Between one and the other, by a share of the latter."""
+    return one + (other - one) * share
+
+
+def _between_cells(boxes: tf.Tensor, axis: int, size: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Of `count` samples along an axis: the cells before and behind each, int64 [K, count], and how far it is from the former."""
+    start, end = boxes[:, axis : axis + 1], boxes[:, axis + 2 : axis + 3]
+    length = tf.cast(size - 1, tf.float32)
+    if count > 1:
+        position = start * length + tf.range(count, dtype=tf.float32) * ((end - start) * length / (count - 1))
+    else:
+        # In double precision, and then rounded.
+        position = tf.cast(0.5 * tf.cast(start + end, tf.float64) * tf.cast(length, tf.float64), tf.float32)
+    before, behind = (tf.cast(tf.clip_by_value(cell, 0.0, length), tf.int64) for cell in (tf.floor(position), tf.math.ceil(position)))
+    return before, behind, position - tf.floor(position)
+
+
+def _inside(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
+    """1 for samples within the map and 0 for others, float32 [K, c, d, 1], by the operation's own word.
+
+    For a box that ends at the border the last bit of a position decides, and other kernels round it in other ways.
+    """
+    none = tf.zeros([tf.shape(boxes)[0]], tf.int32)
+    rows = tf.image.crop_and_resize(tf.ones([1, height, 1, 1]), _along(boxes, 0), none, [crop_size[0], 1])
+    columns = tf.image.crop_and_resize(tf.ones([1, 1, width, 1]), _along(boxes, 1), none, [1, crop_size[1]])
+    return rows * columns
+
+
+def _along(boxes: tf.Tensor, axis: int) -> tf.Tensor:
+    """Boxes of one axis alone; a map has one cell along the other."""
+    kept = tf.constant([1.0, 0.0, 1.0, 0.0] if axis == 0 else [0.0, 1.0, 0.0, 1.0])
+    return boxes * kept
 
 
 def _matmul_crop(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, size: int) -> tf.Tensor:

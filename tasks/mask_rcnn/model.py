@@ -9,10 +9,10 @@ from tasks.mask_rcnn import boxes, config, draws, losses, xla
 from tasks.mask_rcnn.anchors import anchors_per_cell, grid_anchors
 from tasks.mask_rcnn.backbones import build_backbone
 from tasks.mask_rcnn.box_head import BoxHead
-from tasks.mask_rcnn.crop import matmul_crop_and_resize
 from tasks.mask_rcnn.cropped_network import CroppedNetwork
 from tasks.mask_rcnn.detections import detect
 from tasks.mask_rcnn.mask_head import MaskHead
+from tasks.mask_rcnn.mask_targets import mask_targets, whole_frames
 from tasks.mask_rcnn.proposals import propose
 from tasks.mask_rcnn.rpn import RegionProposalNetwork
 from tasks.mask_rcnn.targets import GroundTruth, proposal_targets, rpn_targets, sample
@@ -59,7 +59,8 @@ class MaskRCNN(tf_keras.Model):
           images: float32 [B, H, W, 3], RGB 0..255, resized, zero padded at the bottom and the right to a common size.
           true_shapes: int32 [B, 2], (height, width) before padding.
           groundtruth: in training, `boxes` float32 [B, M, 4] yxyx normalized to the true image, `classes` int32 [B, M] zero-based,
-            `num_boxes` int32 [B], `weights` float32 [B, M] and, for three stages, `masks` uint8 [B, M, H, W] on the padded image;
+            `num_boxes` int32 [B], `weights` float32 [B, M] and, for three stages, what `mask_targets` needs, or `masks` uint8 [B, M, H, W]
+            on the padded image;
             `class_sets` float32 [B, M, C], 0 or 1, where an object can have several of the first C classes, `classes` the lowest;
             `seeds` int32 [B, 2], from which all that is drawn for an image follows, see `draws`.
 
@@ -285,22 +286,18 @@ class MaskRCNN(tf_keras.Model):
         """
         rows = self.mask_rows(outputs["target_classes"])
         classes, matches = (tf.gather(tf.reshape(outputs[f"target_{name}"], [-1]), rows) for name in ("classes", "matches"))
-        object_masks = groundtruth["masks"]
-        objects, image_shape = tf.shape(object_masks)[1], tf.shape(object_masks)[2:]
-        # All masks of the batch in one row, with an empty one for images without objects.
-        flat = tf.reshape(object_masks, [-1, image_shape[0], image_shape[1], 1])
-        flat = tf.pad(flat, [[0, 1], [0, 0], [0, 0], [0, 0]])
-        crop = matmul_crop_and_resize if self.config.second_stage.use_matmul_crop_and_resize else tf.image.crop_and_resize
-        targets = crop(
-            flat,
+        targets = mask_targets(
+            groundtruth | whole_frames(groundtruth["masks"]) if "masks" in groundtruth else groundtruth,
+            rows // self.config.second_stage.batch_size,
+            tf.maximum(matches, 0),
             tf.gather(tf.reshape(outputs["proposal_boxes_normalized"], [-1, 4]), rows),
-            rows // self.config.second_stage.batch_size * objects + tf.maximum(matches, 0),
             (self.config.mask_head.height, self.config.mask_head.width),
+            use_matmul=self.config.second_stage.use_matmul_crop_and_resize,
         )
         features = tf.gather(outputs["box_classifier_features"], rows)
         return {
             "mask_logits": self._apply(self.mask_head, features, tf.maximum(classes - 1, 0)),
-            "mask_targets": tf.stop_gradient(targets[..., 0]),
+            "mask_targets": tf.stop_gradient(targets),
             "mask_weights": tf.gather(tf.reshape(outputs["target_box_weights"], [-1]), rows),
         }
 

@@ -84,7 +84,13 @@ class TrainingStep:
         """The graph of a step on a batch of this shape."""
         data = copy.deepcopy(self._experiment.task.train_data)
         data.global_batch_size = shape.images
-        batch = tf.nest.map_structure(lambda element: _of_shape(element, shape), self._task.build_inputs(data).element_spec)
+        images, true_shapes, truth = self._task.build_inputs(data).element_spec
+        lengths = {"mask_rows": shape.height, "mask_columns": shape.width, "mask_pixels": shape.objects * shape.height * shape.width}
+        batch = (
+            _of_lengths(images, shape.images, shape.height, shape.width),
+            _of_lengths(true_shapes, shape.images),
+            {name: _of_lengths(element, shape.images, lengths.get(name, shape.objects)) for name, element in truth.items()},
+        )
         with computing_in(self._precision):
             return tf.function(self._step).get_concrete_function(*batch).graph
 
@@ -102,11 +108,10 @@ class TrainingStep:
         return StepCount(shape, operations, self.model.count_params(), weights, _bytes(_variables(self.optimizer)))
 
 
-def _of_shape(element: tf.TensorSpec, shape: BatchShape) -> tf.TensorSpec:
-    """An element of a batch without unknown lengths: images are [B, H, W, 3], ground truth is [B, objects, ...], masks end in H and W."""
+def _of_lengths(element: tf.TensorSpec, *lengths: int) -> tf.TensorSpec:
+    """An element of a batch whose first lengths, as far as they are unknown, are these. Masks are taken to fill their images, at most."""
     known = element.shape.as_list()
-    pixels = [shape.height, shape.width]
-    wanted = [shape.images, *pixels, 3] if known[-1:] == [3] else [shape.images, shape.objects, *pixels]
+    wanted = [*lengths, *known[len(lengths) :]]
     return tf.TensorSpec([want if have is None else have for have, want in zip(known, wanted, strict=False)], element.dtype)
 
 

@@ -16,6 +16,7 @@ from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
 from tasks.running.workspace import read_json, write_json
 from tasks.training.experiment import MaskRCNNTask
+from tasks.training.records import with_needed_masks
 
 BAD_RECORDS = "bad_records.json"
 
@@ -48,9 +49,10 @@ class RecordsLeftOut:
 
         UserError where that is one more than the config allows; the error itself where no record is to blame.
         """
-        data, most = self._task.train_data, self._task.train_data.max_bad_records
+        most, model = self._task.train_data.max_bad_records, self._task.model
+        data = with_needed_masks(self._task.train_data, model)
         label_map = read_label_map(Path(data.label_map_path))
-        fault = first_fault(data, self._task.model.image_resizer, label_map, self.records, first_step, steps)
+        fault = first_fault(data, model.image_resizer, label_map, self.records, first_step, steps)
         if fault is None:
             raise error
         if len(self.records) >= most:

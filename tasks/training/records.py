@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.input.batches import record_files
+from tasks.input.config import DataConfig
+from tasks.mask_rcnn.config import MaskRCNN
 from tasks.records.record_set import RecordSet, record_set
 from tasks.running.errors import UserError
 from tasks.training.experiment import MaskRCNNTask
+
+
+def with_needed_masks(data: DataConfig, model: MaskRCNN) -> DataConfig:
+    """The data with masks only where the model has a stage for them: no other loss reads them."""
+    return data.replace(load_instance_masks=data.load_instance_masks and model.number_of_stages == 3)
 
 
 def records_read(task: MaskRCNNTask) -> RecordSet:

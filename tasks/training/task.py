@@ -19,6 +19,7 @@ from tasks.training import experiment, guards
 from tasks.training.averages import Averages
 from tasks.training.calibration import begin_statistics_anew, calibrate_batch_norm, silence_residual_branches
 from tasks.training.left_out import RecordsLeftOut
+from tasks.training.records import with_needed_masks
 from tasks.training.step_log import StepLog
 
 TOTAL_LOSS = "Loss/total_loss"
@@ -88,8 +89,9 @@ class MaskRCNNTask(base_task.Task):
         if input_context is not None:
             batch_size = input_context.get_per_replica_batch_size(batch_size)
         label_map = read_label_map(Path(params.label_map_path))
-        bad = self.bad_records.records if self.bad_records else ()
-        return training_dataset(params, self.task_config.model.image_resizer, label_map, batch_size, input_context, self.first_step, bad)
+        model, bad = self.task_config.model, self.bad_records.records if self.bad_records else ()
+        data = with_needed_masks(params, model)
+        return training_dataset(data, model.image_resizer, label_map, batch_size, input_context, self.first_step, bad)
 
     def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
         """None: Keras's are means over a loop of steps, and one step that is no number makes them none."""

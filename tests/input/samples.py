@@ -39,3 +39,21 @@ def record(**changes: list[Any]) -> bytes:
     } | {key.replace("__", "/"): value for key, value in changes.items()}
     features = {key: feature(value) for key, value in values.items() if value}
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def frames(masks: dict[str, Any]) -> np.ndarray:
+    """The masks of one image as wholes, uint8 [M, H, W]: each pixel of the image is looked up in the window of each object."""
+    rows, columns, pixels = (np.asarray(masks[f"mask_{name}"]) for name in ("rows", "columns", "pixels"))
+    down, across = (columns, rows) if masks["mask_transposed"] else (rows, columns)
+    found = np.zeros((len(masks["mask_windows"]), len(rows), len(columns)), np.uint8)
+    for frame, (start, top, left, height, width) in zip(found, np.asarray(masks["mask_windows"]), strict=True):
+        # Lines count from 1; line 0 shows nothing.
+        stored = np.zeros((max(down.max(initial=0), top + height) + 1, max(across.max(initial=0), left + width) + 1), np.uint8)
+        stored[1 + top : 1 + top + height, 1 + left : 1 + left + width] = pixels[start : start + height * width].reshape(height, width)
+        frame[:] = stored[columns][:, rows].T if masks["mask_transposed"] else stored[rows][:, columns]
+    return found
+
+
+def frames_of(truth: dict[str, Any], image: int) -> np.ndarray:
+    """The same of one image of a batch."""
+    return frames({name: value.numpy()[image] for name, value in truth.items() if name.startswith("mask_")})

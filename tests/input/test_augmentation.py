@@ -24,7 +24,7 @@ def seed_of(number: int) -> tf.Tensor:
 
 def scene(image: Any, *boxes: list[float]) -> Scene:
     found = tf.reshape(tf.constant(boxes, tf.float32), [-1, 4])
-    return Scene(tf.constant(image, tf.float32), {"boxes": found, "category_ids": tf.range(1, len(boxes) + 1)})
+    return Scene.of(tf.constant(image, tf.float32), {"boxes": found, "category_ids": tf.range(1, len(boxes) + 1)})
 
 
 def positions(height: int, width: int) -> np.ndarray:
@@ -34,10 +34,11 @@ def positions(height: int, width: int) -> np.ndarray:
 
 
 def moved(mask: Any, scene: Scene) -> np.ndarray:
-    pixels = tf.constant(mask, tf.uint8)[..., tf.newaxis]
-    for move in scene.movements:
-        pixels = move(pixels, True)
-    return pixels[..., 0].numpy()
+    """The mask as the scene's rulers show it."""
+    rows, columns = scene.rulers.rows.numpy(), scene.rulers.columns.numpy()
+    # Lines count from 1; line 0 shows nothing.
+    pixels = np.pad(np.array(mask, np.uint8), [(1, 0), (1, 0)])
+    return pixels[columns][:, rows].T if scene.rulers.transposed else pixels[rows][:, columns]
 
 
 # A box over the two left pixels of the upper row, of 2 x 4.

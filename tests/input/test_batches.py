@@ -13,7 +13,7 @@ from tasks.input.batches import record_files, training_dataset
 from tasks.input.config import Augmentation, DataConfig
 from tasks.mask_rcnn import config
 from tasks.running.errors import UserError
-from tests.input.samples import LABELS, MASK, record
+from tests.input.samples import LABELS, MASK, frames_of, record
 
 
 def test_a_batch_is_padded_to_its_largest(shard: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_batch_is_padded_to_its_largest(shard: Path) -> None:
     assert truth["num_boxes"].numpy()[small] == 1
     assert truth["num_boxes"].numpy()[1 - small] == 0
     assert truth["classes"].numpy()[small].tolist() == [2]
-    np.testing.assert_array_equal(truth["masks"][small, 0], np.pad(MASK, [(0, 4), (0, 0)]))
+    np.testing.assert_array_equal(frames_of(truth, small)[0], np.pad(MASK, [(0, 4), (0, 0)]))
     assert not images.numpy()[small, 4:].any()
 
 
@@ -54,11 +54,13 @@ def test_a_batch_with_every_augmentation_is_the_same_again_and_keeps_masks_in_th
     for (images, shapes, truth), (same, _, _) in zip(first, again, strict=True):
         np.testing.assert_array_equal(images, same)
         assert images.shape == (2, 32, 32, 3)
-        assert truth["boxes"].shape[1] == truth["masks"].shape[1] == max(truth["num_boxes"])
+        assert truth["boxes"].shape[1] == truth["mask_windows"].shape[1] == max(truth["num_boxes"])
         for image in range(2):
+            masks = frames_of(truth, image)
+            assert masks.shape[1:] == (32, 32)
             for number in range(truth["num_boxes"][image]):
                 ymin, xmin, ymax, xmax = truth["boxes"].numpy()[image, number] * np.tile(shapes[image], 2)
-                rows, columns = np.nonzero(truth["masks"][image, number])
+                rows, columns = np.nonzero(masks[number])
                 if rows.size:
                     # The object fills its box; a pixel of the 4 x 6 becomes a few of the 32 x 32.
                     assert ymin - 8 < rows.min() <= rows.max() < ymax + 8
@@ -67,7 +69,7 @@ def test_a_batch_with_every_augmentation_is_the_same_again_and_keeps_masks_in_th
     assert seen > 5
 
 
-ROWS = ("position", "boxes", "classes", "masks", "num_boxes")
+ROWS = ("position", "boxes", "classes", "mask_windows", "num_boxes", "mask_pixels")
 
 
 def numbered(path: Path, count: int) -> DataConfig:
@@ -127,6 +129,8 @@ def test_two_pipelines_see_the_rows_of_the_batches_of_one(tmp_path: Path) -> Non
             assert mine[6][row % 2] == count
             for part in (3, 4, 5):
                 np.testing.assert_array_equal(mine[part][row % 2][:count], theirs[part][row][:count])
+            pixels = mine[7].shape[1]
+            np.testing.assert_array_equal(mine[7][row % 2], theirs[7][row][:pixels])
 
 
 def test_records_without_any_record_are_refused(tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_only_so_many_objects_of_an_image_count(tmp_path: Path) -> None:
     _, _, truth = next(iter(training_dataset(data, config.ImageResizer(kind="identity"), LABELS, 1)))
     assert truth["num_boxes"].numpy().tolist() == [2]
     assert truth["classes"].numpy().tolist() == [[2, 0]]
-    assert truth["masks"].shape == (1, 2, 4, 6)
+    np.testing.assert_array_equal(frames_of(truth, 0), [MASK, MASK])
 
 
 def test_a_shard_that_is_missing_is_named(shard: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
-from tasks.input.image_resizer import resize_image, resize_masks, resized_shape
+from tasks.input.image_resizer import resize_image, resize_rulers, resized_shape
+from tasks.input.rulers import Rulers
 from tasks.mask_rcnn import config
 from tasks.running.errors import UserError
 
@@ -58,4 +59,5 @@ def test_padding_has_a_value_per_channel_and_no_mask() -> None:
     image, size = resize_image(gray([[7, 7]]), resizer)
     assert size.numpy().tolist() == [1, 2]
     assert image.numpy().tolist() == [[[7.0] * 3] * 2, [[1.0, 2.0, 3.0]] * 2]
-    assert resize_masks(tf.constant([[[1, 0]]], tf.uint8), resizer).numpy().tolist() == [[[1, 0], [0, 0]]]
+    rulers = resize_rulers(Rulers.of(1, 2), resizer)
+    assert (rulers.rows.numpy().tolist(), rulers.columns.numpy().tolist()) == ([1, 0], [1, 2])

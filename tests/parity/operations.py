@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tasks.input.image_resizer import resize_image, resize_masks
+from tasks.input.image_resizer import resize_image, resize_rulers
+from tasks.input.rulers import Rulers
 from tasks.mask_rcnn import boxes, config
 from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.detections import detect
@@ -39,7 +40,13 @@ def _resizing(stored: dict[str, Any]) -> Iterator[Result]:
         image, size = resize_image(tf.constant(stored[f"resize/{case}/image_in"]), resizer)
         yield f"resize/{case}/image", image, STAGE_1
         yield f"resize/{case}/true_shape", [*size, 3], EXACT
-        yield f"resize/{case}/masks", resize_masks(tf.constant(stored[f"resize/{case}/masks_in"]), resizer), EXACT
+        yield f"resize/{case}/masks", _through_rulers(stored[f"resize/{case}/masks_in"], resizer), EXACT
+
+
+def _through_rulers(masks: Any, resizer: config.ImageResizer) -> Any:
+    """Masks [N, H, W] on the grid of the resized and padded image; the rulers' lines count from 1, and line 0 shows nothing."""
+    rulers = resize_rulers(Rulers.of(*masks.shape[1:]), resizer)
+    return np.pad(masks, [(0, 0), (1, 0), (1, 0)])[:, rulers.rows.numpy()][:, :, rulers.columns.numpy()]
 
 
 def _proposals(stored: dict[str, Any]) -> Iterator[Result]:
