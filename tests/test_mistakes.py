@@ -285,4 +285,10 @@ def test_traceback_finds_a_place_where_the_workspace_is_a_file(tmp_path: Path) -
 @pytest.mark.parametrize("number", [errno.EIO, errno.ETIMEDOUT, errno.ESTALE])
 def test_error_of_the_system_that_may_pass_is_no_users_error(number: int) -> None:
     assert as_user_error(OSError(number, "passing", "/some/file")) is None
-    assert as_user_error(OSError(errno.ENOSPC, "full")) is None
+    assert as_user_error(OSError(errno.ENOENT, "no file that was named")) is None
+
+
+def test_a_full_disk_is_told_though_it_names_no_file() -> None:
+    told = as_user_error(OSError(errno.ENOSPC, "No space left on device"))
+    assert told is not None
+    assert (told.message, told.fix[:21]) == ("a file that was written to: No space left on device", "make room on the disk")

@@ -101,6 +101,16 @@ def _training() -> dict[str, Param]:
             "Whether XLA compiles the networks. auto: on a GPU, where all images have one size. Empty: as the zoo config says, and auto "
             "where it says nothing.",
         ),
+        "evaluate_every": _text(
+            "Evaluate every",
+            "Steps between two evaluations of the validation split on the way, or a share of the training such as 10%: the best checkpoint "
+            "is kept, and is what is evaluated, compared and exported. Empty: the last one is, and nothing is evaluated on the way.",
+            pattern=r"^([1-9][0-9]*|0?\.[0-9]+|1\.0*|[0-9.]+%)?$",
+            examples=["10%", "1000"],
+        ),
+        "patience": _integer(
+            "Patience", "Evaluations without a better one after which a training ends. Empty: it goes on to its last step.", 1, [3, 5]
+        ),
         "checkpoint": _text(
             "Checkpoint",
             "To start from: a TF1 checkpoint's prefix, folder or tarball, a model that was trained here, or a folder that holds one for "
@@ -140,6 +150,20 @@ def _advanced() -> dict[str, Param]:
         "proposals": _integer(
             "Proposals", "Boxes per image that reach the second stage. Empty: as the zoo config says, 300.", 1, [50, 300]
         ),
+        "best_metric": _choice(
+            "Best by",
+            ["mask_ap", "mask_ap50", "box_ap", "box_ap50"],
+            "What makes a checkpoint the best of those that are evaluated on the way. Empty: mask AP, and box AP where there are no masks.",
+            empty="mask AP",
+        ),
+        "on_nan": _choice(
+            "Steps that are no number",
+            ["skip", "stop"],
+            "What becomes of a step whose loss or gradient is infinite or NaN. skip: it changes nothing, its records are listed, and only "
+            "many end the training; stop: the first does. Empty: skip.",
+            empty="skip",
+        ),
+        "keep": _integer("Checkpoints to keep", "The newest ones of each training, beside the best. Empty: two.", 1, [1, 2, 5]),
         "max_bad_records": _integer(
             "Bad records",
             "How many that training cannot use it may leave out and list, instead of stopping at the first. Empty: none.",
@@ -153,8 +177,8 @@ def _text(title: str, description: str, **schema: Any) -> Param:
     return Param(None, type=["null", "string"], title=title, description=description, **schema)
 
 
-def _choice(title: str, values: list[str], description: str) -> Param:
-    labels = {"null": "as the zoo config says"}
+def _choice(title: str, values: list[str], description: str, empty: str = "as the zoo config says") -> Param:
+    labels = {"null": empty}
     return Param(None, type=["null", "string"], enum=[None, *values], values_display=labels, title=title, description=description)
 
 

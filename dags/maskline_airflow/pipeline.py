@@ -36,8 +36,12 @@ DAG_SETTINGS: dict[str, Any] = {
 
 RUN_DIR = "{{ run_dir(params.run_name, run_id) }}"
 
-_TRAIN_FIELDS = ("image_size", "steps", "batch_size", "learning_rate", "precision", "xla", "proposals", "max_bad_records")
-_SETTINGS = (*_TRAIN_FIELDS, "checkpoint", "checkpoint_label_map")
+_MODEL_FIELDS = (
+    *("image_size", "steps", "batch_size", "learning_rate", "precision", "xla", "proposals", "max_bad_records"),
+    *("evaluate_every", "best_metric", "patience", "on_nan"),
+)
+_TRAIN_FIELDS = (*_MODEL_FIELDS, "keep")
+_SETTINGS = (*_MODEL_FIELDS, "checkpoint", "checkpoint_label_map")
 _START = {"--checkpoint": template("checkpoint"), "--checkpoint-label-map": template("checkpoint_label_map")}
 _RECALLED = "{{{{ ti.xcom_pull(task_ids='anything_new')['summary']['starts'][task.instance_name]['{}'] }}}}"
 _RECALLED_START = {"--checkpoint": _RECALLED.format("checkpoint"), "--checkpoint-label-map": _RECALLED.format("label_map")}

@@ -28,11 +28,17 @@ _WAYS_OUT = {
 }
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 def as_user_error(error: Exception) -> UserError | None:
-    """What the system says of a file that was named, with the way out; None for all else, which may be a fault of the program."""
-    if not isinstance(error, OSError) or error.filename is None or error.errno not in _WAYS_OUT:
+    """What the system says of a named file or of a full disk, with the way out; None for all else, which may be the program's fault."""
+    if not isinstance(error, OSError) or error.errno not in _WAYS_OUT:
         return None
-    return UserError(f"{error.filename}: {error.strerror}", _WAYS_OUT[error.errno])
+    # A file that was open already has no name any more when the disk is full.
+    if error.filename is None and error.errno not in _FULL:
+        return None
+    return UserError(f"{error.filename or 'a file that was written to'}: {error.strerror}", _WAYS_OUT[error.errno])
 
 
 def keep_traceback(error: BaseException, folder: Path) -> Path | None:

@@ -76,7 +76,7 @@ def override(experiment: cfg.ExperimentConfig, overrides: Overrides) -> None:
         _scale_learning_rate(trainer.optimizer_config, overrides.learning_rate)
     if overrides.proposals is not None:
         _scale_proposals(task.model, overrides.proposals)
-    trainer.deterministic = overrides.deterministic
+    trainer.deterministic |= overrides.deterministic
     if overrides.on_nan is not None:
         trainer.on_nan = overrides.on_nan
     if overrides.evaluate_every is not None:

@@ -73,7 +73,7 @@ class Checkpoints:
         """Lets one stay, whatever its age, in place of the one before."""
         self._staying = prefix
         if self.last:
-            self._remove_others(self._kept(self.last))
+            self._remove(set(self._elders(self.last)) - set(self._kept(self.last)))
 
     def confirm_room(self, one_stays: bool) -> None:
         """UserError where the disk has no room for all that will lie there at once, with the one that is being written."""
@@ -114,7 +114,7 @@ class Checkpoints:
                 "make room on the disk, then run the same command: it goes on from the last checkpoint",
             ) from error
         self.last = prefix
-        self._remove_others(kept)
+        self._remove(set(written_checkpoints(self._folder)) - set(kept))
         self.save_seconds = time.monotonic() - began
         return prefix
 
@@ -128,17 +128,20 @@ class Checkpoints:
                 data.unlink(missing_ok=True)
 
     def _kept(self, last: Path) -> list[Path]:
-        """Those that stay beside the last, oldest first. One of a later step was damaged, or training would have gone on from it."""
-        elders = [prefix for prefix in written_checkpoints(self._folder) if step_of(prefix) <= step_of(last)]
+        """Those that stay, the last among them, oldest first."""
+        elders = self._elders(last)
         return [prefix for prefix in elders if prefix in elders[-self._keep :] or prefix == self._staying]
 
-    def _remove_others(self, kept: list[Path]) -> None:
-        for prefix in written_checkpoints(self._folder):
-            if prefix not in kept:
-                # The index first: without it the rest is a leftover.
-                Path(f"{prefix}.index").unlink(missing_ok=True)
-                for data in self._folder.glob(f"{prefix.name}.data-*"):
-                    data.unlink(missing_ok=True)
+    def _elders(self, last: Path) -> list[Path]:
+        """Those of steps up to the last's. One of a later step was damaged, or training would have gone on from it."""
+        return [prefix for prefix in written_checkpoints(self._folder) if step_of(prefix) <= step_of(last)]
+
+    def _remove(self, prefixes: Iterable[Path]) -> None:
+        for prefix in prefixes:
+            # The index first: without it the rest is a leftover.
+            Path(f"{prefix}.index").unlink(missing_ok=True)
+            for data in self._folder.glob(f"{prefix.name}.data-*"):
+                data.unlink(missing_ok=True)
 
 
 def _size(count: float) -> str:

@@ -26,6 +26,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINER = REPOSITORY / ".venv" / "bin" / "python"
 DEMO = yaml.safe_load((REPOSITORY / "configs" / "demo.yaml").read_text())
 NAMES = ["mask_rcnn_resnet50_atrous_coco", "mask_rcnn_resnet101_atrous_coco", "mask_rcnn_inception_v2_coco"]
+TRAINING = (
+    *("image_size", "steps", "batch_size", "learning_rate", "precision", "xla", "proposals", "max_bad_records"),
+    *("evaluate_every", "best_metric", "patience", "on_nan", "keep"),
+)
+"""Fields of the form that are options of `train`."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,7 @@ def one_fails(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def one_alone(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
     """One backbone from a checkpoint on a data set in two parts, every other field of the form left empty that may be, and no plan."""
-    fields = ["steps", "batch_size", "image_size", "learning_rate", "precision", "xla", "proposals", "max_bad_records"]
-    empty = dict.fromkeys(fields)
+    empty = dict.fromkeys(TRAINING)
     checkpoint = {"checkpoint": "/zoo", "checkpoint_label_map": "coco"}
     # A text field's last line break leaves an empty line.
     parts = {"shard_ranges": ["0:3", "3:6", ""], "shards": 3, "workers": 2, "max_bad": 5}
@@ -358,6 +362,5 @@ def test_real_parser_reads_the_fields_of_the_config(parsed: list[tuple[str, dict
 
 def test_real_parser_reads_the_forms_values(parsed: list[tuple[str, dict[str, Any]]]) -> None:
     given, *_, empty = (parameters for step, parameters in parsed if step == "train")
-    settings = ("image_size", "steps", "batch_size", "learning_rate", "precision", "xla", "proposals", "max_bad_records")
-    assert [given[name] for name in settings] == [DEMO.get(name) for name in settings]
-    assert [empty[name] for name in settings] == [None] * len(settings)
+    assert [given[name] for name in TRAINING] == [DEMO.get(name) for name in TRAINING]
+    assert [empty[name] for name in TRAINING] == [None] * len(TRAINING)

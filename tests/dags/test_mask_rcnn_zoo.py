@@ -101,9 +101,12 @@ def test_sections(dag: DAG) -> None:
     # The fields without a section stand first, and open.
     assert sections == {
         "": ["dataset", "configs", "run_name"],
-        "Training": ["steps", "batch_size", "image_size", "learning_rate", "precision", "xla", "checkpoint", "checkpoint_label_map"],
+        "Training": [
+            *("steps", "batch_size", "image_size", "learning_rate", "precision", "xla"),
+            *("evaluate_every", "patience", "checkpoint", "checkpoint_label_map"),
+        ],
         "Data": ["max_bad", "shards", "workers", "shard_ranges"],
-        "Advanced": ["config_fields", "proposals", "max_bad_records"],
+        "Advanced": ["config_fields", "proposals", "best_metric", "on_nan", "keep", "max_bad_records"],
     }
 
 
@@ -121,7 +124,7 @@ def test_every_field_says_what_it_is_and_what_empty_means(dag: DAG) -> None:
 def test_field_left_empty_is_empty_in_the_commands(dag: DAG, empty: Any) -> None:
     for name in dag.params:
         kind = dag.params.get_param(name).schema["type"]
-        if "null" in kind and "array" not in kind and not (name in ("precision", "xla") and empty == ""):
+        if "null" in kind and "array" not in kind and not ("enum" in dag.params.get_param(name).schema and empty == ""):
             value = dag.params.get_param(name).resolve(empty)
             assert jinja2.Template(template(name)).render(params={name: value}) == "", name
 
@@ -158,6 +161,13 @@ def test_lines_left_empty_are_none_in_the_commands() -> None:
         ("learning_rate", "fast"),
         ("precision", "float8"),
         ("xla", True),
+        ("evaluate_every", "often"),
+        ("evaluate_every", "-5"),
+        ("evaluate_every", "0"),
+        ("patience", 0),
+        ("best_metric", "loss"),
+        ("on_nan", "go on"),
+        ("keep", 0),
         ("proposals", 0),
     ],
 )

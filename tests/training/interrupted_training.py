@@ -1,8 +1,8 @@
-"""A training that runs through, and the same one that is killed again and again: a program, since determinism is for a whole process.
+"""A training that runs through, and the same one that is evaluated on its way and killed again and again.
 
     python tests/training/interrupted_training.py FOLDER
 
-Prints, as JSON, what both have left. Killing is an exception that no part of the loop expects, raised where a kill would be felt: after a
+A program, since determinism is for a whole process. Prints, as JSON, what both have left. Killing is an exception that no part of the loop expects, raised where a kill would be felt: after a
 loop, and between the data and the index of a checkpoint.
 """
 
@@ -69,11 +69,11 @@ def prepared(root: Path) -> ModelDir:
     return model
 
 
-def experiment(model: ModelDir) -> cfg.ExperimentConfig:
+def experiment(model: ModelDir, evaluate_every: int) -> cfg.ExperimentConfig:
     values = load_experiment(model.experiment)
     override(values, OVERRIDES)
     adapt_to_machine(values, 0)
-    values.trainer.override({"checkpoint_interval": 2, "evaluate_every": 3, "optimizer_config": {"moving_average_decay": 0.9}})
+    values.trainer.override({"checkpoint_interval": 2, "evaluate_every": evaluate_every, "optimizer_config": {"moving_average_decay": 0.9}})
     return values
 
 
@@ -114,6 +114,7 @@ def killed_while_measuring() -> Iterator[None]:
 def left(folder: Path) -> dict[str, Any]:
     """What a training has left: its rows but for their times, its last weights by name, and the steps that it skipped."""
     reader = tf.train.load_checkpoint(str(written_checkpoints(folder)[-1]))
+    evaluations = folder / "evaluations.json"
     names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
     return {
         "rows": [
@@ -123,7 +124,7 @@ def left(folder: Path) -> dict[str, Any]:
         ],
         "weights": {name: zlib.crc32(reader.get_tensor(name).tobytes()) for name in names},
         "skipped": {file.name: json.loads(file.read_text()) for file in (folder / "skipped_steps").glob("*")},
-        "evaluations": json.loads((folder / "evaluations.json").read_text()),
+        "evaluations": json.loads(evaluations.read_text())["evaluations"] if evaluations.exists() else [],
         "checkpoints": [prefix.name for prefix in written_checkpoints(folder)],
     }
 
@@ -134,20 +135,20 @@ def main() -> None:
     model = prepared(root)
     # Loops of one step each, whatever the machine's speed.
     Progress.most_steps = lambda *_: 1  # type: ignore[method-assign]
-    evaluated: dict[str, list[int]] = {"through": [], "interrupted": []}
+    evaluated: list[int] = []
 
     through, interrupted = (root / name for name in ("through", "interrupted"))
     for folder in (through, interrupted):
         folder.mkdir()
 
+    run_training(experiment(model, evaluate_every=0), through, Told())
+
     def train(folder: Path, tracker: Told | None = None) -> None:
         tracker = tracker or Told()
         try:
-            run_training(experiment(model), folder, tracker)
+            run_training(experiment(model, evaluate_every=3), folder, tracker)
         finally:
-            evaluated[folder.name] += [step for metrics, step in tracker.metrics if any(name.startswith("val/") for name in metrics)]
-
-    train(through)
+            evaluated.extend(step for metrics, step in tracker.metrics if any(name.startswith("val/") for name in metrics))
 
     with contextlib.suppress(Killed):
         train(interrupted, Told(3, kill))
