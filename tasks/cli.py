@@ -491,6 +491,28 @@ def evaluate_command(
         answer(evaluate(folder, split, effort, checkpoint), result)
 
 
+@app.command("reproduce")
+def reproduce_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained model, or of a run of several.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(parser=new_folder, metavar="FOLDER", help="Run folder of what is trained again; by default RUN-reproduced beside it."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Take only so many again, and compare no final metrics.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Of a loss, over the step's total loss.")] = 1e-4,
+    metric_tolerance: Annotated[float, typer.Option(help="Of a final metric.")] = 0.002,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what differs now from then, and train nothing.")] = False,
+    result: ResultOption = None,
+) -> None:
+    """Train again what was trained, and tell how far it agrees; ends with code 1 where it does not."""
+    from tasks.reproduce import Tolerance, reproduce
+
+    found = reproduce(run, output, steps, Tolerance(tolerance, metric_tolerance), dry_run=dry_run)
+    answer(found, result)
+    if not found.summary["agrees"]:
+        raise typer.Exit(1)
+
+
 @app.command("export")
 def export_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],

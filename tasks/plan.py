@@ -73,7 +73,7 @@ def plan(
         devices,
         precision,
         steps=steps_left,
-        checkpoints_kept=experiment.trainer.max_to_keep,
+        checkpoints_kept=experiment.trainer.max_to_keep + bool(experiment.trainer.evaluate_every),
         price_per_hour=price_per_hour,
         measured=measured,
         measured_on_device=machine.is_here,

@@ -3,10 +3,10 @@
     maskline train MODEL_DIR [--steps N --batch-size N --image-size N --learning-rate X --precision P --proposals N --seed N]
 
 Reads `experiment.yaml` of the model's folder and the records that it names; writes `train/`: checkpoints, `experiment.yaml` as trained, the
-numbers of every step in `metrics.jsonl` and for TensorBoard in `tensorboard/`, what MLflow is to have in `tracking.jsonl`, the label map,
-`checkpoint_import.json` where it starts from a checkpoint, and last `result.json`. A killed training goes on from its last checkpoint; a
-finished one is skipped. Runtime: the zoo's own 200,000 steps are days on a GPU; the demo's settings take about two minutes each on two CPU
-cores.
+conditions that it ran under in `provenance.json`, the numbers of every step in `metrics.jsonl` and for TensorBoard in `tensorboard/`, what
+MLflow is to have in `tracking.jsonl`, the label map, `checkpoint_import.json` where it starts from a checkpoint, and last `result.json`. A
+killed training goes on from its last checkpoint; a finished one is skipped. Runtime: the zoo's own 200,000 steps are days on a GPU; the
+demo's settings take about two minutes each on two CPU cores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from tasks import tracking
-from tasks.checkpoints.own_checkpoint import written_checkpoints
+from tasks.checkpoints.own_checkpoint import step_of, written_checkpoints
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, write_json, write_text
 from tasks.training.compared_settings import compared_settings
@@ -28,6 +28,7 @@ from tasks.training.experiment import experiment_from, load_experiment
 from tasks.training.loop import run_training
 from tasks.training.overrides import Overrides, adapt_to_machine, override
 from tasks.training.precision import gpus_here, settle_precision
+from tasks.training.provenance import PROVENANCE, conditions, keep_conditions
 from tasks.training.records import records_read
 from tasks.training.task import TOTAL_LOSS
 
@@ -76,6 +77,8 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
         result.unlink()
     print(computation, flush=True)
     write_text(trained, yaml.safe_dump(resolved, sort_keys=True))
+    written = written_checkpoints(model.train)
+    keep_conditions(model.train, conditions(experiment, records), step_of(written[-1]) if written else 0)
     write_text(model.trained_label_map, Path(experiment.task.train_data.label_map_path).read_text())
 
     with tracking.model_run(model, records, "train", anew=begins_anew) as run:
@@ -83,7 +86,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
         # No parameter, since MLflow keeps a parameter's first value, and a training may be gone on with.
         run.log_summary({"steps": experiment.trainer.train_steps, **_planned(model.plan)})
         kept = (model.pipeline_config, trained, model.conversion_report, model.zoo_difference, model.plan, records.description)
-        for artifact in kept:
+        for artifact in (*kept, model.train / PROVENANCE):
             if artifact.exists():
                 run.log_artifacts(artifact)
         summary = {"config": model.name, "dataset_digest": records.digest, "objects_cut_off": cut_off}

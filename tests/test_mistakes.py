@@ -49,6 +49,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "transcode": [("dataset", "dataset"), "--mask-type", "numerical", ("--output", "new"), ("--label-map", "label map")],
     "plan": [("model", "model"), "--count-only"],
     "train": [("model", "model")],
+    "reproduce": [("run", "reproducible"), ("--output", "new"), "--dry-run"],
     "evaluate": [("model", "model")],
     "export": [("model", "trained"), ("--checkpoint", "own checkpoint")],
     "recall": ["weekly", ("run", "new"), ("--dataset", "dataset"), "--config", "mask_rcnn_inception_v2_coco"],
@@ -103,6 +104,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "label map": dataset / "label_map.pbtxt",
         "checkpoint": write_checkpoint(root / "zoo" / "model.ckpt", {"Conv/weights": np.zeros((1, 1, 3, 2), np.float32)}),
         "trained": _trained(model, root / "trained" / model.name),
+        "reproducible": _reproducible(model, root / "reproducible" / model.name),
         "own checkpoint": root / "trained" / model.name / "train" / "ckpt-1",
         "remap": _written(root / "remap.yaml", "cat: dog\n"),
         "new": root / "new",
@@ -117,6 +119,18 @@ def _trained(model: Path, folder: Path) -> Path:
     (folder / "train" / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\n')
     (folder / "train" / "ckpt-1.index").touch()
     return folder
+
+
+def _reproducible(model: Path, folder: Path) -> Path:
+    """The same, with the conditions of its training."""
+    from tasks.training.experiment import load_experiment
+    from tasks.training.provenance import conditions, keep_conditions
+    from tasks.training.records import records_read
+
+    trained = _trained(model, folder)
+    experiment = load_experiment(model / "experiment.yaml")
+    keep_conditions(trained / "train", conditions(experiment, records_read(experiment.task)), 0)
+    return trained
 
 
 def _written(path: Path, text: str) -> Path:

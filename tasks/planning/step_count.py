@@ -14,6 +14,7 @@ from official.core import config_definitions as cfg
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.planning.batch_shapes import BatchShape
 from tasks.planning.graph_operations import Assumed, OperationCount, count_operations
+from tasks.training.averages import Averages
 from tasks.training.optimization import create_state
 from tasks.training.precision import computing_in, precision_of
 from tasks.training.task import MaskRCNNTask
@@ -28,11 +29,13 @@ class StepCount:
     parameters: int
     weight_bytes: int
     optimizer_bytes: int
-    """The optimizer's own variables: momenta, and moving averages where there are any"""
+    """The optimizer's own variables: momenta, or what else it remembers"""
+    average_bytes: int = 0
+    """Moving averages of the weights"""
 
     @property
     def variable_bytes(self) -> int:
-        return self.weight_bytes + self.optimizer_bytes
+        return self.weight_bytes + self.optimizer_bytes + self.average_bytes
 
 
 class FullSample(MaskRCNN):
@@ -66,6 +69,8 @@ class TrainingStep:
             self.model = network(self._experiment.task.model)
             self.optimizer = self._task.create_optimizer(experiment.trainer.optimizer_config, experiment.runtime)
             create_state(self.optimizer, self.model.trainable_variables)
+            decay = experiment.trainer.optimizer_config.moving_average_decay
+            self._task.averages = Averages(self.model.trainable_variables, decay) if decay > 0.0 else None
         self.dataset: tf.data.Dataset = self._task.build_inputs(self._experiment.task.train_data)
         """The batches that training would see"""
         # One program for batches of any size, as the trainer's loop.
@@ -104,8 +109,15 @@ class TrainingStep:
             second_length=shape.objects,
         )
         operations = count_operations(self.graph(shape), assumed)
-        weights = _bytes(self.model.variables)
-        return StepCount(shape, operations, self.model.count_params(), weights, _bytes(_variables(self.optimizer)))
+        averages = self._task.averages.values if self._task.averages else []
+        return StepCount(
+            shape,
+            operations,
+            self.model.count_params(),
+            weight_bytes=_bytes(self.model.variables),
+            optimizer_bytes=_bytes(_variables(self.optimizer)),
+            average_bytes=_bytes(averages),
+        )
 
 
 def _of_lengths(element: tf.TensorSpec, *lengths: int) -> tf.TensorSpec:

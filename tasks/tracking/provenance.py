@@ -43,12 +43,12 @@ def provenance_tags(step: str) -> dict[str, str]:
             continue
     with contextlib.suppress(KeyError, OSError):  # A container's numeric user may have no name.
         tags["mlflow.user"] = getpass.getuser()
-    if commit := _commit():
-        tags["mlflow.source.git.commit"] = commit
+    if found := commit():
+        tags["mlflow.source.git.commit"] = found
     return tags
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The checkout's commit, with `-dirty` where files differ from it; None when this file is in no checkout."""
     here = Path(__file__)
 
