@@ -130,12 +130,12 @@ def _takes_overrides(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def _trained_in(folder: Path, verbose: bool) -> Iterator[ModelDir]:
+def _trained_in(folder: Path, verbose: bool, worker: int = 0) -> Iterator[ModelDir]:
     """The folder of a model, for a step that runs its network; within the block TensorFlow's log goes there too."""
     model = ModelDir(folder.absolute())
     if not model.root.is_dir():
         raise UserError(f"{folder} is not a folder", "name the folder of a model, as `maskline convert` made it")
-    with tensorflow_log(None if verbose else model.tensorflow_log):
+    with tensorflow_log(None if verbose else model.tensorflow_log_of(worker)):
         yield model
 
 
@@ -413,15 +413,33 @@ def transcode_command(
 def train_command(
     model: Annotated[Path, typer.Argument(help="Folder of a converted model.")],
     overrides: Mapping[str, Any],
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="one_device, mirrored (all GPUs of the machine) or multi_worker_mirrored; by default as there are devices."),
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs of this machine, the first ones; by default all.")] = None,
+    worker_hosts: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT,...", help="Address of every worker; each runs this command, with a --task-index of its own."),
+    ] = None,
+    task_index: Annotated[int | None, typer.Option(help="Which of them this one is, from 0, the chief. TF_CONFIG says both, too.")] = None,
+    all_reduce_alg: Annotated[
+        str | None, typer.Option(help="How gradients are summed: nccl; hierarchical_copy on one machine, ring on several.")
+    ] = None,
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
     """Train a converted model, or go on with it."""
-    with _trained_in(model, verbose) as folder:
+    from tasks.training.cluster import configured_cluster
+
+    cluster = configured_cluster(worker_hosts, task_index)
+    with _trained_in(model, verbose, cluster.index if cluster else 0) as folder:
         from tasks.train import train
+        from tasks.training.devices import Devices
         from tasks.training.overrides import Overrides
 
-        answer(train(folder, Overrides(**overrides)), result)
+        devices = Devices(strategy, gpus, all_reduce_alg)
+        answer(train(folder, Overrides(**overrides), devices, cluster), result)
 
 
 @app.command("plan")
@@ -642,6 +660,13 @@ def main() -> None:
     """
     try:
         app()
+    except SystemExit as ended:
+        if ended.code == os.EX_TEMPFAIL:
+            # A worker that another one has left: at an ordinary end TensorFlow would look for it for a while.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(os.EX_TEMPFAIL)
+        raise
     except UserError as error:
         _end(2, str(error))
     except Exception as error:

@@ -20,14 +20,17 @@ from typing import Any
 import yaml
 
 from tasks import tracking
-from tasks.checkpoints.own_checkpoint import step_of, written_checkpoints
+from tasks.checkpoints.own_checkpoint import checkpoint_at, step_of, written_checkpoints
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, write_json, write_text
+from tasks.training.cluster import Cluster
 from tasks.training.compared_settings import compared_settings
+from tasks.training.devices import Devices
 from tasks.training.experiment import experiment_from, load_experiment
 from tasks.training.loop import run_training
 from tasks.training.overrides import Overrides, adapt_to_machine, override
 from tasks.training.precision import gpus_here, settle_precision
+from tasks.training.progress import Untracked
 from tasks.training.provenance import PROVENANCE, conditions, keep_conditions
 from tasks.training.records import records_read
 from tasks.training.task import TOTAL_LOSS
@@ -36,6 +39,9 @@ from tasks.training.task import TOTAL_LOSS
 _FREE_TO_CHANGE = (
     "runtime.num_gpus",
     "runtime.distribution_strategy",
+    "runtime.worker_hosts",
+    "runtime.task_index",
+    "runtime.all_reduce_alg",
     "runtime.enable_xla",
     "trainer.train_steps",
     "trainer.checkpoint_interval",
@@ -50,8 +56,13 @@ _FREE_TO_CHANGE = (
 )
 
 
-def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
-    """Trains to the last step, or goes on to it; outputs name the model's folder and the checkpoint that the next steps use."""
+def train(
+    model: ModelDir, overrides: Overrides | None = None, devices: Devices | None = None, cluster: Cluster | None = None
+) -> StepResult:
+    """Trains to the last step, or goes on to it; outputs name the model's folder and the checkpoint that the next steps use.
+
+    Of the workers of a `cluster` the chief does all of it, and the others train beside it.
+    """
     overrides, gpus = overrides or Overrides(), gpus_here()
     trained, result = model.train / "experiment.yaml", model.train / "result.json"
     # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.
@@ -59,7 +70,8 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
     goes_on = begun is not None and (result.exists() or bool(written_checkpoints(model.train)))
     experiment = load_experiment(model.experiment)
     override(experiment, overrides)
-    adapt_to_machine(experiment, len(gpus))
+    adapt_to_machine(experiment, len(gpus), devices, cluster)
+    gpus = gpus[: experiment.runtime.num_gpus]
     computation = settle_precision(experiment, gpus, overrides.precision, overrides.xla, begun["runtime"] if begun and goes_on else None)
     records = records_read(experiment.task)
     cut_off = objects_cut_off(experiment.task.train_data.max_number_of_boxes, records.objects_per_image.get("train", {}))
@@ -73,9 +85,13 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
         summary = read_json(result)
         if summary["steps"] == experiment.trainer.train_steps or (summary.get("ended_early") and _asks_the_same(begun, resolved)):
             return _answer("skipped", model, summary, read_json(model.tracking) if model.tracking.exists() else {})
-        # What follows is a longer training, and is not complete until its own result says so.
-        result.unlink()
     print(computation, flush=True)
+    if cluster and not cluster.is_chief:
+        summary = run_training(experiment, model.train, Untracked(), cluster)
+        checkpoint = checkpoint_at(model.train, summary["steps"])
+        return StepResult("train", "done", {"model": str(model.root), "checkpoint": str(checkpoint)}, {"steps": summary["steps"]})
+    # What follows is a longer training than one that is complete, and is not so until its own result says it.
+    result.unlink(missing_ok=True)
     write_text(trained, yaml.safe_dump(resolved, sort_keys=True))
     written = written_checkpoints(model.train)
     keep_conditions(model.train, conditions(experiment, records), step_of(written[-1]) if written else 0)
@@ -90,7 +106,7 @@ def train(model: ModelDir, overrides: Overrides | None = None) -> StepResult:
             if artifact.exists():
                 run.log_artifacts(artifact)
         summary = {"config": model.name, "dataset_digest": records.digest, "objects_cut_off": cut_off}
-        summary |= run_training(experiment, model.train, run)
+        summary |= run_training(experiment, model.train, run, cluster)
         run.log_metrics({name: summary[name] for name in ("parameters", "images_per_second", "seconds", "bad_records")}, summary["steps"])
         write_json(result, summary)
         run.log_artifacts(model.train / "metrics.jsonl")

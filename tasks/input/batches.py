@@ -29,6 +29,8 @@ def training_dataset(
 ) -> tf.data.Dataset:
     """Endless batches from a step on: (`images`, `true_shapes`, groundtruth) as `MaskRCNN.call` takes them, zero padded to the largest.
 
+    Replicas that are fed by one pipeline get batches of one size, that of their largest together: what is padded is seen by the network.
+
     Each image has a position, counted over the whole training, row by row and step by step: `position` int64 [B] in the groundtruth.
     Record and augmentation follow `data.seed` and the position alone, so a step is sought, not replayed, and neither threads nor the number
     of replicas change what a step sees; records that are `bad` are replaced. `batch_size` is a replica's. Of an image with more than
@@ -37,7 +39,12 @@ def training_dataset(
     reader = RecordReader(record_files(data))
     order = record_order(data, reader, bad)
     examples = training_examples(data, resizer, label_map, reader, order, positions(batch_size, context, first_step))
-    return batched(examples, batch_size).map(_as_model_inputs).prefetch(2)
+    replicas = context.num_replicas_in_sync // context.num_input_pipelines if context else 1
+    batches = batched(examples, batch_size * replicas).map(_as_model_inputs)
+    if replicas > 1:
+        batches = batches.rebatch(batch_size)
+    # Of an end that may come, replicas would tell each other at every step.
+    return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)).prefetch(2 * replicas)
 
 
 def record_order(data: DataConfig, reader: RecordReader, bad: Sequence[BadRecord] = ()) -> RecordOrder:

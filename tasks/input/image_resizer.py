@@ -47,6 +47,11 @@ def resized_shape(height: tf.Tensor, width: tf.Tensor, resizer: config.ImageResi
     return tf.cast(tf.maximum(tf.where(fits, by_short_side, by_long_side), 1.0), tf.int32)
 
 
+def one_size(resizer: config.ImageResizer) -> bool:
+    """Whether all images leave the resizer with the same height and width."""
+    return resizer.kind == "fixed_shape" or (resizer.kind == "keep_aspect_ratio" and resizer.pad_to_max_dimension)
+
+
 def resize_image(image: tf.Tensor, resizer: config.ImageResizer) -> tuple[tf.Tensor, tf.Tensor]:
     """The resized image, float32 [h, w, 3] in the input's value range, and its size before padding, int32 [2].
 

@@ -148,6 +148,10 @@ class ModelDir:
         """What TensorFlow itself had to say, in the order of the steps that ran."""
         return self.root / "tensorflow.log"
 
+    def tensorflow_log_of(self, worker: int) -> Path:
+        """The same of one of the workers that train together, of which 0 is the chief."""
+        return self.root / f"tensorflow-worker-{worker}.log" if worker else self.tensorflow_log
+
     @property
     def tracking(self) -> Path:
         """Identity of this model's tracking run, so that evaluate adds to the run that train opened."""

@@ -33,6 +33,7 @@ def compared_settings(experiment: cfg.ExperimentConfig, records: RecordSet) -> d
         "precision": runtime.mixed_precision_dtype or "float32",
         "xla": runtime.enable_xla,
         "gpus": runtime.num_gpus,
+        "workers": len(runtime.worker_hosts.split(",")) if runtime.worker_hosts else None,
         "seed": data.seed,
         "optimizer": optimization.optimizer.type,
         "gradient_clipping": getattr(optimizer, "global_clipnorm", None),

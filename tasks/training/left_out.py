@@ -24,17 +24,18 @@ _Result = TypeVar("_Result")
 
 
 class RecordsLeftOut:
-    """The list in a training's folder. What was left out up to `first_step` is so again; the rest will be met again.
+    """The list in a training's folder. What was left out up to `first_step` is so again; the rest will be met again, unless `all_stay`.
 
-    So a training that goes on sees the order that it would have seen, and one that begins anew uses what was mended.
+    So a training that goes on sees the order that it would have seen, and one that begins anew uses what was mended. Where a record ends
+    the process that meets it, it has to stay left out.
     """
 
-    def __init__(self, task: MaskRCNNTask, folder: Path, first_step: int) -> None:
+    def __init__(self, task: MaskRCNNTask, folder: Path, first_step: int, *, all_stay: bool = False) -> None:
         self._task = task
         self._file = folder / BAD_RECORDS
         self._out = sys.stdout  # the loop silences it for others
-        listed = [BadRecord(**one) for one in read_json(self._file)] if first_step and self._file.exists() else []
-        self.records = tuple(one for one in listed if one.step <= first_step)
+        listed = [BadRecord(**one) for one in read_json(self._file)] if (first_step or all_stay) and self._file.exists() else []
+        self.records = tuple(one for one in listed if all_stay or one.step <= first_step)
 
     def going_without(self, run: Callable[[], _Result], first_step: int, steps: int) -> _Result:
         """What `run`, which reads so many steps from one on, answers when every bad record that it meets is left out."""

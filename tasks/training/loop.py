@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orbit
 import tensorflow as tf
 import tf_keras
-from official.common import distribute_utils
 from official.core import base_trainer, task_factory, train_utils
 from official.core import config_definitions as cfg
 
 from tasks.checkpoints.own_checkpoint import step_of
+from tasks.input.image_resizer import one_size
 from tasks.input.record_faults import DATA_ERRORS
+from tasks.running.scratch import scratch_folder
 from tasks.training import task as _registers_the_task  # noqa: F401
 from tasks.training.averages import Averages
-from tasks.training.left_out import RecordsLeftOut
+from tasks.training.cluster import LEFT, Cluster, meet
+from tasks.training.devices import Together, build_strategy, left_by_none
+from tasks.training.left_out import BAD_RECORDS, RecordsLeftOut
 from tasks.training.optimization import create_state
 from tasks.training.precision import computing_in, precision_of
 from tasks.training.progress import MOST_STEPS, Progress, Tracker
-from tasks.training.retention import Checkpoints, newest_whole
+from tasks.training.retention import Checkpoints, CheckpointsOfOthers, newest_whole
 from tasks.training.selection import forget_best
 from tasks.training.skipped_steps import SkippedSteps
 from tasks.training.step_log import LoggedTrainer, StepLog
 from tasks.training.termination import TERMINATED, Termination
-from tasks.training.validation import Validation
+from tasks.training.validation import Validation, ValidationOfOthers
 
 # Never more than minutes of work that a killed process takes with it.
 _SECONDS_PER_CHECKPOINT = 600.0
@@ -39,7 +43,7 @@ _SECONDS_PER_CHECKPOINT = 600.0
 _NOT_EVALUATED = "nothing was evaluated on the way (--evaluate-every): the last checkpoint is what is used from here on"
 
 
-def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
+def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracker, cluster: Cluster | None = None) -> dict[str, Any]:
     """Trains in `folder` from its last checkpoint, or from the start, to `trainer.train_steps`; a summary of all of it comes back.
 
     `steps`, and whether they `ended_early`; `parameters` (all of the model's); `checkpoint`, which is the best where there were evaluations
@@ -49,35 +53,54 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracke
     evaluation; `tensorboard/` has the former too.
     A resumed training sees the data that it would have seen, and draws what it would have drawn: steps are sought, not replayed.
 
+    Of a `cluster` this process is one worker, and all see `folder`, where the chief alone writes, evaluates and keeps checkpoints; what the
+    others write goes with them, and they answer with `steps` alone.
+
     Raises UserError for a loss that is no number, a record that cannot be used, and a disk that is full; SystemExit(143), after a
-    checkpoint, on SIGTERM.
+    checkpoint, on SIGTERM; SystemExit(75) where another worker is gone, or a record was left out that all have to leave out.
     """
-    last = newest_whole(folder)
+    if cluster is None:
+        return _run_training(experiment, folder, folder, tracker, None)
+    meet(cluster)
+    with left_by_none(folder):
+        if cluster.is_chief:
+            return _run_training(experiment, folder, folder, tracker, cluster)
+        with scratch_folder() as own:
+            return _run_training(experiment, folder, own, tracker, cluster)
+
+
+def _run_training(
+    experiment: cfg.ExperimentConfig, shared: Path, folder: Path, tracker: Tracker, cluster: Cluster | None
+) -> dict[str, Any]:
+    """Goes on from what `shared` holds, and writes into `folder`."""
+    last = newest_whole(shared)
     experiment = copy.deepcopy(experiment)
     if experiment.trainer.deterministic:
         tf.config.experimental.enable_op_determinism()
     compile_networks_only(experiment)
     start = step_of(last) if last else 0
-    validation = Validation(experiment, folder, start, tracker) if experiment.trainer.evaluate_every else None
-    if validation is None:
-        forget_best(folder)
+    # Before all else that runs an operation: several workers can meet only then.
+    strategy = build_strategy(experiment.runtime)
+    together = Together(strategy, cluster)
+    together.confirm_same(_what_is_trained(experiment, shared, last))
+    if strategy.num_replicas_in_sync > 1:
+        print(_share_of_work(experiment, strategy.num_replicas_in_sync), flush=True)
+    validation = _validation(experiment, folder, start, tracker, together)
     # After the network of the validation is made, which draws initial weights too.
     tf_keras.utils.set_random_seed(experiment.task.train_data.seed)
-    strategy = distribute_utils.get_distribution_strategy(
-        distribution_strategy=experiment.runtime.distribution_strategy, num_gpus=experiment.runtime.num_gpus
-    )
     with computing_in(precision_of(experiment)):
         step_log = StepLog(strategy, MOST_STEPS)
         with strategy.scope():
             task = task_factory.get_task(experiment.task, logging_dir=str(folder))
             task.first_step = start
-            task.bad_records = RecordsLeftOut(experiment.task, folder, task.first_step)
+            task.bad_records = RecordsLeftOut(experiment.task, shared, task.first_step, all_stay=cluster is not None)
             task.step_log = step_log
+            task.pads_alike = cluster is not None and not one_size(experiment.task.model.image_resizer)
             trainer = train_utils.create_trainer(experiment, task, train=True, evaluate=False, trainer_cls=LoggedTrainer)
             create_state(trainer.optimizer, trainer.model.trainable_variables)
             decay = experiment.trainer.optimizer_config.moving_average_decay
             task.averages = Averages(trainer.model.trainable_variables, decay) if decay > 0.0 else None
-            checkpoints = _checkpoints(trainer, folder, experiment.trainer.max_to_keep)
+            checkpoints = _checkpoints(trainer, folder, experiment.trainer.max_to_keep, together)
             checkpoints.remove_leftovers()
             checkpoints.confirm_room(one_stays=validation is not None)
             if last:
@@ -89,7 +112,7 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracke
         termination = Termination(experiment.trainer.grace_seconds)
         progress = Progress(experiment, folder, step_log, tracker)
         skipped = SkippedSteps(experiment, folder / "skipped_steps", task.first_step, task.bad_records)
-        between = _BetweenLoops(experiment, trainer, checkpoints, termination, progress, skipped, validation)
+        between = _BetweenLoops(experiment, trainer, checkpoints, termination, progress, skipped, validation, together)
         controller = orbit.Controller(
             strategy=strategy,
             trainer=trainer,
@@ -107,18 +130,57 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracke
                     controller.train(steps=experiment.trainer.train_steps)
                     break
                 except DATA_ERRORS as error:
+                    if cluster is not None:
+                        _begin_again_without_bad_record(error, trainer)
                     _go_without_bad_record(error, controller, progress)
                     tracker.log_metrics({"bad_records": len(task.bad_records.records)}, int(trainer.global_step.numpy()))
+    steps = int(trainer.global_step.numpy())
+    if not together.is_chief:
+        return {"steps": steps}
     return {
-        "steps": int(trainer.global_step.numpy()),
+        "steps": steps,
         "parameters": int(trainer.model.count_params()),
         "checkpoint": str((validation and validation.selection.best) or checkpoints.last),
         "last_checkpoint": str(checkpoints.last),
-        "ended_early": int(trainer.global_step.numpy()) < experiment.trainer.train_steps,
+        "ended_early": steps < experiment.trainer.train_steps,
         "standing": validation.closing_line() if validation else _NOT_EVALUATED,
         "bad_records": len(task.bad_records.records),
         **progress.summary(),
     }
+
+
+def _what_is_trained(experiment: cfg.ExperimentConfig, shared: Path, last: Path | None) -> str:
+    """All that has to be the same at every worker."""
+    values = experiment.as_dict()
+    del values["runtime"]["task_index"]
+    bad_records = shared / BAD_RECORDS
+    without = bad_records.read_text() if bad_records.exists() else ""
+    return json.dumps([values, last.name if last else "", without], sort_keys=True, default=str)
+
+
+def _share_of_work(experiment: cfg.ExperimentConfig, replicas: int) -> str:
+    batch_size = experiment.task.train_data.global_batch_size
+    told = f"{replicas} replicas take {batch_size // replicas} of each {batch_size} images"
+    # What the zoo's frozen batch norm does not depend on.
+    own = ", and batch norm its statistics from each replica's own" if experiment.task.model.feature_extractor.batch_norm_trainable else ""
+    return told + own
+
+
+def _validation(
+    experiment: cfg.ExperimentConfig, folder: Path, start: int, tracker: Tracker, together: Together
+) -> Validation | None:
+    if experiment.trainer.evaluate_every:
+        return (Validation if together.is_chief else ValidationOfOthers)(experiment, folder, start, tracker)
+    if together.is_chief:
+        forget_best(folder)
+    return None
+
+
+def _begin_again_without_bad_record(error: tf.errors.OpError, trainer: base_trainer.Trainer) -> NoReturn:
+    """The other workers wait for this one's gradients, and only its end lets them go on."""
+    trainer.task.bad_records.add(error, int(trainer.optimizer.iterations.numpy()))
+    print("start all workers by the same commands: training goes on without the record", flush=True)
+    raise SystemExit(LEFT) from error
 
 
 def _go_without_bad_record(error: tf.errors.OpError, controller: orbit.Controller, progress: Progress) -> None:
@@ -137,7 +199,7 @@ def _go_without_bad_record(error: tf.errors.OpError, controller: orbit.Controlle
     progress.go_on()
 
 
-def _checkpoints(trainer: base_trainer.Trainer, folder: Path, keep: int) -> Checkpoints:
+def _checkpoints(trainer: base_trainer.Trainer, folder: Path, keep: int, together: Together) -> Checkpoints:
     """Of the trainer's state and the averages."""
     parts = {"global_step": trainer.global_step, "model": trainer.model, "optimizer": trainer.optimizer}
     variables = [trainer.global_step, *trainer.model.variables, *trainer.optimizer.variables()]
@@ -145,7 +207,7 @@ def _checkpoints(trainer: base_trainer.Trainer, folder: Path, keep: int) -> Chec
     if averages is not None:
         parts["averages"] = averages
         variables += averages.values
-    return Checkpoints(tf.train.Checkpoint(**parts), variables, folder, keep)
+    return (Checkpoints if together.is_chief else CheckpointsOfOthers)(tf.train.Checkpoint(**parts), variables, folder, keep)
 
 
 class _Enough(Exception):  # noqa: N818
@@ -167,6 +229,7 @@ class _BetweenLoops:
         progress: Progress,
         skipped: SkippedSteps,
         validation: Validation | None,
+        together: Together,
     ) -> None:
         self._trainer = experiment.trainer
         self._weights = trainer.model, trainer.task.averages
@@ -176,6 +239,7 @@ class _BetweenLoops:
         self._progress = progress
         self._skipped = skipped
         self._validation = validation
+        self._together = together
         self._out = sys.stdout
         self._saved = time.monotonic()
 
@@ -188,6 +252,7 @@ class _BetweenLoops:
 
     def steps_per_loop(self, step: int) -> int:
         steps = self._progress.most_steps(self._termination.loop_seconds(self._checkpoints.save_seconds))
+        steps = int(self._together.of_chief(steps))
         return min(steps, self._validation.steps_until_next(step)) if self._validation else steps
 
     def __call__(self, _outputs: Mapping[str, Any]) -> None:
@@ -195,10 +260,11 @@ class _BetweenLoops:
         for line in self._skipped.look_at(self._progress.steps, step):
             print(line, file=self._out, flush=True)
         ends = step >= self._trainer.train_steps
-        if ends or ((self._termination.told or self._is_time_to_save(step)) and not self._skipped.in_doubt):
+        told, is_time = self._together.any(self._termination.told), bool(self._together.of_chief(self._is_time_to_save(step)))
+        if ends or ((told or is_time) and not self._skipped.in_doubt):
             self._checkpoints.save(step)
             self._saved = time.monotonic()
-        if self._termination.told and not ends:
+        if told and not ends:
             saved = self._checkpoints.last.name if self._checkpoints.last else "its beginning"
             print(f"told to stop after step {step}: the same command goes on from {saved}", file=self._out, flush=True)
             raise SystemExit(TERMINATED)
@@ -208,10 +274,10 @@ class _BetweenLoops:
     def _evaluate_if_due(self, step: int) -> None:
         if self._validation is None:
             return
-        if self._validation.is_due(step):
+        if self._together.of_chief(self._validation.is_due(step)):
             self._validation.evaluate(step, *self._weights, self._checkpoints, self._termination)
             self._saved = time.monotonic()
-        if self._validation.is_enough and step < self._trainer.train_steps:
+        if self._together.of_chief(self._validation.is_enough) and step < self._trainer.train_steps:
             print(
                 f"training ends at step {step}: {self._trainer.patience} evaluations in a row were not better", file=self._out, flush=True
             )

@@ -9,6 +9,8 @@ from typing import Any
 from official.core import config_definitions as cfg
 
 from tasks.running.errors import UserError
+from tasks.training.cluster import Cluster
+from tasks.training.devices import ALL_REDUCE, MIRRORED, MULTI_WORKER, ONE_DEVICE, Devices
 from tasks.training.precision import PRECISIONS, XLA
 
 ON_NAN = ("skip", "stop")
@@ -113,16 +115,32 @@ def steps_between(text: str, steps: int) -> int:
     return every
 
 
-def adapt_to_machine(experiment: cfg.ExperimentConfig, num_gpus: int) -> None:
-    """Chooses, in place, the strategy for the GPUs that are there."""
+def adapt_to_machine(
+    experiment: cfg.ExperimentConfig, num_gpus: int, devices: Devices | None = None, cluster: Cluster | None = None
+) -> None:
+    """Chooses, in place, the strategy for the GPUs that are there, or for as many as a person asks for.
+
+    UserError where there are fewer, where the batch cannot be split over them, and for a strategy that has nothing to do.
+    """
+    devices = devices or Devices()
+    if devices.gpus is not None and devices.gpus > num_gpus:
+        raise UserError(f"--gpus is {devices.gpus}, and TensorFlow sees {num_gpus}", "ask for fewer; `maskline doctor` shows them")
     runtime = experiment.runtime
-    runtime.num_gpus = num_gpus
-    runtime.distribution_strategy = "mirrored" if num_gpus > 1 else "one_device"
-    if experiment.task.train_data.global_batch_size % max(1, num_gpus):
-        raise UserError(
-            f"--batch-size {experiment.task.train_data.global_batch_size} cannot be split over {num_gpus} GPUs",
-            f"give a multiple of {num_gpus}, or hide GPUs with CUDA_VISIBLE_DEVICES",
-        )
+    gpus = num_gpus if devices.gpus is None else devices.gpus
+    strategy = devices.strategy or (MULTI_WORKER if cluster else MIRRORED if gpus > 1 else ONE_DEVICE)
+    if cluster and strategy != MULTI_WORKER:
+        raise UserError(f"--strategy is {strategy}, and there are {len(cluster.hosts)} workers", f"use {MULTI_WORKER}")
+    if strategy == MULTI_WORKER and not cluster:
+        raise UserError(f"--strategy is {strategy}, and there is one worker", "name them: --worker-hosts and --task-index, or TF_CONFIG")
+    runtime.distribution_strategy = strategy
+    runtime.num_gpus = min(gpus, 1) if strategy == ONE_DEVICE else gpus
+    algorithms = ALL_REDUCE[strategy]
+    if devices.all_reduce_alg is not None and devices.all_reduce_alg not in algorithms:
+        fix = f"use one of {', '.join(algorithms)}" if algorithms else "leave it out: one device sums nothing"
+        raise UserError(f"--all-reduce-alg is {devices.all_reduce_alg!r}, and the strategy {strategy}", fix)
+    runtime.all_reduce_alg = devices.all_reduce_alg
+    runtime.worker_hosts, runtime.task_index = (",".join(cluster.hosts), cluster.index) if cluster else (None, -1)
+    _confirm_batch(experiment.task.train_data.global_batch_size, max(1, runtime.num_gpus), len(cluster.hosts) if cluster else 1)
 
 
 def _scale_proposals(model: Any, proposals: int) -> None:
@@ -160,3 +178,12 @@ def _scale_learning_rate(optimization: Any, rate: float) -> None:
                 setattr(schedule, name, getattr(schedule, name) * factor)
     if warmup is not None:
         warmup.warmup_learning_rate *= factor
+
+
+def _confirm_batch(batch_size: int, gpus: int, workers: int) -> None:
+    if batch_size % (gpus * workers):
+        over = f"{gpus} GPUs" if workers == 1 else f"{workers} workers" + (f" of {gpus} GPUs" if gpus > 1 else "")
+        raise UserError(
+            f"--batch-size {batch_size} cannot be split over {over}",
+            f"give a multiple of {gpus * workers}" + ("" if workers > 1 else ", or use fewer GPUs: --gpus"),
+        )

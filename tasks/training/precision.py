@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 from official.core import config_definitions as cfg
 
-from tasks.mask_rcnn.config import ImageResizer
+from tasks.input.image_resizer import one_size
 from tasks.running.errors import UserError
 
 AUTO = "auto"
@@ -124,7 +124,7 @@ def _xla_for(experiment: cfg.ExperimentConfig, gpus: Sequence[Gpu], xla: str | N
         return False, "there is no GPU"
     if not _has(_weakest(gpus), _VOLTA):
         return False, "the GPU has no tensor cores"
-    if not _one_size(experiment.task.model.image_resizer):
+    if not one_size(experiment.task.model.image_resizer):
         return False, "images differ in size, and it would compile for each"
     return True, "all images have one size"
 
@@ -147,7 +147,3 @@ def _weakest(gpus: Sequence[Gpu]) -> Gpu:
 
 def _has(gpu: Gpu, capability: tuple[int, int]) -> bool:
     return gpu.compute_capability is not None and tuple(gpu.compute_capability) >= capability
-
-
-def _one_size(resizer: ImageResizer) -> bool:
-    return resizer.kind == "fixed_shape" or (resizer.kind == "keep_aspect_ratio" and resizer.pad_to_max_dimension)

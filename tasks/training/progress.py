@@ -37,6 +37,16 @@ class Tracker(Protocol):
         """Gets some at a step; with `once` they are those that it has, if it has any: a training that was resumed measures again."""
 
 
+class Untracked:
+    """For a worker that is not the chief."""
+
+    def log_steps(self, file: Path, start: int, end: int) -> None:
+        pass
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int, *, once: bool = False) -> None:
+        pass
+
+
 class Progress:
     """An Orbit action: after each loop a line for a person, and the numbers of its steps to `metrics.jsonl`, TensorBoard and the tracker.
 

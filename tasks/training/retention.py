@@ -144,5 +144,28 @@ class Checkpoints:
                 data.unlink(missing_ok=True)
 
 
+class CheckpointsOfOthers(Checkpoints):
+    """Those of a worker that is not the chief, who keeps them: it takes part in each writing, since variables of which every replica has
+    its own value are averaged when they are read, and removes what it has written."""
+
+    def confirm_room(self, one_stays: bool) -> None:  # noqa: ARG002
+        """UserError where the disk has no room for one."""
+        free = shutil.disk_usage(self._folder).free
+        if free < self._bytes:
+            raise UserError(
+                f"{self._folder}: a checkpoint takes {_size(self._bytes)} for a moment, and the disk has {_size(free)}",
+                "make room, or set TMPDIR to a folder on another disk",
+            )
+
+    def save(self, step: int) -> Path:
+        """Writes the checkpoint of a step, unless training goes on from it, and removes it."""
+        if self.last is None or step_of(self.last) != step:
+            self.last = checkpoint_at(self._folder, step)
+            self._checkpoint.write(str(self.last))
+            for file in self._folder.glob(f"{self.last.name}.*"):
+                file.unlink()
+        return self.last
+
+
 def _size(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

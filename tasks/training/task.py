@@ -18,6 +18,7 @@ from tasks.running.workspace import CHECKPOINT_IMPORT, write_json
 from tasks.training import experiment, guards
 from tasks.training.averages import Averages
 from tasks.training.calibration import begin_statistics_anew, calibrate_batch_norm, silence_residual_branches
+from tasks.training.common_size import padded_alike
 from tasks.training.left_out import RecordsLeftOut
 from tasks.training.records import with_needed_masks
 from tasks.training.step_log import StepLog
@@ -48,6 +49,8 @@ class MaskRCNNTask(base_task.Task):
     """Those that `build_inputs` goes without; `loop` sets it"""
     averages: Averages | None = None
     """Of the trained weights, where they are kept"""
+    pads_alike = False
+    """Whether replicas are fed by several pipelines, with images of different sizes"""
     loss = TOTAL_LOSS
     """What Model Garden's trainer takes for the loss among a step's figures"""
 
@@ -111,6 +114,8 @@ class MaskRCNNTask(base_task.Task):
         too, and where float16 looks for a loss scale; and, means over images, how many anchors and proposals were sampled and are positive.
         """
         images, true_shapes, groundtruth = inputs
+        if self.pads_alike:
+            images, groundtruth = padded_alike(images, groundtruth)
         trains_statistics = self.task_config.model.feature_extractor.batch_norm_trainable
         if not self.task_config.init_checkpoint and trains_statistics:
             begin_statistics_anew(model, lambda: optimizer.iterations)

@@ -30,6 +30,8 @@ class Validation:
     Made outside of `strategy.scope()`.
     """
 
+    _measures = True
+
     def __init__(self, experiment: cfg.ExperimentConfig, folder: Path, start_step: int, tracker: Tracker) -> None:
         model, trainer = experiment.task.model, experiment.trainer
         self._data = experiment.task.validation_data
@@ -37,9 +39,10 @@ class Validation:
         self._metric = metric_named(trainer.best_metric, model.number_of_stages)
         self._tracker = tracker
         self._out = sys.stdout
-        with _float32():
-            self._network = MaskRCNN(model)
-        self._detect = detector(self._network)
+        if self._measures:
+            with _float32():
+                self._network = MaskRCNN(model)
+            self._detect = detector(self._network)
         self.selection = Selection(folder, self._metric, start_step)
 
     def steps_until_next(self, step: int) -> int:
@@ -93,6 +96,18 @@ class Validation:
             return "the best so far"
         number = "this one is not" if since == 1 else f"the last {since} are not"
         return f"the best is {best.name if best else 'none'} with {self.selection.best_value:.4f}, {number} better"
+
+
+class ValidationOfOthers(Validation):
+    """That of a worker that is not the chief, who measures and decides: it takes part where all have to, in the reading of the weights."""
+
+    _measures = False
+
+    def evaluate(self, step: int, model: MaskRCNN, averages: Averages | None, checkpoints: Checkpoints, termination: Termination) -> None:
+        """Reads the weights at a step."""
+        del averages, termination
+        checkpoints.save(step)
+        model.get_weights()
 
 
 @contextlib.contextmanager
