@@ -166,9 +166,7 @@ def _share_of_work(experiment: cfg.ExperimentConfig, replicas: int) -> str:
     return told + own
 
 
-def _validation(
-    experiment: cfg.ExperimentConfig, folder: Path, start: int, tracker: Tracker, together: Together
-) -> Validation | None:
+def _validation(experiment: cfg.ExperimentConfig, folder: Path, start: int, tracker: Tracker, together: Together) -> Validation | None:
     if experiment.trainer.evaluate_every:
         return (Validation if together.is_chief else ValidationOfOthers)(experiment, folder, start, tracker)
     if together.is_chief:

@@ -83,8 +83,8 @@ def test_bytes_are_those_of_a_checkpoint_and_grow_with_the_batch_and_the_precisi
     assert two.operations.most_bytes == pytest.approx(2 * one.operations.most_bytes, rel=0.15)
     experiment.runtime.mixed_precision_dtype = "bfloat16"
     experiment.trainer.optimizer_config.moving_average_decay = 0.9
-    (half,) = count_step(experiment, BatchShape(1, 256, 320, 3))
-    assert half.operations.multiply_adds == pytest.approx(one.operations.multiply_adds, rel=0.01)
+    (half,) = count_step(experiment, BatchShape(2, 256, 320, 3))
+    assert half.operations.multiply_adds == pytest.approx(two.operations.multiply_adds, rel=0.01)
     # Of activations half, of gradients and of what float32 is kept for all.
-    assert 0.5 < half.operations.most_bytes / one.operations.most_bytes < 0.8
-    assert half.variable_bytes == one.variable_bytes + 4 * trained
+    assert 0.5 < half.operations.most_bytes / two.operations.most_bytes < 0.85
+    assert half.variable_bytes == two.variable_bytes + 4 * trained

@@ -2,8 +2,8 @@
 
     python tests/training/interrupted_training.py FOLDER
 
-A program, since determinism is for a whole process. Prints, as JSON, what both have left. Killing is an exception that no part of the loop expects, raised where a kill would be felt: after a
-loop, and between the data and the index of a checkpoint.
+A program, since determinism is for a whole process. Prints, as JSON, what both have left. Killing is an exception that no part of the loop
+expects, raised where a kill would be felt: after a loop, in an evaluation, and between the data and the index of a checkpoint.
 """
 
 from __future__ import annotations
