@@ -33,7 +33,7 @@ down: dags/.venv/.installed  ## Stop them, and the steps that run under them
 test: setup  ## Run the tests; those in a browser skip where Chromium is missing
 	dags/.venv/bin/python $(PYTEST) -q -m "not slow" tests/dags
 	dags/.venv/bin/python $(PYTEST) -q tests/browser
-	.venv/bin/python $(PYTEST) -q -m "not slow" --ignore=tests/dags --ignore=tests/browser
+	.venv/bin/python $(PYTEST) -q -n 2 -m "not slow" --ignore=tests/dags --ignore=tests/browser
 
 test-slow: setup  ## Run the tests that take minutes each
 	dags/.venv/bin/python $(PYTEST) -q -m slow tests/dags

@@ -230,7 +230,9 @@ def test_an_experiment_that_is_none_is_told(tmp_path: Path) -> None:
     model = model_of_ours(tmp_path / NAME, 5)
     with pytest.raises(UserError, match=r"experiment\.yaml is not what `maskline train` writes"):
         own_checkpoint(model / "train" / "ckpt-5")
-    (model / "train" / "experiment.yaml").write_text("task: {model: {feature_extractor: {type: x}, mask_head: {conv_depth: 64}}}")
+    (model / "train" / "experiment.yaml").write_text(
+        "task: {model: {feature_extractor: {type: x}, mask_head: {conv_depth: 64}}}\ntrainer: {optimizer_config: {}}"
+    )
     found = own_checkpoint(model / "train" / "ckpt-5")
     assert found is not None
     assert (found.feature_extractor, found.mask_conv_depth) == ("x", 64)
