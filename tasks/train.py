@@ -1,12 +1,14 @@
 """The step that trains one converted zoo config.
 
     maskline train MODEL_DIR [--steps N --batch-size N --image-size N --learning-rate X --precision P --proposals N --seed N]
+    maskline train MODEL_DIR --evaluate-every 10% [--best-metric NAME --patience N --keep N]
 
 Reads `experiment.yaml` of the model's folder and the records that it names; writes `train/`: checkpoints, `experiment.yaml` as trained, the
 conditions that it ran under in `provenance.json`, the numbers of every step in `metrics.jsonl` and for TensorBoard in `tensorboard/`, what
-MLflow is to have in `tracking.jsonl`, the label map, `checkpoint_import.json` where it starts from a checkpoint, and last `result.json`. A
-killed training goes on from its last checkpoint; a finished one is skipped. Runtime: the zoo's own 200,000 steps are days on a GPU; the
-demo's settings take about two minutes each on two CPU cores.
+MLflow is to have in `tracking.jsonl`, evaluations on the way in `evaluations.json`, steps that were no number in `skipped_steps/`, the
+label map, `checkpoint_import.json` where it starts from a checkpoint, and last `result.json`. A killed training goes on from its newest
+whole checkpoint, as if nothing had been; a finished one is skipped. Runtime: the zoo's own 200,000 steps are days on a GPU; the demo's
+settings take about two minutes each on two CPU cores.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import yaml
 
 from tasks import tracking
 from tasks.checkpoints.own_checkpoint import checkpoint_at, step_of, written_checkpoints
+from tasks.records.record_set import RecordSet
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, write_json, write_text
 from tasks.training.cluster import Cluster
@@ -74,6 +77,8 @@ def train(
     gpus = gpus[: experiment.runtime.num_gpus]
     computation = settle_precision(experiment, gpus, overrides.precision, overrides.xla, begun["runtime"] if begun and goes_on else None)
     records = records_read(experiment.task)
+    if experiment.trainer.evaluate_every:
+        confirm_measurable(experiment.task.model.number_of_stages, records)
     cut_off = objects_cut_off(experiment.task.train_data.max_number_of_boxes, records.objects_per_image.get("train", {}))
     resolved = {"dataset_digest": records.digest, **experiment.as_dict()}
     if begun and goes_on:
@@ -130,6 +135,20 @@ def _asks_the_same(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> 
     return before is not None and all(
         before["trainer"][name] == now["trainer"][name] for name in ("train_steps", "evaluate_every", "best_metric", "patience")
     )
+
+
+def confirm_measurable(stages: int, records: RecordSet) -> None:
+    """UserError where evaluations on the way would have nothing to measure, which they would only find after the first steps."""
+    if stages == 1:
+        raise UserError(
+            "--evaluate-every measures objects by their classes, and the config has number_of_stages 1: proposals have none",
+            "train without it, or set number_of_stages to 2 or 3",
+        )
+    if not any(records.objects_per_image.get("val", {})):
+        raise UserError(
+            f"{records.root}: --evaluate-every has nothing to measure, the validation records hold no object",
+            "train without it, or materialize the dataset with objects in its validation split",
+        )
 
 
 def objects_cut_off(limit: int, objects_per_image: Mapping[int, int]) -> int:

@@ -25,11 +25,13 @@ from tasks.checkpoints.own_checkpoint import written_checkpoints
 from tasks.convert import convert
 from tasks.evaluate import BOX_AP, MASK_AP, evaluate
 from tasks.materialize import materialize
+from tasks.records.label_map import LabelMap
+from tasks.records.record_set import RecordSet
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir, write_json
 from tasks.serving.trained_model import read_trained_model
 from tasks.tracking import tracking_uri
-from tasks.train import train
+from tasks.train import confirm_measurable, train
 from tasks.training import validation
 from tasks.training.experiment import load_experiment
 from tasks.training.overrides import Overrides, adapt_to_machine, override, steps_between
@@ -107,6 +109,15 @@ def test_evaluations_are_apart_by_steps_or_by_a_share(text: str, every: int) -> 
 def test_no_other_distance_between_evaluations_is_taken(text: str) -> None:
     with pytest.raises(UserError, match="--evaluate-every is"):
         steps_between(text, 300)
+
+
+def test_evaluations_need_something_to_measure() -> None:
+    records = RecordSet("empty", "0", Path("empty"), {}, LabelMap({1: "cat"}), Path("empty"), {"train": {2: 3}, "val": {0: 5}})
+    with pytest.raises(UserError, match="the validation records hold no object"):
+        confirm_measurable(3, records)
+    with pytest.raises(UserError, match="proposals have none"):
+        confirm_measurable(1, records)
+    confirm_measurable(2, dataclasses.replace(records, objects_per_image={"val": {0: 5, 1: 1}}))
 
 
 def test_what_follows_from_evaluations_needs_some(model: ModelDir) -> None:
