@@ -408,6 +408,32 @@ def transcode_command(
     answer(transcode(dataset, mask_type, output, label_map), result)
 
 
+@app.command("profile-input")
+def profile_input_command(
+    target: Annotated[
+        str, typer.Argument(help="Folder of a converted model, folder or URL of a materialized dataset, or a path or pattern of records.")
+    ],
+    label_map: Annotated[str | None, typer.Option(help="Label map of records that are no materialized dataset.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step; by default the config's, or 1.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Short side of the resized image, pixels; by default the config's, or 800.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="Images that are looked at stage by stage.")] = 64,
+    seconds: Annotated[float, typer.Option(help="How long the whole pipeline is run.")] = 10.0,
+    verbose: VerboseOption = False,
+    result: ResultOption = None,
+) -> None:
+    """Measure where the time of a training's input goes, and say what to change first."""
+    from tasks.running.tensorflow_log import tensorflow_log
+
+    with tensorflow_log(None if verbose else Path(os.devnull)):
+        from tasks.profile_input import profile_input
+        from tasks.training.overrides import Overrides
+
+        overrides = Overrides(batch_size=batch_size, image_size=image_size)
+        answer(profile_input(target, label_map, overrides, images, seconds), result)
+
+
 @app.command("train")
 @_takes_overrides
 def train_command(

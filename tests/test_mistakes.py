@@ -48,6 +48,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "check": [("dataset", "dataset"), ("--label-map", "label map")],
     "transcode": [("dataset", "dataset"), "--mask-type", "numerical", ("--output", "new"), ("--label-map", "label map")],
     "plan": [("model", "model"), "--count-only"],
+    "profile-input": [("target", "dataset"), ("--label-map", "label map"), "--images", "1", "--seconds", "0.01"],
     "train": [("model", "model")],
     "reproduce": [("run", "reproducible"), ("--output", "new"), "--dry-run"],
     "evaluate": [("model", "model")],
@@ -63,7 +64,7 @@ GO_TOGETHER = {("config", "--output"), ("--dataset", "--output"), ("--checkpoint
     ("--checkpoint-label-map", other) for other in ("--checkpoint", "--output")
 }
 """Options that are given besides the wrong one, though a call does without: (wrong, option)."""
-RIGHT = {("lint", "config", "empty file"), ("inspect", "--against", "manifest")}
+RIGHT = {("lint", "config", "empty file"), ("inspect", "--against", "manifest"), ("profile-input", "target", "model")}
 """What is not wrong, or told in a report of findings: (command, parameter, thing)."""
 
 

@@ -67,7 +67,7 @@ class Preparation:
         return state | {"encoded": encoded, "source_id": source_id, "objects": objects, "count": tf.size(objects[STORED_AT])}
 
     def _decode(self, state: State) -> State:
-        image = self._parser.image(state.pop("encoded"))
+        image = self._parser.image(state["encoded"])
         return state | {"image": image, "stored_size": tf.shape(image)[:2]}
 
     def _augment(self, state: State) -> State:

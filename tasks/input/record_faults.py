@@ -30,12 +30,15 @@ DATA_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError)
 
 
 @contextlib.contextmanager
-def faulty_records_named(data: DataConfig) -> Iterator[None]:
-    """Within the block, TensorFlow's error about a record becomes a UserError that names it; any other goes on its way."""
+def faulty_records_named(data: DataConfig, label_map: LabelMap | None = None) -> Iterator[None]:
+    """Within the block, TensorFlow's error about a record becomes a UserError that names it; any other goes on its way.
+
+    The classes are those of `label_map`, or of the file that `data` names.
+    """
     try:
         yield
     except DATA_ERRORS as error:
-        fault = find_faulty_record(data, read_label_map(Path(data.label_map_path)))
+        fault = find_faulty_record(data, label_map or read_label_map(Path(data.label_map_path)))
         if fault is None:
             raise
         raise fault from error
