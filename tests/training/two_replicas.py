@@ -13,8 +13,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import tensorflow as tf
 
+from tasks.mask_rcnn.mask_targets import whole_frames
+from tasks.training.common_size import padded_alike
 from tasks.training.optimization import Momentum
 from tasks.training.task import FINITE, Inputs
+from tests.input.samples import frames
 from tests.training.test_task import SCHEDULE, SETTINGS, Training, batch
 
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -50,8 +53,27 @@ def main() -> None:
         # Both leave it out, and so does the training of one.
         assert not np.any(strategy.experimental_local_results(run(bad)[FINITE]))
         one.optimizer.iterations.assign_add(1)
+    confirm_padding(strategy)
     for ours, theirs in zip(two.model.trainable_variables, one.model.trainable_variables, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6, err_msg=ours.name)
+
+
+def confirm_padding(strategy: tf.distribute.Strategy) -> None:
+    """Images of 5 x 8 and 7 x 6 pixels become 7 x 8, and their masks are seen where they were."""
+    sizes = ((5, 8), (7, 6))
+    masks = [np.random.default_rng(seed).integers(0, 2, (1, 2, *size), np.uint8) for seed, size in enumerate(sizes)]
+    images = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.ones([1, *sizes[context.replica_id_in_sync_group], 3])
+    )
+    truth = strategy.experimental_distribute_values_from_function(
+        lambda context: whole_frames(tf.constant(masks[context.replica_id_in_sync_group]))
+    )
+    padded, seen = tf.function(lambda *inputs: strategy.run(padded_alike, inputs))(images, truth)
+    for replica, (height, width) in enumerate(sizes):
+        image = strategy.experimental_local_results(padded)[replica]
+        np.testing.assert_array_equal(image[0, ..., 0], np.pad(np.ones((height, width)), [(0, 7 - height), (0, 8 - width)]))
+        mine = {name: strategy.experimental_local_results(value)[replica].numpy()[0] for name, value in seen.items()}
+        np.testing.assert_array_equal(frames(mine), np.pad(masks[replica][0], [(0, 0), (0, 7 - height), (0, 8 - width)]))
 
 
 def share(inputs: Inputs, context: tf.distribute.experimental.ValueContext) -> Inputs:
