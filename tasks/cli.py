@@ -501,7 +501,7 @@ def plan_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model; with --results, a new folder.")],
     split: Annotated[
         str, typer.Option(help="val, by which models are compared, or test, which is kept for the end and has a folder of its own.")
     ] = "val",
@@ -516,22 +516,39 @@ def evaluate_command(
         typer.Option(metavar="A:B", help="Evaluate these of the split's files of records alone; a run without it joins all."),
     ] = None,
     checkpoint: CheckpointOption = "",
+    slices: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV file with attributes of images, by which all figures are told apart.")
+    ] = None,
     from_matches: Annotated[
         bool, typer.Option("--from-matches", help="Derive the figures again from what an evaluation has stored, without the model.")
     ] = False,
+    results: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Evaluate the detections in this file, in COCO's results format, on --dataset.")
+    ] = None,
+    dataset: Annotated[
+        DatasetDir | None, typer.Option(parser=local_dataset, metavar="FOLDER", help="Folder of the materialized dataset for --results.")
+    ] = None,
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
-    """Measure COCO box and mask AP of a trained model on the validation records, or on those kept for the end."""
+    """Measure COCO mask, box and boundary AP of a model, or of detections in a file, and show where they fail."""
     from tasks.annotations.record_choice import parse_range
 
+    if (results is None) != (dataset is None):
+        raise UserError("--results and --dataset go together", "give the file of detections, and the dataset that they are of")
+    if results is not None and dataset is not None:
+        from tasks.evaluate import Effort, evaluate_results
+
+        folder = ModelDir(new_folder(str(model)).absolute())
+        answer(evaluate_results(folder, results, dataset, split, Effort(workers, slices=slices)), result)
+        return
     with _trained_in(model, verbose) as folder:
         from tasks.evaluate import Effort, evaluate, evaluate_from_matches
 
         if from_matches:
-            answer(evaluate_from_matches(folder, split), result)
+            answer(evaluate_from_matches(folder, split, slices), result)
             return
-        effort = Effort(workers, batch_size, parse_range(shard_range) if shard_range else None)
+        effort = Effort(workers, batch_size, parse_range(shard_range) if shard_range else None, slices)
         answer(evaluate(folder, split, effort, checkpoint), result)
 
 

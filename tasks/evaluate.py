@@ -1,10 +1,12 @@
 """The step that measures a trained model on the validation records, or on those that are kept for the end.
 
     maskline evaluate MODEL_DIR [--split test] [--workers N] [--batch-size N] [--shard-range A:B]
-    maskline evaluate MODEL_DIR --from-matches [--split test]
+    maskline evaluate MODEL_DIR --from-matches [--slices FILE.csv] [--split test]
+    maskline evaluate NEW_DIR --results DETECTIONS.json --dataset DATASET_DIR [--split test]
 
-Reads the last checkpoint and `train/experiment.yaml`; writes `evaluation/`: in COCO's format `groundtruth.json`, `detections.json` (masks,
-or boxes where the model has no masks) and, beside masks, `detections_boxes.json`; `matches.npz`, from which all figures are derived;
+Reads the best checkpoint, or the last where training has measured none, and `train/experiment.yaml`; writes `evaluation/`: in COCO's format
+`groundtruth.json`, `detections.json` (masks, or boxes where the model has no masks) and, beside masks, `detections_boxes.json`;
+`matches.npz`, from which all figures are derived; `analysis/`, what lies behind them, and `slices/`, the same by attributes of the images;
 `pictures/`, and last `metrics.json`. pycocotools finds the same figures in COCO's files: `COCOeval(truth, truth.loadRes("detections.json"),
 "segm")`, and with the boxes "bbox". Figures over objects that the records have none of are no figures; `metrics.json` lists them under
 `unmeasured`.
@@ -14,7 +16,8 @@ these metrics under names that start with `test/`.
 
 Each file of records is a part by itself. A run with `--shard-range` writes the parts of some files alone, and may run on another machine
 that shares the folder; a run without it writes those that are missing, joins all and gives the same result, bit for bit. With
-`--from-matches` no network runs, and no TensorFlow: the figures are derived again from the stored matches.
+`--from-matches` no network runs, and no TensorFlow: the figures are derived again from the stored matches. `--results` evaluates another
+program's detections on the records of a materialized dataset.
 Runtime: a tenth of a second to a second per image on two CPU cores at the demo's image size.
 """
 
@@ -26,9 +29,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +43,20 @@ from tasks import tracking
 from tasks.annotations.split_names import TEST, VAL, split_meaning
 from tasks.checkpoints.own_checkpoint import step_of
 from tasks.coco.figures import SUMMARY_NAMES
-from tasks.coco.matches import read_matches
-from tasks.evaluation.parts import Parts
+from tasks.coco.matches import Matches, read_matches, write_matches
+from tasks.evaluation.analysis import write_analysis
+from tasks.evaluation.given_results import GivenResults, read_results
+from tasks.evaluation.image_results import Job, Settings, image_result
+from tasks.evaluation.parts import Parts, free_image_id
 from tasks.evaluation.results import MATCHES, measured, write_results
-from tasks.records.record_set import RecordSet
+from tasks.evaluation.slices import MOST_VALUES, read_attributes, unsliced, with_attributes
+from tasks.records.features import RecordFeatures
+from tasks.records.record_set import RecordSet, materialized
+from tasks.records.tfrecord import read_shard, record_files
 from tasks.running.errors import UserError
+from tasks.running.progress import Progress
 from tasks.running.workers import Workers
-from tasks.running.workspace import ModelDir, StepResult, read_json, staged_directory, write_json
+from tasks.running.workspace import DatasetDir, ModelDir, StepResult, located, read_json, staged_directory, write_json
 
 MASK_AP, MASK_AP50 = "DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU"
 BOX_AP = "DetectionBoxes_Precision/mAP"
@@ -53,6 +64,7 @@ BOX_AP = "DetectionBoxes_Precision/mAP"
 FORMAT_VERSION = 3
 _BATCH_ON_GPU = 8
 _MOST_WORKERS = 8
+_JOBS_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,8 @@ class Effort:
     """Images that go through the network at once; by default the config's `eval_config.batch_size`, on a GPU eight at least"""
     shard_range: tuple[int, int] | None = None
     """Write only the parts of the split's files from the first to before the second of this number, and no figures"""
+    slices: Path | None = None
+    """A CSV file with attributes of images, beside those in the records; see `tasks.evaluation.slices.read_attributes`"""
 
     def __post_init__(self) -> None:
         for name in ("workers", "batch_size"):
@@ -89,6 +103,7 @@ def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, ch
     from tasks.training.records import records_read
 
     effort = effort or Effort()
+    attributes = _Attributes(effort.slices)
     is_test = _is_test(split)
     trained = read_trained_model(model.train, checkpoint)
     data = copy.deepcopy(trained.experiment.task.validation_data)
@@ -103,6 +118,8 @@ def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, ch
         "dataset_digest": records.digest,
     }
     if effort.shard_range is None and (done := _measured(evaluation, basis)) is not None:
+        if effort.slices is not None:
+            return evaluate_from_matches(model, split, effort.slices)
         return _answer("skipped", evaluation, done, read_json(model.tracking) if model.tracking.exists() else {})
     smallest = _BATCH_ON_GPU if tf.config.list_physical_devices("GPU") else 1
     batch_size = effort.batch_size or max(smallest, data.global_batch_size)
@@ -119,7 +136,7 @@ def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, ch
     with tracking.model_run(model, records, "evaluate") as run:
         with staged_directory(evaluation) as folder:
             about = {"config": model.name, "split": name, "dataset": records.name, **basis}
-            found = {**about, **measured(write_results(parts, folder, about))}
+            found = {**about, **_derived(attributes.added_to(write_results(parts, folder, about)), folder)}
             found["latency"] = latency(detect, network.config.image_resizer, data, batch_size)
             found["seconds_per_image"] = found["latency"]["seconds_per_image"]["1"]["p50"]
             write_json(folder / "metrics.json", found)
@@ -133,16 +150,93 @@ def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, ch
     return _answer("done", evaluation, found, vars(run.identity) if run.identity else {})
 
 
-def evaluate_from_matches(model: ModelDir, split: str = VAL) -> StepResult:
-    """Derives the figures again from the stored matches of an evaluation, and writes them into its `metrics.json`.
+def evaluate_from_matches(model: ModelDir, split: str = VAL, slices: Path | None = None) -> StepResult:
+    """Derives all figures and their analysis again from the stored matches of an evaluation, in its folder.
 
-    UserError where there is no evaluation, or its matches are not what an evaluation writes.
+    `slices` is a CSV file with more attributes of images, which the matches keep. UserError where there is no evaluation, or its matches
+    are not what an evaluation writes.
     """
     evaluation = _folder(model, split)
     earlier = read_json(evaluation / "metrics.json")
-    found = {**earlier, **measured(read_matches(evaluation / MATCHES))}
+    attributes = _Attributes(slices)
+    found = {**earlier, **_derived(attributes.added_to(read_matches(evaluation / MATCHES)), evaluation)}
     write_json(evaluation / "metrics.json", found)
     return _answer("done", evaluation, found, read_json(model.tracking) if model.tracking.exists() else {})
+
+
+def evaluate_results(model: ModelDir, results: Path, dataset: DatasetDir, split: str = VAL, effort: Effort | None = None) -> StepResult:
+    """Evaluates detections in COCO's results format on a split of a materialized dataset, into the folder `model`.
+
+    UserError for a folder that holds a training of ours, and for detections that are not of this split's images and categories.
+    """
+    effort = effort or Effort()
+    attributes = _Attributes(effort.slices)
+    if model.train.exists():
+        raise UserError(f"{model.root} is a model that was trained here, with evaluations of its own", "name a new folder")
+    records = materialized(dataset)
+    name = TEST if _is_test(split) else VAL
+    if name not in records.patterns:
+        raise UserError(f"{dataset.root} has no split `{name}`", f"use one of {', '.join(records.patterns)}")
+    evaluation = _folder(model, split)
+    given = read_results(results, records.labels)
+    basis = {
+        "format_version": FORMAT_VERSION,
+        "results_digest": hashlib.sha256(results.read_bytes()).hexdigest(),
+        "dataset_digest": records.digest,
+    }
+    if (done := _measured(evaluation, basis)) is not None:
+        return _answer("skipped", evaluation, done, {}) if effort.slices is None else evaluate_from_matches(model, split, effort.slices)
+    settings = Settings(records.labels, given.with_masks)
+    files = [str(file) for file in record_files(records.root / records.patterns[name])]
+    about = {"config": model.name, "split": name, "dataset": records.name, "results": str(results), **basis}
+    progress = Progress("evaluated", records.counts[name]["images"])
+    with _workers(effort) as workers, staged_directory(evaluation) as folder:
+        parts = Parts(folder / ".parts", files, settings)
+        for number, jobs in enumerate(_jobs(files, given)):
+            parts.write(number, progress.over(workers.stream(partial(image_result, settings), jobs, _JOBS_AHEAD)))
+        found = {**about, **_derived(attributes.added_to(write_results(parts, folder, about)), folder)}
+        parts.remove()
+        write_json(folder / "metrics.json", found)
+    return _answer("done", evaluation, found, {})
+
+
+def _jobs(files: Sequence[str], given: GivenResults) -> list[Iterator[Job]]:
+    """For each file its records with the detections on them. UserError where some are on no image."""
+    ids: dict[int, None] = {}
+    of_file: list[list[int]] = []
+    for file in files:
+        of_file.append([])
+        for index, record in enumerate(read_shard(located(file))):
+            number = free_image_id(RecordFeatures.parse(record, f"{file}: record {index}").text("image/source_id", ""), ids)
+            ids[number] = None
+            of_file[-1].append(number)
+    given.confirm_images(list(ids))
+
+    def jobs(file: str, numbers: Sequence[int]) -> Iterator[Job]:
+        for index, (record, number) in enumerate(zip(read_shard(located(file)), numbers, strict=True)):
+            yield Job(index, record, f"{file}: record {index}", None, given.of(number))
+
+    return [jobs(file, numbers) for file, numbers in zip(files, of_file, strict=True)]
+
+
+class _Attributes:
+    """The attributes of images in a file, read before there is any work to lose."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file, self._values = file, read_attributes(file) if file is not None else {}
+
+    def added_to(self, matches: Matches) -> Matches:
+        return with_attributes(matches, self._values, self._file) if self._file is not None else matches
+
+
+def _derived(matches: Matches, folder: Path) -> dict[str, Any]:
+    """Writes what follows from matches, and these, into the folder of an evaluation; the figures come back."""
+    write_matches(folder / MATCHES, matches)
+    found = measured(matches)
+    attributes = write_analysis(matches, folder)
+    for name, count in unsliced(matches).items():
+        print(f"{name} has {count} values, of at most {MOST_VALUES} that are told apart", flush=True)
+    return {**found, "sliced_by": attributes}
 
 
 def _is_test(split: str) -> bool:
@@ -180,7 +274,7 @@ def _measured(evaluation: Path, basis: Mapping[str, Any]) -> dict[str, Any] | No
 
 def _workers(effort: Effort) -> Workers:
     count = effort.workers or min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // 2))
-    return Workers(count, "tasks.evaluation.image_results")
+    return Workers(count, image_result.__module__)
 
 
 def _parts_folder(model: ModelDir, split: str, basis: Mapping[str, Any]) -> Path:
@@ -220,6 +314,9 @@ def _print(measured: dict[str, Any]) -> None:
         print(f"warning: nothing was measured, on {held}\n  fix: {fix}", file=sys.stderr, flush=True)
         return
     print(held)
+    if not measured["detections"]:
+        fix = "train longer, or see in the records' page what the model was trained on"
+        print(f"warning: nothing was found on any image\n  fix: {fix}", file=sys.stderr, flush=True)
     table = Table("")
     kinds = [kind for kind in ("Boxes", "Masks", "Boundaries") if f"Detection{kind}_{SUMMARY_NAMES[0]}" in metrics]
     for kind in kinds:

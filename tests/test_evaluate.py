@@ -15,7 +15,7 @@ import tensorflow as tf
 import yaml
 
 from tasks.convert import convert
-from tasks.evaluate import Effort, evaluate, evaluate_from_matches
+from tasks.evaluate import Effort, evaluate, evaluate_from_matches, evaluate_results
 from tasks.evaluation.batches import batches_of_one_size
 from tasks.evaluation.latency import device_name, latency
 from tasks.evaluation.measure import detector, measure
@@ -218,10 +218,61 @@ def test_figures_are_derived_again_from_the_matches_alone(model: ModelDir) -> No
     found = json.loads((model.evaluation / "metrics.json").read_text())
     assert len(found["metrics"]) > 20
     write_json(model.evaluation / "metrics.json", found | {"metrics": {}, "unmeasured": [], "images": 0})
+    written = files_of(model.evaluation)
     for name in ("detections.json", "detections_boxes.json", "groundtruth.json"):
         (model.evaluation / name).unlink()
+    for name in ("analysis", "slices"):
+        shutil.rmtree(model.evaluation / name)
     assert evaluate_from_matches(model).status == "done"
     assert json.loads((model.evaluation / "metrics.json").read_text()) == found
+    assert {name: content for name, content in written.items() if name.startswith(("analysis", "slices", "matches"))}.items() <= files_of(
+        model.evaluation
+    ).items()
+
+
+def test_detections_in_a_file_have_the_figures_of_the_evaluation_that_they_are_of(
+    model: ModelDir, scenes: DatasetDir, tmp_path: Path
+) -> None:
+    """Our own detections, evaluated as if another program had found them; their boxes are the masks' extents then."""
+    trained = model.train / "experiment.yaml"
+    values = yaml.safe_load(trained.read_text())
+    values["task"]["validation_data"].update(
+        input_path=scenes.shard_pattern("val", 1), label_map_path=str(scenes.label_map), mask_type="PNG_MASKS"
+    )
+    trained.write_text(yaml.safe_dump(values))
+    evaluate(model)
+    found = json.loads((model.evaluation / "metrics.json").read_text())
+    for file, prefixes in (("detections.json", ("Masks", "Boundaries")), ("detections_boxes.json", ("Boxes",))):
+        given = ModelDir(tmp_path / file)
+        assert evaluate_results(given, model.evaluation / file, scenes).status == "done"
+        again = json.loads((given.evaluation / "metrics.json").read_text())
+        for prefix in prefixes:
+            assert {name: value for name, value in again["metrics"].items() if name.startswith(f"Detection{prefix}_")} == {
+                name: value for name, value in found["metrics"].items() if name.startswith(f"Detection{prefix}_")
+            }
+        assert (given.evaluation / "groundtruth.json").exists()
+        assert again["dataset_digest"] == found["dataset_digest"]
+        assert evaluate_results(given, model.evaluation / file, scenes).status == "skipped"
+    with pytest.raises(UserError, match="was trained here"):
+        evaluate_results(model, model.evaluation / "detections.json", scenes)
+    with pytest.raises(UserError, match="has no split `test`"):
+        evaluate_results(ModelDir(tmp_path / "new"), model.evaluation / "detections.json", scenes, "test")
+    assert not (tmp_path / "new").exists()
+
+
+def test_attributes_of_a_side_file_are_kept_with_the_matches(model: ModelDir, tmp_path: Path) -> None:
+    file = tmp_path / "cameras.csv"
+    ids = [image["id"] for image in json.loads((model.evaluation / "groundtruth.json").read_text())["images"]]
+    file.write_text("image,camera\n" + "".join(f"{number},{'left' if place else 'right'}\n" for place, number in enumerate(ids)))
+    before = json.loads((model.evaluation / "metrics.json").read_text())
+    assert evaluate(model, effort=Effort(slices=file)).status == "done"
+    after = json.loads((model.evaluation / "metrics.json").read_text())
+    assert after["sliced_by"] == [*before["sliced_by"], "camera"]
+    assert after["metrics"] == before["metrics"]
+    # Without the file again.
+    evaluate_from_matches(model)
+    parts = json.loads((model.evaluation / "slices" / "camera" / "summary.json").read_text())["parts"]
+    assert {name: one["images"] for name, one in parts.items()} == {"left": 1, "right": 1}
 
 
 def test_without_matches_there_is_nothing_to_derive(model: ModelDir) -> None:

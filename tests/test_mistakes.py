@@ -51,7 +51,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "profile-input": [("target", "dataset"), ("--label-map", "label map"), "--images", "1", "--seconds", "0.01"],
     "train": [("model", "model")],
     "reproduce": [("run", "reproducible"), ("--output", "new"), "--dry-run"],
-    "evaluate": [("model", "model")],
+    "evaluate": [("model", "model"), ("--slices", "attributes"), ("--results", "detections"), ("--dataset", "dataset")],
     "export": [("model", "trained"), ("--checkpoint", "own checkpoint")],
     "recall": ["weekly", ("run", "new"), ("--dataset", "dataset"), "--config", "mask_rcnn_inception_v2_coco"],
     "remember": ["weekly", ("run", "run")],
@@ -60,9 +60,11 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "sync": [("folder", "run")],
     "doctor": [],
 }
-GO_TOGETHER = {("config", "--output"), ("--dataset", "--output"), ("--checkpoint", "--output")} | {
-    ("--checkpoint-label-map", other) for other in ("--checkpoint", "--output")
-}
+GO_TOGETHER = (
+    {("config", "--output"), ("--dataset", "--output"), ("--checkpoint", "--output")}
+    | {("--checkpoint-label-map", other) for other in ("--checkpoint", "--output")}
+    | {("--results", "--dataset"), ("--dataset", "--results")}
+)
 """Options that are given besides the wrong one, though a call does without: (wrong, option)."""
 RIGHT = {("lint", "config", "empty file"), ("inspect", "--against", "manifest"), ("profile-input", "target", "model")}
 """What is not wrong, or told in a report of findings: (command, parameter, thing)."""
@@ -108,6 +110,8 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "reproducible": _reproducible(model, root / "reproducible" / model.name),
         "own checkpoint": root / "trained" / model.name / "train" / "ckpt-1",
         "remap": _written(root / "remap.yaml", "cat: dog\n"),
+        "attributes": _written(root / "attributes.csv", "image,camera\n1.png,left\n"),
+        "detections": _written(root / "detections.json", '[{"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [2, 2, 10, 10]}]'),
         "new": root / "new",
     }
 

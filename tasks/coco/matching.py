@@ -63,14 +63,38 @@ def matched(ious: Floats, crowd: Bools, ignored: Bools, groups: npt.NDArray[Any]
 
     Each takes the object left that it overlaps most, the later one of equals.
     """
-    detections, objects = ious.shape
-    found = np.full((detections, len(ignored), len(limits)), -1, np.int32)
-    able = np.flatnonzero((ious >= limits[0]).any(axis=1)) if objects else np.zeros(0, np.intp)
+    found = np.full((len(ious), len(ignored), len(limits)), -1, np.int32)
+    if not ious.size:
+        return found
+    over = ious >= limits[0]
+    # Whether an object is the only one that any of its detections may be, and no crowd: nothing else has to be asked of it.
+    is_alone = ~(over[over.sum(axis=1) > 1].any(axis=0) | crowd)
+    alone = np.flatnonzero(is_alone)
+    firsts = (ious[:, alone, np.newaxis] >= limits).argmax(axis=0)
+    thing, threshold = np.nonzero(ious[firsts, alone[:, np.newaxis]] >= limits)
+    found[firsts[thing, threshold], :, threshold] = alone[thing, np.newaxis]
+    contested = np.flatnonzero(over[:, ~is_alone].any(axis=1))
+    if len(contested):
+        _in_turn(found, contested, ious, crowd, ignored, groups, limits)
+    return found
+
+
+def _in_turn(
+    found: Ints,
+    able: npt.NDArray[np.intp],
+    ious: Floats,
+    crowd: Bools,
+    ignored: Bools,
+    groups: npt.NDArray[Any],
+    limits: Floats,
+) -> None:
+    """Fills in what the detections `able` are, of each group one at a time."""
+    objects = ious.shape[1]
     # From the last object on, so that of equals the first that NumPy finds is the later.
     ious, crowd, counts = ious[:, ::-1], crowd[::-1], ~ignored[:, np.newaxis, ::-1]
     free = np.ones((len(ignored), len(limits), objects), bool)
     turns = place_in_run(groups[able])
-    for turn in range(turns.max(initial=-1) + 1):
+    for turn in range(turns.max() + 1):
         chosen = able[turns == turn]
         overlaps = ious[chosen, np.newaxis, np.newaxis]
         possible = free & (overlaps >= limits[:, np.newaxis])
@@ -80,7 +104,6 @@ def matched(ious: Floats, crowd: Bools, ignored: Bools, groups: npt.NDArray[Any]
         found[chosen] = np.where(hit, objects - 1 - best, -1)
         _, lane, threshold = taken = np.nonzero(hit & ~crowd[best])
         free[lane, threshold, best[taken]] = False
-    return found
 
 
 def box_overlaps(detections_xywh: npt.ArrayLike, objects_xywh: npt.ArrayLike, crowd: Bools) -> Floats:

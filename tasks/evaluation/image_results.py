@@ -17,6 +17,7 @@ from tasks.coco.image_opening import opened_image
 from tasks.coco.masks import Rle
 from tasks.coco.matches import ImageFound, ImageTruth, Matches, match_image
 from tasks.coco.paste import paste_masks
+from tasks.evaluation.given_results import GivenDetections
 from tasks.records.example import BOX_SIDES, MASK_KEY, category_ids
 from tasks.records.features import RecordFeatures
 from tasks.records.label_map import LabelMap
@@ -58,7 +59,7 @@ class Job:
     record: bytes
     where: str
     size: tuple[int, int] | None
-    found: NetworkOutput | ImageFound | None
+    found: NetworkOutput | GivenDetections | ImageFound
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,13 @@ class ImageResult:
 def image_result(settings: Settings, job: Job) -> ImageResult:
     """UserError for a record that cannot be used, and for scores that are no numbers."""
     truth = image_truth(settings, job.record, job.where, job.size)
-    if isinstance(job.found, NetworkOutput):
-        found = _pasted(job.found, truth, settings)
-    else:
-        found = job.found or ImageFound(np.zeros((0, 4)), np.zeros(0, np.int32), np.zeros(0), [] if settings.with_masks else None)
+    match job.found:
+        case NetworkOutput():
+            found = _pasted(job.found, truth, settings)
+        case GivenDetections():
+            found = job.found.found(truth, settings.labels)
+        case _:
+            found = job.found
     if not np.isfinite(found.scores).all():
         raise UserError(
             f"{job.where}: a detection's score is {found.scores[~np.isfinite(found.scores)][0]}, which is no number",

@@ -56,7 +56,7 @@ class Parts:
         """Writes COCO's files into `folder`; the matches of all images come back, and the first images.
 
         The files are `groundtruth.json` and `detections.json`, of masks where there are masks, and then beside it `detections_boxes.json`.
-        An image's id is its record's source id where that is a whole number of up to 64 bits that is not taken; else the next free number.
+        An image's id is `free_image_id` of its record's source id.
         """
         with_masks = self.settings.with_masks
         ids: dict[int, None] = {}
@@ -71,7 +71,7 @@ class Parts:
             lists = {kind: _JsonList(stack.enter_context(written_whole(folder / name))) for kind, name in names.items()}
             for line in self._all_lines():
                 one = json.loads(line)
-                number = _free_image_id(one["source_id"], ids)
+                number = free_image_id(one["source_id"], ids)
                 ids[number] = None
                 images.append({"id": number, **{name: one[name] for name in ("file_name", "height", "width")}})
                 objects = [f'{{"id":{count + place},"image_id":{number},{text[1:]}' for place, text in enumerate(one["objects"], start=1)]
@@ -141,7 +141,8 @@ def _in_order(results: Iterable[ImageResult]) -> Iterator[ImageResult]:
             due += 1
 
 
-def _free_image_id(source_id: str, taken: Mapping[int, None]) -> int:
+def free_image_id(source_id: str, taken: Mapping[int, None]) -> int:
+    """A record's source id where that is a whole number of up to 64 bits that is not taken; else the next free number."""
     number = int(source_id) if source_id.isdecimal() and len(source_id) <= _MOST_DIGITS else len(taken) + 1
     while number in taken:
         number += 1

@@ -41,6 +41,7 @@ def measured(matches: Matches) -> dict[str, Any]:
         "images": len(matches.images),
         "objects": int((~matches.objects.crowd).sum()),
         "crowds": int(matches.objects.crowd.sum()),
+        "detections": len(matches.detections),
         # COCO says -1 where there is nothing to measure on.
         "metrics": {name: value for name, value in found.items() if value >= 0},
         "unmeasured": sorted(name for name, value in found.items() if value < 0),

@@ -114,7 +114,8 @@ def test_without_masks_there_are_boxes_alone() -> None:
 
 
 def test_nothing_found() -> None:
-    result = image_result(SETTINGS, Job(0, record(), "here", None, None))
+    nothing = NetworkOutput(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), np.zeros((0, 5, 5), np.float32))
+    result = image_result(SETTINGS, Job(0, record(), "here", None, nothing))
     assert (len(result.matches.detections), len(result.matches.objects)) == (0, 2)
 
 
