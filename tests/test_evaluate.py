@@ -53,14 +53,28 @@ def evaluated(model: ModelDir, scenes: DatasetDir, tmp_path: Path) -> Callable[.
                 example = tf.train.Example.FromString(serialized)
                 change(example.features.feature, place)
                 writer.write(example.SerializeToString())
-        trained = model.train / "experiment.yaml"
-        values = yaml.safe_load(trained.read_text())
-        values["task"]["validation_data"]["input_path"] = str(changed)
-        trained.write_text(yaml.safe_dump(values))
+        validate_on(model, input_path=str(changed), label_map_path=str(scenes.label_map))
         result = evaluate(model)
         return result, json.loads((model.evaluation / "metrics.json").read_text())
 
     return on
+
+
+def validate_on(model: ModelDir, **data: str) -> None:
+    """Has evaluations of the model read other records. Tests share the model in any order: each says which it wants."""
+    trained = model.train / "experiment.yaml"
+    values = yaml.safe_load(trained.read_text())
+    values["task"]["validation_data"].update(data)
+    trained.write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture
+def of_scenes(model: ModelDir, scenes: DatasetDir) -> dict[str, Any]:
+    """The metrics of the model's evaluation on the scenes as they were materialized, which lies in its folder."""
+    validate_on(model, input_path=scenes.shard_pattern("val", 1), label_map_path=str(scenes.label_map), mask_type="PNG_MASKS")
+    evaluate(model)
+    metrics: dict[str, Any] = json.loads((model.evaluation / "metrics.json").read_text())
+    return metrics
 
 
 @pytest.fixture(scope="module")
@@ -189,10 +203,7 @@ def test_images_beside_larger_ones_would_get_other_detections(network: MaskRCNN,
 
 
 def test_parts_join_to_the_same_files_bit_for_bit(model: ModelDir, data: DataConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    trained = model.train / "experiment.yaml"
-    values = yaml.safe_load(trained.read_text())
-    values["task"]["validation_data"].update(input_path=data.input_path, label_map_path=data.label_map_path)
-    trained.write_text(yaml.safe_dump(values))
+    validate_on(model, input_path=data.input_path, label_map_path=data.label_map_path)
     evaluate(model)
     whole = files_of(model.evaluation)
     shutil.rmtree(model.evaluation)
@@ -214,8 +225,8 @@ def test_parts_join_to_the_same_files_bit_for_bit(model: ModelDir, data: DataCon
     assert not model.evaluation_parts.exists()
 
 
-def test_figures_are_derived_again_from_the_matches_alone(model: ModelDir) -> None:
-    found = json.loads((model.evaluation / "metrics.json").read_text())
+def test_figures_are_derived_again_from_the_matches_alone(model: ModelDir, of_scenes: dict[str, Any]) -> None:
+    found = of_scenes
     assert len(found["metrics"]) > 20
     write_json(model.evaluation / "metrics.json", found | {"metrics": {}, "unmeasured": [], "images": 0})
     written = files_of(model.evaluation)
@@ -231,17 +242,10 @@ def test_figures_are_derived_again_from_the_matches_alone(model: ModelDir) -> No
 
 
 def test_detections_in_a_file_have_the_figures_of_the_evaluation_that_they_are_of(
-    model: ModelDir, scenes: DatasetDir, tmp_path: Path
+    model: ModelDir, scenes: DatasetDir, of_scenes: dict[str, Any], tmp_path: Path
 ) -> None:
     """Our own detections, evaluated as if another program had found them; their boxes are the masks' extents then."""
-    trained = model.train / "experiment.yaml"
-    values = yaml.safe_load(trained.read_text())
-    values["task"]["validation_data"].update(
-        input_path=scenes.shard_pattern("val", 1), label_map_path=str(scenes.label_map), mask_type="PNG_MASKS"
-    )
-    trained.write_text(yaml.safe_dump(values))
-    evaluate(model)
-    found = json.loads((model.evaluation / "metrics.json").read_text())
+    found = of_scenes
     for file, prefixes in (("detections.json", ("Masks", "Boundaries")), ("detections_boxes.json", ("Boxes",))):
         given = ModelDir(tmp_path / file)
         assert evaluate_results(given, model.evaluation / file, scenes).status == "done"
@@ -260,11 +264,11 @@ def test_detections_in_a_file_have_the_figures_of_the_evaluation_that_they_are_o
     assert not (tmp_path / "new").exists()
 
 
-def test_attributes_of_a_side_file_are_kept_with_the_matches(model: ModelDir, tmp_path: Path) -> None:
+def test_attributes_of_a_side_file_are_kept_with_the_matches(model: ModelDir, of_scenes: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "cameras.csv"
     ids = [image["id"] for image in json.loads((model.evaluation / "groundtruth.json").read_text())["images"]]
     file.write_text("image,camera\n" + "".join(f"{number},{'left' if place else 'right'}\n" for place, number in enumerate(ids)))
-    before = json.loads((model.evaluation / "metrics.json").read_text())
+    before = of_scenes
     assert evaluate(model, effort=Effort(slices=file)).status == "done"
     after = json.loads((model.evaluation / "metrics.json").read_text())
     assert after["sliced_by"] == [*before["sliced_by"], "camera"]
@@ -275,6 +279,7 @@ def test_attributes_of_a_side_file_are_kept_with_the_matches(model: ModelDir, tm
     assert {name: one["images"] for name, one in parts.items()} == {"left": 1, "right": 1}
 
 
+@pytest.mark.usefixtures("of_scenes")
 def test_without_matches_there_is_nothing_to_derive(model: ModelDir) -> None:
     (model.evaluation / "matches.npz").write_bytes(b"no matches")
     with pytest.raises(UserError, match=r"matches.npz is no evaluation's matches"):
