@@ -9,6 +9,8 @@ import dataclasses
 
 from official.modeling.hyperparams import base_config
 
+from tasks.mask_rcnn.mask_depth import KERAS
+
 
 @dataclasses.dataclass
 class Initializer(base_config.Config):
@@ -49,9 +51,20 @@ class ImageResizer(base_config.Config):
 
 @dataclasses.dataclass
 class FeatureExtractor(base_config.Config):
+    """`type` names a network, and with `_keras` behind it the form that the original's TensorFlow 2 gave it."""
+
     type: str = "faster_rcnn_resnet50"
     first_stage_features_stride: int = 16
     batch_norm_trainable: bool = False
+
+    @property
+    def network(self) -> str:
+        """The type without the form."""
+        return self.type.removesuffix(KERAS)
+
+    @property
+    def is_keras(self) -> bool:
+        return self.type.endswith(KERAS)
 
 
 @dataclasses.dataclass
@@ -70,7 +83,11 @@ class GridAnchorGenerator(base_config.Config):
 
 @dataclasses.dataclass
 class FirstStage(base_config.Config):
-    """The region proposal network and the choice of proposals."""
+    """The region proposal network and the choice of proposals.
+
+    `clip_anchors_to_image`: in training, anchors that cross the image's border are clipped to it instead of left out.
+    `partitioned_nms`: in training, proposals are suppressed as the original did it for fixed shapes, see `proposals.suppress`.
+    """
 
     atrous_rate: int = 1
     box_predictor_depth: int = 512
@@ -81,6 +98,8 @@ class FirstStage(base_config.Config):
     nms_score_threshold: float = 0.0
     nms_iou_threshold: float = 0.7
     max_proposals: int = 300
+    clip_anchors_to_image: bool = False
+    partitioned_nms: bool = False
     localization_loss_weight: float = 1.0
     objectness_loss_weight: float = 1.0
 
@@ -132,6 +151,9 @@ class MaskRCNN(base_config.Config):
     `original_padded_masks`: at inference on padded images, masks are predicted where the original looked: on the padded feature map, at
     boxes that are relative to the image without its padding. False looks where the boxes are.
 
+    `static_sampler`: anchors and proposals are sampled as the original did it for fixed shapes: to the full number, with
+    anchors that match nothing clearly and with padding where there are too few (`targets.filled`).
+
     `jit_compile`: its networks run as XLA programs, which pays where many images have one size.
     """
 
@@ -144,4 +166,5 @@ class MaskRCNN(base_config.Config):
     second_stage: SecondStage = dataclasses.field(default_factory=SecondStage)
     mask_head: MaskHead = dataclasses.field(default_factory=MaskHead)
     original_padded_masks: bool = False
+    static_sampler: bool = False
     jit_compile: bool = False

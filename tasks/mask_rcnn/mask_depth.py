@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 
-FEATURE_CHANNELS = {
+KERAS = "_keras"
+"""How the names of those feature extractors end that the original built with Keras, for TensorFlow 2"""
+
+_CHANNELS = {
     "faster_rcnn_inception_resnet_v2": 1536,
     "faster_rcnn_inception_v2": 1024,
     "faster_rcnn_resnet101": 2048,
     "faster_rcnn_resnet152": 2048,
     "faster_rcnn_resnet50": 2048,
 }
+FEATURE_CHANNELS = _CHANNELS | {f"{name}{KERAS}": channels for name, channels in _CHANNELS.items() if name != "faster_rcnn_inception_v2"}
 """Channels of the second stage's features, by feature extractor."""
 
 

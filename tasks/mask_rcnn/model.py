@@ -15,7 +15,7 @@ from tasks.mask_rcnn.mask_head import MaskHead
 from tasks.mask_rcnn.mask_targets import mask_targets, whole_frames
 from tasks.mask_rcnn.proposals import propose
 from tasks.mask_rcnn.rpn import RegionProposalNetwork
-from tasks.mask_rcnn.targets import GroundTruth, proposal_targets, rpn_targets, sample
+from tasks.mask_rcnn.targets import GroundTruth, filled, proposal_targets, rpn_targets, sample
 
 Tensors = dict[str, tf.Tensor]
 
@@ -94,15 +94,15 @@ class MaskRCNN(tf_keras.Model):
 
         Proposals are normalized to the padded image, and once only: the last bit decides what a crop holds at the image's border.
 
-        In training, anchors that cross the padded image's border are gone together with their predictions; otherwise all anchors are
-        clipped to it.
+        In training, anchors that cross the padded image's border are gone together with their predictions, unless they are to be clipped;
+        otherwise all anchors are clipped to it.
         """
         preprocessed = self._preprocess(images)
         features = self._apply(self.first_stage, preprocessed, training=training)
         outputs = self._apply(self.rpn, features)
         height, width = tf.cast(tf.shape(images)[1], tf.float32), tf.cast(tf.shape(images)[2], tf.float32)
         anchors = grid_anchors(tf.shape(features)[1], tf.shape(features)[2], self.config.anchors)
-        if training:
+        if training and not self.config.first_stage.clip_anchors_to_image:
             inside = (tf.reduce_min(anchors, axis=1) >= 0) & (anchors[:, 2] <= height) & (anchors[:, 3] <= width)
             kept = tf.where(inside)[:, 0]
             anchors = tf.gather(anchors, kept)
@@ -116,6 +116,7 @@ class MaskRCNN(tf_keras.Model):
             anchors,
             true_shapes,
             self.config.first_stage,
+            training,
         )
         return outputs | {
             "preprocessed": preprocessed,
@@ -199,7 +200,10 @@ class MaskRCNN(tf_keras.Model):
             targets = rpn_targets(anchors, _unpadded(*image_truth))
             objects = targets.matches >= 0
             size, fraction = first_stage.minibatch_size, first_stage.positive_balance_fraction
-            sampled = sample(objects, targets.class_weights > 0, size, fraction, seed, draws.ANCHORS)
+            eligible = targets.class_weights > 0
+            if self.config.static_sampler:
+                eligible = filled(eligible, size)
+            sampled = sample(objects, eligible, size, fraction, seed, draws.ANCHORS)
             return (
                 targets.box_encodings,
                 targets.box_weights,
@@ -228,10 +232,14 @@ class MaskRCNN(tf_keras.Model):
         def one(image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
             image_proposals, num_proposals, *image_truth, seed = image
             truth = _unpadded(*image_truth)
-            image_proposals = image_proposals[:num_proposals]
+            if not self.config.static_sampler:
+                image_proposals = image_proposals[:num_proposals]
             targets = proposal_targets(image_proposals, truth)
             objects = targets.matches >= 0
-            sampled = sample(objects, targets.class_weights > 0, size, second_stage.balance_fraction, seed, draws.PROPOSALS)
+            eligible = (targets.class_weights > 0) & (tf.range(tf.shape(image_proposals)[0]) < num_proposals)
+            if self.config.static_sampler:
+                eligible = filled(eligible, size)
+            sampled = sample(objects, eligible, size, second_stage.balance_fraction, seed, draws.PROPOSALS)
             chosen = tf.where(sampled)[:, 0]
             count = tf.size(chosen)
             matches = tf.gather(targets.matches, chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from tasks.mask_rcnn import boxes, config
@@ -16,6 +17,7 @@ def propose(
     anchors: tf.Tensor,
     true_shapes: tf.Tensor,
     first_stage: config.FirstStage,
+    training: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Proposals float32 [B, P, 4], their objectness [B, P] and their number int32 [B]; P = max_proposals, zero padded.
 
@@ -33,7 +35,7 @@ def propose(
 
     def propose_one(image: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image_boxes, image_scores, true_shape = image
-        kept = suppress(image_boxes, image_scores, first_stage)
+        kept = suppress(image_boxes, image_scores, first_stage, partitioned=training and first_stage.partitioned_nms)
         true_shape = tf.cast(true_shape, tf.float32)
         clipped = boxes.clip(tf.gather(image_boxes, kept), true_shape[0], true_shape[1])
         with_area = tf.where(boxes.area(clipped) > 0)[:, 0]
@@ -53,16 +55,23 @@ def propose(
     return tf.stop_gradient(selected), tf.stop_gradient(selected_scores), counts
 
 
-def suppress(boxes_yxyx: tf.Tensor, scores: tf.Tensor, first_stage: config.FirstStage) -> tf.Tensor:
+def suppress(boxes_yxyx: tf.Tensor, scores: tf.Tensor, first_stage: config.FirstStage, *, partitioned: bool = False) -> tf.Tensor:
     """Indices int32 [K], best first, that non-maximum suppression of boxes float32 [N, 4] by their scores [N] keeps; K <= max_proposals.
 
     Suppression walks down the scores (of equals the first comes first, as in `top_k`), so if the best boxes alone fill every place, the
     others change nothing. On a GPU TensorFlow keeps a bit for every pair of boxes: 5 GB for the 200,000 anchors of 800 x 1333 pixels.
+
+    `partitioned` is the original's suppression for fixed shapes, tile by tile. It finds the same boxes, except that an IoU of exactly the
+    threshold suppresses, too, and that a box wholly above and to the left of the image takes no place.
     """
+    iou_threshold = first_stage.nms_iou_threshold
+    if partitioned:
+        scores = tf.where(tf.reduce_any(boxes_yxyx > 0, axis=-1), scores, -1.0)
+        iou_threshold = float(np.nextafter(np.float32(iou_threshold), np.float32(0)))
 
     def kept_of(some_boxes: tf.Tensor, their_scores: tf.Tensor) -> tf.Tensor:
         return tf.image.non_max_suppression(
-            some_boxes, their_scores, first_stage.max_proposals, first_stage.nms_iou_threshold, first_stage.nms_score_threshold
+            some_boxes, their_scores, first_stage.max_proposals, iou_threshold, first_stage.nms_score_threshold
         )
 
     best_scores, best = tf.math.top_k(scores, tf.minimum(first_stage.max_proposals * _BEST_PER_PROPOSAL, tf.size(scores)))

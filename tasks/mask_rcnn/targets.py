@@ -55,6 +55,12 @@ def proposal_targets(proposals: tf.Tensor, truth: GroundTruth) -> Targets:
     return _targets(proposals, truth, _PROPOSAL_FOREGROUND_IOU, _PROPOSAL_FOREGROUND_IOU, every_object_matches=False)
 
 
+def filled(eligible: tf.Tensor, size: int) -> tf.Tensor:
+    """The `eligible`, bool [N], and where these are fewer than `size`, others in their order: the original's sampler for fixed shapes."""
+    missing = size - tf.reduce_sum(tf.cast(eligible, tf.int32))
+    return eligible | (tf.cumsum(tf.cast(~eligible, tf.int32)) <= missing)
+
+
 def sample(positive: tf.Tensor, eligible: tf.Tensor, size: int, positive_fraction: float, seed: tf.Tensor, stream: int) -> tf.Tensor:
     """A random subset of at most `size` of the `eligible`, bool [N], at most `positive_fraction` of it `positive`; bool [N].
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tasks.mask_rcnn.mask_depth import KERAS
 from tasks.pipeline_config.fine_tuning import checkpoint_kind, restores_heads
 from tasks.pipeline_config.pipeline_pb2 import TrainEvalPipelineConfig
 
@@ -24,7 +25,7 @@ _CLASSES = "SecondStageBoxPredictor/ClassPredictor/biases"
 
 def missing_scopes(config: TrainEvalPipelineConfig, shapes: Shapes) -> list[str]:
     """The scopes of which nothing is in the checkpoint, though the config asks for it; training refuses such a checkpoint."""
-    network = _NETWORKS.get(config.model.faster_rcnn.feature_extractor.type)
+    network = _NETWORKS.get(config.model.faster_rcnn.feature_extractor.type.removesuffix(KERAS))
     if network is None:
         return []
     if _kind(config) == "classification":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.pipeline_config.experiment_augmentation import translate_augmentations
-from tasks.pipeline_config.experiment_model import translate_model
+from tasks.pipeline_config.experiment_model import is_keras, translate_model
 from tasks.pipeline_config.experiment_optimizer import translate_averages, translate_optimizer
 from tasks.pipeline_config.fine_tuning import translate_start
 from tasks.pipeline_config.ledger import Ledger, Reading
@@ -62,16 +62,25 @@ def translate(
             "global_batch_size": evaluation.value("batch_size"),
         },
     }
+    keras = is_keras(root.inside("model").inside("faster_rcnn"))
     clipping = train.value("gradient_clipping_by_norm")
     averages = translate_averages(train.inside("optimizer"), evaluation)
     trainer = {
         **_intervals(steps or 1),
         "optimizer_config": {
-            **(train.inside("optimizer").attempt(lambda optimizer: translate_optimizer(optimizer, clipping)) or {}),
+            **(train.inside("optimizer").attempt(lambda optimizer: translate_optimizer(optimizer, clipping, keras=keras)) or {}),
             **averages,
         },
     }
-    runtime = {"mixed_precision_dtype": "bfloat16"} if train.value("use_bfloat16") else {}
+    runtime = {}
+    if keras:
+        train.ignore("the original's TensorFlow 2 reads it on TPUs only", "use_bfloat16")
+        train.ignore("the original's TensorFlow 2 trains all variables at the common rate", *_ONLY_TF1)
+    else:
+        runtime = {"mixed_precision_dtype": "bfloat16"} if train.value("use_bfloat16") else {}
+        train.refuse("all variables are trained", "update_trainable_variables", "freeze_variables")
+        if train.value("bias_grad_multiplier") not in (0.0, 1.0):
+            train.reject("bias_grad_multiplier", "biases learn at the common rate", "remove the field")
     _account_for_the_rest(train)
     ledger.settle(config)
     values = {"task": task, "trainer": trainer, **({"runtime": runtime} if runtime else {})}
@@ -159,6 +168,8 @@ def _data(reader: Reading) -> dict[str, Any]:
     }
 
 
+_ONLY_TF1 = ("update_trainable_variables", "freeze_variables", "bias_grad_multiplier")
+
 _OTHER_MODELS = (
     "num_keypoints",
     "keypoint_type_weight",
@@ -189,9 +200,6 @@ def _or_default(reader: Reading, name: str, default: str, meaning: str) -> str:
 
 
 def _account_for_the_rest(train: Reading) -> None:
-    train.refuse("all variables are trained", "update_trainable_variables", "freeze_variables")
-    if train.value("bias_grad_multiplier") not in (0.0, 1.0):
-        train.reject("bias_grad_multiplier", "biases learn at the common rate", "remove the field")
     train.require("use_multiclass_scores", False, "soft labels are not supported")
     train.ignore(
         "the distribution strategy of `runtime` decides",

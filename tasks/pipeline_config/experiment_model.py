@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS
+from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS, KERAS
 from tasks.pipeline_config.box_predictor_pb2 import MaskRCNNBoxPredictor
 from tasks.pipeline_config.fields import OtherFamilyError, nearest
 from tasks.pipeline_config.ledger import Ledger, Reading
 
-_STATIC = "fixed shapes for TPUs change what is sampled and suppressed; they are not supported"
-_STRIDES = {"faster_rcnn_inception_v2": (16,)}
-"""Where the features of an extractor can lie, in pixels; those of the others 8 or 16."""
+_STRIDES = {name: (16,) if name == "faster_rcnn_inception_v2" or name.endswith(KERAS) else (8, 16) for name in FEATURE_CHANNELS}
+"""Where the features of an extractor can lie, in pixels."""
+_GLOROT = {"kind": "variance_scaling", "factor": 1.0, "uniform": True, "mode": "FAN_AVG"}
+"""What both slim and Keras use where nothing is said: Glorot's uniform distribution"""
 _FAMILIES = {
     "_fpn": "FPN (feature pyramid)",
     "_nas": "NAS",
@@ -31,6 +32,7 @@ def translate_model(model: Reading, *, with_regularization: bool, original_padde
     What the model cannot do is refused.
     """
     _refuse_variants(model)
+    static = model.value("use_static_shapes")
     head = model.inside("second_stage_box_predictor").attempt(_mask_rcnn_predictor)
     if head is None:
         head = Reading(MaskRCNNBoxPredictor(), Ledger(), "second_stage_box_predictor")
@@ -43,6 +45,11 @@ def translate_model(model: Reading, *, with_regularization: bool, original_padde
         hyperparams = reading.attempt(lambda one: _hyperparams(one, op, activation_is_used=activation_is_used)) or {}
         return hyperparams if with_regularization else {**hyperparams, "l2_weight": 0.0}
 
+    if is_keras(model):
+        head.ignore("the original's TensorFlow 2 does not read it: these layers have Keras's defaults", "fc_hyperparams")
+        fully_connected = {"initializer": dict(_GLOROT), "l2_weight": 0.0}
+    else:
+        fully_connected = layers(head.inside("fc_hyperparams"), "FC", activation_is_used=False)
     if model.value("number_of_stages") > 1:
         _check_crops(model)
     suppression = _post_processing(model.inside("second_stage_post_processing"))
@@ -65,6 +72,8 @@ def translate_model(model: Reading, *, with_regularization: bool, original_padde
             "nms_score_threshold": model.value("first_stage_nms_score_threshold"),
             "nms_iou_threshold": model.value("first_stage_nms_iou_threshold"),
             "max_proposals": model.value("first_stage_max_proposals"),
+            "clip_anchors_to_image": model.value("clip_anchors_to_image"),
+            "partitioned_nms": static and model.value("use_partitioned_nms_in_first_stage"),
             "localization_loss_weight": model.value("first_stage_localization_loss_weight"),
             "objectness_loss_weight": model.value("first_stage_objectness_loss_weight"),
         },
@@ -73,7 +82,7 @@ def translate_model(model: Reading, *, with_regularization: bool, original_padde
             "use_matmul_crop_and_resize": model.value("use_matmul_crop_and_resize"),
             "maxpool_kernel_size": _positive(model, "maxpool_kernel_size"),
             "maxpool_stride": _positive(model, "maxpool_stride"),
-            "fc_hyperparams": layers(head.inside("fc_hyperparams"), "FC", activation_is_used=False),
+            "fc_hyperparams": fully_connected,
             "use_dropout": head.value("use_dropout"),
             "dropout_keep_probability": head.value("dropout_keep_probability"),
             "share_box_across_classes": head.value("share_box_across_classes"),
@@ -93,26 +102,32 @@ def translate_model(model: Reading, *, with_regularization: bool, original_padde
             "loss_weight": model.value("second_stage_mask_prediction_loss_weight"),
         },
         "original_padded_masks": original_padded_masks,
+        "static_sampler": static and model.value("use_static_balanced_label_sampler"),
     }
 
 
 def _refuse_variants(model: Reading) -> None:
     model.refuse("hard example mining is not supported", "hard_example_miner")
     model.require("inplace_batchnorm_update", False, "the original refuses it for this family too")
-    model.require("clip_anchors_to_image", False, "anchors that cross the border are left out of training, not clipped")
-    model.require("use_static_shapes", False, _STATIC)
-    model.require("use_static_shapes_for_eval", False, _STATIC)
+    if model.value("use_static_shapes"):
+        model.require("use_static_shapes_for_eval", False, "outside of training, shapes are not fixed")
+    else:
+        reason = "has no effect without fixed shapes"
+        model.ignore(reason, "use_static_shapes_for_eval", "use_partitioned_nms_in_first_stage", "use_static_balanced_label_sampler")
     model.ignore("masks are resized once, with their image, as the original does it where this is false", "resize_masks")
     model.require("use_combined_nms_in_first_stage", False, "proposals are suppressed in the plain way")
     model.ignore("another computation of the same values", "use_matmul_gather_in_matcher")
-    model.ignore("another way to draw a sample of the same distribution", "use_static_balanced_label_sampler")
-    model.ignore("has no effect without fixed shapes", "use_partitioned_nms_in_first_stage")
     model.ignore(
         "adds outputs that no step here reads",
         "return_raw_detections_during_predict",
         "output_final_box_features",
         "output_final_box_rpn_features",
     )
+
+
+def is_keras(model: Reading) -> bool:
+    """Whether the feature extractor is in the form of the original's TensorFlow 2, which reads some fields otherwise."""
+    return bool(model.inside("feature_extractor").value("type").endswith(KERAS))
 
 
 def _mask_rcnn_predictor(predictor: Reading) -> Reading:
@@ -188,18 +203,15 @@ def _refuse_extractor(extractor: Reading, kind: str) -> None:
     if family is not None:
         message = f"{kind}: models of the {family} family are not supported"
         extractor.ledger.refused.append(OtherFamilyError(path, message, f"supported: {', '.join(FEATURE_CHANNELS)}"))
-    elif kind.removesuffix("_keras") in FEATURE_CHANNELS:
-        fix = f"for the TF1 build of the same network: --set {path}={kind.removesuffix('_keras')}"
-        extractor.reject("type", f"the feature extractor {kind!r} is not supported", fix)
     else:
         extractor.reject("type", f"there is no feature extractor {kind!r}" if kind else "is not set", nearest(kind, FEATURE_CHANNELS))
 
 
 def _check_stride(extractor: Reading, kind: str, stride: int) -> None:
-    strides = _STRIDES.get(kind, (8, 16))
+    strides = _STRIDES[kind]
     if stride not in strides:
         known = " or ".join(map(str, strides))
-        fix = f"write {known}" + ("; the original took 8 as well and built the same network" if strides == (16,) else "")
+        fix = f"write {known}" + ("; the original took 8 as well and built the same network" if kind == "faster_rcnn_inception_v2" else "")
         extractor.reject("first_stage_features_stride", f"{stride}, but the features of {kind} lie {known} pixels apart", fix)
 
 
@@ -265,8 +277,7 @@ def _l2_weight(regularizer: Reading) -> float:
 
 def _initializer(initializer: Reading) -> dict[str, Any]:
     if initializer.choice("initializer_oneof") is None:
-        # What both slim and Keras use where nothing is said: Glorot's uniform distribution.
-        return {"kind": "variance_scaling", "factor": 1.0, "uniform": True, "mode": "FAN_AVG"}
+        return dict(_GLOROT)
     kinds = ("truncated_normal_initializer", "random_normal_initializer", "variance_scaling_initializer")
     chosen = initializer.choose("initializer_oneof", kinds, "initializer")
     one = initializer.inside(chosen)

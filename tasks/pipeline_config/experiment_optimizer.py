@@ -7,8 +7,11 @@ from typing import Any
 from tasks.pipeline_config.ledger import Reading
 
 
-def translate_optimizer(optimizer: Reading, global_clipnorm: float) -> dict[str, Any]:
+def translate_optimizer(optimizer: Reading, global_clipnorm: float, *, keras: bool = False) -> dict[str, Any]:
     """The `trainer.optimizer_config` mapping; `global_clipnorm` 0 does not clip.
+
+    With `keras` the optimizers are those of the original's TensorFlow 2: its momentum holds steps, not gradients, which tells when the
+    learning rate changes; its RMSProp takes `decay` for a decay of the learning rate.
 
     What is not supported, or contradicts itself, is refused.
     """
@@ -17,7 +20,13 @@ def translate_optimizer(optimizer: Reading, global_clipnorm: float) -> dict[str,
     rule = optimizer.inside(chosen)
     # Written even when absent: the experiment that this overrides clips by default.
     clipping = {"global_clipnorm": global_clipnorm if global_clipnorm > 0 else None}
-    if chosen == "momentum_optimizer":
+    if chosen == "momentum_optimizer" and keras:
+        settings = {"type": "sgd", "sgd": {"momentum": rule.value("momentum_optimizer_value"), **clipping}}
+    elif chosen == "rms_prop_optimizer" and keras:
+        raise rule.error(
+            "decay", "the original's TensorFlow 2 makes it a decay of the learning rate", "use momentum_optimizer or adam_optimizer"
+        )
+    elif chosen == "momentum_optimizer":
         settings = {"type": "momentum", "momentum": {"momentum": rule.value("momentum_optimizer_value"), **clipping}}
     elif chosen == "rms_prop_optimizer":
         values = {"rho": "decay", "momentum": "momentum_optimizer_value", "epsilon": "epsilon"}

@@ -81,10 +81,11 @@ def served_of(network: MaskRCNN, outputs: Tensors, true_shapes: tf.Tensor) -> Te
     served["detection_classes"] += 1.0
     if network.config.number_of_stages == 1:
         return served
-    return served | _raw_detections(outputs, true_shapes)
+    return served | raw_detections(outputs, true_shapes)
 
 
-def _raw_detections(outputs: Tensors, true_shapes: tf.Tensor) -> Tensors:
+def raw_detections(outputs: Tensors, true_shapes: tf.Tensor) -> Tensors:
+    """The two outputs before suppression, see `served_outputs`."""
     proposals = outputs["proposal_boxes"]
     encodings, logits = (
         tf.reshape(outputs[name], [-1, proposals.shape[1], *outputs[name].shape[1:]])

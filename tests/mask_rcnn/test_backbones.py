@@ -32,7 +32,14 @@ def test_inception_resnet_at_stride_16_halves_once_more_and_dilates_nothing() ->
 
 @pytest.mark.parametrize(
     ("kind", "stride"),
-    [("faster_rcnn_inception_v2", 8), ("faster_rcnn_inception_resnet_v2", 32), ("faster_rcnn_resnet50", 4), ("faster_rcnn_vgg", 16)],
+    [
+        ("faster_rcnn_inception_v2", 8),
+        ("faster_rcnn_inception_resnet_v2", 32),
+        ("faster_rcnn_resnet50", 4),
+        ("faster_rcnn_vgg", 16),
+        ("faster_rcnn_resnet50_keras", 8),
+        ("faster_rcnn_inception_resnet_v2_keras", 8),
+    ],
 )
 def test_what_cannot_be_built_is_refused(kind: str, stride: int) -> None:
     with pytest.raises(UserError, match=r"first_stage_features_stride|feature_extractor\.type"):
@@ -50,6 +57,33 @@ def test_resnet_152_has_the_layers_of_its_name() -> None:
     assert first["FirstStageFeatureExtractor/resnet_v1_152/block3/unit_36/bottleneck_v1/conv3/weights"].shape == (1, 1, 256, 1024)
     # Halved four times: 64 pixels become 4 cells.
     assert backbone.first_stage.compute_output_shape((1, 64, 64, 3)) == (1, 4, 4, 1024)
+
+
+def test_keras_s_resnet_computes_slim_s_first_stage_and_halves_the_crops() -> None:
+    slim, keras = (build_backbone(config.FeatureExtractor(type=f"faster_rcnn_resnet50{form}")) for form in ("", "_keras"))
+    assert list(variables(slim)) == list(variables(keras))
+    for name, value in variables(keras).items():
+        # Large enough not to vanish, and other than what batch norm begins with.
+        value.assign(tf.random.stateless_uniform(value.shape, [0, len(name)], 0.05 if "weights" not in name else -0.1, 0.1))
+        variables(slim)[name].assign(value)
+    images = tf.random.stateless_uniform([1, 75, 93, 3], [1, 2], 0, 255)
+    # The stride stands in other layers, but leaves the same cells: of 75 and 93 pixels 5 and 6.
+    features = keras.first_stage(images)
+    assert features.shape == (1, 5, 6, 1024)
+    np.testing.assert_allclose(features, slim.first_stage(images), rtol=1e-5)
+    strides = {layer.name: layer.strides for layer in keras.first_stage.layers if getattr(layer, "strides", (1, 1)) != (1, 1)}
+    scope = "FirstStageFeatureExtractor/resnet_v1_50"
+    entries = [f"{scope}/block{block}/unit_1/bottleneck_v1/{layer}" for block in (2, 3) for layer in ("conv1", "shortcut")]
+    assert set(strides) == {f"{scope}/conv1", f"{scope}/pool1", *entries}
+    assert slim.second_stage.compute_output_shape((4, 7, 7, 1024)) == (4, 7, 7, 2048)
+    assert keras.second_stage.compute_output_shape((4, 7, 7, 1024)) == (4, 4, 4, 2048)
+
+
+@pytest.mark.slow
+def test_keras_s_inception_resnet_pads_its_second_stage() -> None:
+    extractors = (config.FeatureExtractor(type=f"faster_rcnn_inception_resnet_v2{form}") for form in ("", "_keras"))
+    sizes = [build_backbone(extractor).second_stage.compute_output_shape((1, 17, 17, 1088)) for extractor in extractors]
+    assert sizes == [(1, 8, 8, 1536), (1, 9, 9, 1536)]
 
 
 @pytest.mark.parametrize("trainable", [False, True])

@@ -44,6 +44,24 @@ def test_proposals(settings: dict[str, float], expected: list[list[float]]) -> N
 
 
 @pytest.mark.parametrize(
+    ("partitioned", "training", "expected"),
+    [
+        # E, wholly above and left of the image, takes the first of two places, and goes.
+        (False, True, [A]),
+        (True, False, [A]),
+        # B's IoU with A is exactly the threshold.
+        (True, True, [A, C_CLIPPED]),
+    ],
+)
+def test_proposals_of_fixed_shapes(partitioned: bool, training: bool, expected: list[list[float]]) -> None:
+    boxes = tf.constant([A, B, C, [-20.0, -20, -1, 0]])
+    objectness = tf.constant([[[0.0, logit(score)] for score in (0.9, 0.7, 0.6, 0.95)]])
+    first_stage = config.FirstStage(max_proposals=2, nms_iou_threshold=0.5, partitioned_nms=partitioned)
+    found, _, counts = propose(tf.zeros([1, 4, 4]), objectness, boxes, tf.constant([[40, 40]]), first_stage, training)
+    np.testing.assert_allclose(found[0, : counts[0]], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("settings", "expected"),
     [
         # (class, proposal) by score; suppression at 0.6 knows no other class's boxes.

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tasks.mask_rcnn import boxes, config, draws
 from tasks.mask_rcnn.anchors import grid_anchors
-from tasks.mask_rcnn.targets import IGNORED, UNMATCHED, GroundTruth, proposal_targets, rpn_targets, sample
+from tasks.mask_rcnn.targets import IGNORED, UNMATCHED, GroundTruth, filled, proposal_targets, rpn_targets, sample
 
 
 def truth(*objects: list[float]) -> GroundTruth:
@@ -61,3 +61,10 @@ def test_sampling_keeps_to_its_limits_and_fills_with_negatives() -> None:
     eligible = tf.constant([True] * 15 + [False])
     sampled = sample(positive, eligible, 8, 0.25, tf.constant([0, 0]), draws.ANCHORS).numpy()
     assert (sampled[:6].sum(), sampled[6:].sum(), sampled[15]) == (2, 6, False)
+
+
+def test_too_few_candidates_are_filled_up_in_order() -> None:
+    eligible = tf.constant([False, True, False, False, True, False])
+    assert filled(eligible, 4).numpy().tolist() == [True, True, True, False, True, False]
+    assert filled(eligible, 2).numpy().tolist() == eligible.numpy().tolist()
+    assert filled(eligible, 9).numpy().tolist() == [True] * 6

@@ -15,28 +15,34 @@ import tf_keras
 from tasks.checkpoints.original_names import original_variables
 from tasks.input.image_resizer import resize_image
 from tasks.mask_rcnn import config
+from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.model import MaskRCNN
+from tasks.serving.signatures import raw_detections
 from tests.parity.deviation import EXACT, LATER, STAGE_1, Deviation
-from tests.parity.reference import Reference, is_unused, weighted, zoo_model
+from tests.parity.keras_layers import keras_layer_deviations
+from tests.parity.reference import Reference, is_unused, weighted
 from tests.parity.references.weights import make_image
 
 
-def resized(reference: Reference) -> tuple[tf.Tensor, tf.Tensor]:
-    """The reference's image as a batch of one, float32 [1, H, W, 3], and its true shape, int32 [1, 2]; the resizer keeps its size."""
-    height, width = reference.meta["height"], reference.meta["width"]
-    image, size = resize_image(tf.constant(reference["image"]), config.ImageResizer(kind="fixed_shape", height=height, width=width))
+def resized(reference: Reference, resizer: config.ImageResizer) -> tuple[tf.Tensor, tf.Tensor]:
+    """The reference's image as a batch of one, float32 [1, H, W, 3], and its true shape, int32 [1, 2]."""
+    if not reference.is_keras:
+        # The zoo's resizer was replaced by one that keeps the size.
+        resizer = config.ImageResizer(kind="fixed_shape", height=reference.meta["height"], width=reference.meta["width"])
+    image, size = resize_image(tf.constant(reference.image()), resizer)
     return image[tf.newaxis], size[tf.newaxis]
 
 
 def inference_deviations(reference: Reference) -> Iterator[Deviation]:
-    """Rows for the image, the variables, the first stage's layers, and the outputs of all stages."""
+    """Rows for the image, the variables, the layers of the first stage (in TensorFlow 2's form of both), and the outputs of all stages."""
     height, width = reference.meta["height"], reference.meta["width"]
     yield Deviation("image", float((make_image(height, width, reference.seed) != reference["image"]).sum()), EXACT)
-    images, true_shapes = resized(reference)
+    settings = reference.model()
+    images, true_shapes = resized(reference, settings.image_resizer)
     yield reference.deviation("infer/true_image_shapes", np.append(true_shapes, [[3]], axis=1), EXACT)
     yield reference.deviation("infer/image_shape", images.shape, EXACT)
 
-    model = weighted(zoo_model(reference), reference.seed)
+    model = weighted(settings, reference.seed)
     yield variables_deviation(reference, model, "infer")
     outputs = tf.function(model.propose)(images, true_shapes)
     for name in (
@@ -48,11 +54,16 @@ def inference_deviations(reference: Reference) -> Iterator[Deviation]:
         "rpn_objectness_predictions_with_background",
     ):
         yield reference.deviation(f"infer/{name}", outputs[name], STAGE_1)
-    yield from _layer_deviations(reference, model.first_stage, outputs["preprocessed"])
+    if not reference.is_keras:
+        yield from _layer_deviations(reference, model.first_stage, outputs["preprocessed"])
     for name in ("proposal_boxes_normalized", "num_proposals"):
         yield reference.deviation(f"infer/{name}", outputs[name], LATER)
 
     outputs["proposal_boxes_normalized"] = tf.constant(reference["infer/proposal_boxes_normalized"])
+    if reference.is_keras:
+        crops = crop_and_pool(outputs["rpn_features_to_crop"], outputs["proposal_boxes_normalized"], settings.second_stage)
+        yield reference.deviation("infer/pooled_crops", crops, LATER)
+        yield from keras_layer_deviations(reference, model, outputs["preprocessed"], crops)
     outputs |= tf.function(model.refine)(outputs["rpn_features_to_crop"], outputs["proposal_boxes_normalized"])
     for name in ("box_classifier_features", "refined_box_encodings", "class_predictions_with_background"):
         yield reference.deviation(f"infer/{name}", outputs[name], LATER)
@@ -60,7 +71,14 @@ def inference_deviations(reference: Reference) -> Iterator[Deviation]:
     for name in ("boxes", "scores", "classes", "multiclass_scores", "anchor_indices"):
         yield reference.deviation(f"infer/detection_{name}", outputs[f"detection_{name}"], LATER)
     yield reference.deviation("infer/num_detections", outputs["num_detections"], LATER)
+    if reference.is_keras:
+        for name, value in raw_detections(outputs, true_shapes).items():
+            yield reference.deviation(f"infer/{name}", value, LATER)
+    if settings.number_of_stages == 3:
+        yield from _mask_deviations(reference, model, outputs, true_shapes)
 
+
+def _mask_deviations(reference: Reference, model: MaskRCNN, outputs: dict[str, tf.Tensor], true_shapes: tf.Tensor) -> Iterator[Deviation]:
     outputs["detection_boxes"] = tf.constant(reference["infer/detection_boxes"])
     outputs["detection_classes"] = tf.constant(reference["infer/detection_classes"], tf.int32)
     yield reference.deviation("infer/detection_masks", tf.function(model.masks)(outputs, true_shapes), LATER)

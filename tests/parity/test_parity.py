@@ -1,4 +1,4 @@
-"""The models against the original's stored tensors. The two cheapest run always; `make parity` runs all and writes the table."""
+"""The models against the original's stored tensors. The cheapest run always; `make parity` runs all and writes the table."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from tests.parity.border import possible_turns
 from tests.parity.deviation import STAGE_1, Deviation, in_spreads
-from tests.parity.reference import REFERENCES, Reference, zoo_model
+from tests.parity.reference import KERAS, REFERENCES, Reference, zoo_model
 from tests.parity.report import main
 
-CHEAP = ("ops", "settings", "resnet50_small", "inception_v2_small")
-DEAR = ("resnet101_small", "inception_resnet_v2_small")
+CHEAP = ("ops", "settings", "resnet50_small", "inception_v2_small", "tf2/resnet50_mask_small")
+DEAR = ("resnet101_small", "inception_resnet_v2_small", *(f"tf2/{name}_small" for name in KERAS if name != "resnet50_mask"))
 
 
 @pytest.mark.parametrize("names", [CHEAP, pytest.param(DEAR, marks=pytest.mark.slow)], ids=" ".join)

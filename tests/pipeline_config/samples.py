@@ -28,7 +28,7 @@ Written by `.venv/bin/python -m tests.pipeline_config.samples samples/configs co
 `research/object_detection` in the original's repository, here as of January 2023; any other folders of configs will do.
 
 Each file is given to `maskline convert` with a generated dataset of four classes and no other option. *Converted* lists the edits that
-changed something, the numbers being those of the guide's six edits. *Refused* gives the line and the message; nothing is written then.
+changed something, the numbers being those of the guide's six edits. *Refused* gives the lines and the messages; nothing is written then.
 
 """
 TWINS = """
@@ -56,7 +56,9 @@ def outcome(file: Path, dataset: DatasetDir, folder: Path) -> Outcome:
     try:
         report, converted = _converted(str(file), dataset, ModelDir(folder / file.stem))
     except UserError as error:
-        return Outcome(file.stem, refusal=error.message.replace(f"{file}:", "line "))
+        # Of several refusals each has a line of its own, and its way out the next.
+        told = [line.strip() for line in error.message.splitlines() if line.strip().startswith(f"{file}:")] or [error.message]
+        return Outcome(file.stem, refusal="; ".join(one.replace(f"{file}:", "line ") for one in told))
     twin = from_zoo(converted).name
     if twin is None:
         return Outcome(file.stem, report)

@@ -65,6 +65,8 @@ def test_every_config_of_the_project_translates(config_file: Path, records: Reco
 @pytest.mark.parametrize(
     ("assignment", "keys", "value"),
     [
+        (f"{RCNN}.clip_anchors_to_image=true", "task.model.first_stage.clip_anchors_to_image", True),
+        (f"{RCNN}.use_static_shapes=true", "task.model.first_stage.partitioned_nms", True),
         (f"{RCNN}.first_stage_minibatch_size=128", "task.model.first_stage.minibatch_size", 128),
         (f"{RCNN}.use_matmul_crop_and_resize=true", "task.model.second_stage.use_matmul_crop_and_resize", True),
         (f"{RCNN}.second_stage_batch_size=32", "task.model.second_stage.batch_size", 32),
@@ -129,6 +131,40 @@ def test_averages_are_kept_where_something_reads_them(translated: Any) -> None:
     assert "nothing would read the averages" in reasons[f"{OPTIMIZER}.use_moving_average"]
 
 
+KERAS = (
+    f"{RCNN}.feature_extractor={{type: 'faster_rcnn_resnet50_keras'}}",
+    f"{HEAD}.fc_hyperparams.regularizer.l2_regularizer.weight=0.5",
+    f"{HEAD}.conv_hyperparams.regularizer.l2_regularizer.weight=0.5",
+    "train_config.freeze_variables='.*BatchNorm'",
+    "train_config.use_bfloat16=true",
+)
+
+
+def test_what_tensorflow_2_reads_otherwise(translated: Any) -> None:
+    experiment = translated(*KERAS)
+    model = experiment.values["task"]["model"]
+    assert model["feature_extractor"]["type"] == "faster_rcnn_resnet50_keras"
+    # Of the box head's layers Keras's own defaults hold, of the others the config's hyperparams.
+    assert model["second_stage"]["fc_hyperparams"] == {
+        "initializer": {"kind": "variance_scaling", "factor": 1.0, "uniform": True, "mode": "FAN_AVG"},
+        "l2_weight": 0.0,
+    }
+    assert model["mask_head"]["conv_hyperparams"]["l2_weight"] == 0.5
+    assert experiment.values["trainer"]["optimizer_config"]["optimizer"] == {
+        "type": "sgd",
+        "sgd": {"momentum": 0.9, "global_clipnorm": 10.0},
+    }
+    assert "runtime" not in experiment.values
+    ignored = {entry["path"] for entry in experiment.fields["ignored"]}
+    assert {"train_config.freeze_variables", "train_config.use_bfloat16", f"{HEAD}.fc_hyperparams"} <= ignored
+
+
+@pytest.mark.parametrize(("static", "sampler"), [("true", True), ("false", False)])
+def test_the_static_sampler_needs_static_shapes(translated: Any, static: str, sampler: bool) -> None:
+    settings = (f"{RCNN}.use_static_balanced_label_sampler=true", f"{RCNN}.use_static_shapes={static}")
+    assert translated(*settings).values["task"]["model"]["static_sampler"] is sampler
+
+
 @pytest.mark.parametrize("side", ["height_offset", "width_offset"])
 def test_anchors_may_begin_outside_of_the_image(translated: Any, side: str) -> None:
     anchors = translated(f"{RCNN}.first_stage_anchor_generator.grid_anchor_generator.{side}=-8").values["task"]["model"]["anchors"]
@@ -156,12 +192,10 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
         (f"{RCNN}.second_stage_classification_loss={{weighted_sigmoid_focal {{}}}}", "weighted_sigmoid_focal", "weighted_softmax"),
         (f"{RCNN}.second_stage_post_processing.score_converter=IDENTITY", "score_converter", "score_converter=SOFTMAX"),
         (f"{RCNN}.second_stage_post_processing.batch_non_max_suppression.soft_nms_sigma=0.5", "soft_nms_sigma", "soft"),
-        (f"{RCNN}.feature_extractor.type=faster_rcnn_nas", "feature_extractor.type", "faster_rcnn_resnet101"),
-        (
-            f"{RCNN}.feature_extractor.type=faster_rcnn_resnet101_keras",
-            "feature_extractor.type",
-            "--set model.faster_rcnn.feature_extractor.type=faster_rcnn_resnet101",
-        ),
+        (f"{RCNN}.feature_extractor.type=faster_rcnn_nas", "feature_extractor.type", "NAS family"),
+        (f"{RCNN}.feature_extractor.type=faster_rcnn_resnet101_keras", "first_stage_features_stride", "write 16"),
+        (f"{RCNN}.feature_extractor.type=faster_rcnn_resnet101_fpn_keras", "feature_extractor.type", "FPN (feature pyramid) family"),
+        (f"{RCNN}.feature_extractor.type=faster_rcnn_resnet1o1", "feature_extractor.type", "did you mean faster_rcnn_resnet101?"),
         (f"{RCNN}.feature_extractor.first_stage_features_stride=4", "first_stage_features_stride", "8 or 16"),
         (f"{RCNN}.feature_extractor.type=faster_rcnn_inception_v2", "first_stage_features_stride", "8, but the features"),
         (f"{RCNN}.initial_crop_size=1", "initial_crop_size", "write at least 2"),
@@ -172,7 +206,6 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
             "conditional_shape_resizer",
             "keep_aspect_ratio_resizer",
         ),
-        (f"{RCNN}.clip_anchors_to_image=true", "clip_anchors_to_image", "not clipped"),
         (
             f"{RCNN}.first_stage_anchor_generator.ssd_anchor_generator={{}}",
             "ssd_anchor_generator",
@@ -185,6 +218,7 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
         (f"{AUGMENTATION}={{random_pad_image {{pad_color: [1, 2]}}}}", "random_pad_image", "pad_color has 2 values"),
         (f"{AUGMENTATION}={{random_distort_color {{color_ordering: 2}}}}", "random_distort_color", "0 or 1"),
         ("eval_config.use_moving_averages=true", "use_moving_averages", "train_config.optimizer.use_moving_average=true"),
+        (f"{RCNN}.use_static_shapes_for_eval=true", "use_static_shapes_for_eval", "not fixed"),
         (f"{STEPS}.schedule[1].step=5", "schedule", "do not grow"),
         (f"{RATE}.cosine_decay_learning_rate={{total_steps: 9 warmup_steps: 4 hold_base_rate_steps: 5}}", "total_steps", "plateau"),
         ("train_config.num_steps=0", "num_steps", "without end"),
@@ -199,7 +233,7 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
 )
 def test_what_would_change_the_result_is_refused(translated: Any, assignment: str, path: str, words: str) -> None:
     with pytest.raises(FieldError) as caught:
-        translated(*_both_readers(assignment))
+        translated(*_both_readers(assignment), *([f"{RCNN}.use_static_shapes=true"] if "for_eval" in assignment else []))
     assert caught.value.path.endswith(path)
     assert words in str(caught.value)
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from tasks.mask_rcnn import config
+from tasks.mask_rcnn.mask_depth import FEATURE_CHANNELS
 from tasks.running.errors import UserError
 
 FIRST_STAGE_SCOPE = "FirstStageFeatureExtractor"
@@ -38,13 +39,12 @@ MODULES = {
     "faster_rcnn_resnet152": "resnet_v1",
     "faster_rcnn_resnet50": "resnet_v1",
 }
-"""The module that builds a feature extractor type; each has `build(config.FeatureExtractor) -> Backbone`."""
+"""The module that builds a network, in either form; each has `build(config.FeatureExtractor) -> Backbone`."""
 
 
 def build_backbone(feature_extractor: config.FeatureExtractor) -> Backbone:
     """The backbone that `feature_extractor.type` names, with fresh variables; UserError for an unknown type."""
-    kind = feature_extractor.type
-    if kind not in MODULES:
-        raise UserError(f"feature_extractor.type {kind!r} is unknown", f"use one of {', '.join(sorted(MODULES))}")
-    backbone: Backbone = importlib.import_module(f"{__name__}.{MODULES[kind]}").build(feature_extractor)
+    if feature_extractor.type not in FEATURE_CHANNELS:
+        raise UserError(f"feature_extractor.type {feature_extractor.type!r} is unknown", f"use one of {', '.join(FEATURE_CHANNELS)}")
+    backbone: Backbone = importlib.import_module(f"{__name__}.{MODULES[feature_extractor.network]}").build(feature_extractor)
     return backbone

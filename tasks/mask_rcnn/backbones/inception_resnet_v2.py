@@ -1,4 +1,7 @@
-"""Inception-ResNet v2 (Szegedy et al. 2016) as TF-slim built it with aligned feature maps: all padding SAME, features at stride 8 or 16."""
+"""Inception-ResNet v2 (Szegedy et al. 2016) as TF-slim built it with aligned feature maps: all padding SAME, features at stride 8 or 16.
+
+The form of the original's TensorFlow 2 (`_keras`) has features at stride 16 and pads the second stage, too.
+"""
 
 from __future__ import annotations
 
@@ -57,16 +60,21 @@ _BLOCK8: tuple[Branch, ...] = (
 
 
 def build(feature_extractor: config.FeatureExtractor) -> Backbone:
-    """Inception-ResNet v2 with features [B, H/stride, W/stride, 1088], and second stage [N, 17, 17, 1088] -> [N, 8, 8, 1536]."""
+    """Inception-ResNet v2 with features [B, H/stride, W/stride, 1088], and second stage [N, 17, 17, 1088] -> [N, 8, 8, 1536].
+
+    With its padding the second stage of Keras's form ends at [N, 9, 9, 1536].
+    """
     stride = feature_extractor.first_stage_features_stride
-    if stride not in (8, 16):
-        raise UserError(f"feature_extractor.first_stage_features_stride is {stride}", "an Inception-ResNet's is 8 or 16")
+    strides = (16,) if feature_extractor.is_keras else (8, 16)
+    if stride not in strides:
+        fix = f"that of {feature_extractor.type} is {' or '.join(map(str, strides))}"
+        raise UserError(f"feature_extractor.first_stage_features_stride is {stride}", fix)
     layers = SlimLayers(epsilon=1e-3, decay=0.9997, scale=False, batch_norm_trainable=feature_extractor.batch_norm_trainable)
     return Backbone(
         name=NAME,
         preprocess=scale_to_unit,
         first_stage=_first_stage(layers, f"{FIRST_STAGE_SCOPE}/{NAME}", stride),
-        second_stage=_second_stage(layers, f"{SECOND_STAGE_SCOPE}/{NAME}"),
+        second_stage=_second_stage(layers, f"{SECOND_STAGE_SCOPE}/{NAME}", "same" if feature_extractor.is_keras else "valid"),
     )
 
 
@@ -86,10 +94,10 @@ def _first_stage(layers: SlimLayers, scope: str, features_stride: int) -> tf_ker
     return tf_keras.Model(images, x, name="first_stage")
 
 
-def _second_stage(layers: SlimLayers, scope: str) -> tf_keras.Model:
+def _second_stage(layers: SlimLayers, scope: str, entry_padding: str) -> tf_keras.Model:
     crops = tf_keras.Input((None, None, FEATURE_CHANNELS))
-    # The one place where aligned feature maps still have unpadded layers.
-    x = branches(layers, crops, f"{scope}/Mixed_7a", _MIXED_7A, stride=2, padding="valid")
+    # In slim's form the one place where aligned feature maps still have unpadded layers.
+    x = branches(layers, crops, f"{scope}/Mixed_7a", _MIXED_7A, stride=2, padding=entry_padding)
     for index in range(1, 10):
         x = _residual(layers, x, f"{scope}/Repeat/block8_{index}", _BLOCK8, scale=0.20)
     x = _residual(layers, x, f"{scope}/Block8", _BLOCK8, scale=1.0, relu=False)
