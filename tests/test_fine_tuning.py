@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import tarfile
@@ -16,6 +17,7 @@ from tensorflow.core.protobuf import saver_pb2
 from tasks.checkpoints.original_names import original_variables
 from tasks.convert import convert
 from tasks.lint import lint_config
+from tasks.mask_rcnn.model import MaskRCNN
 from tasks.materialize import materialize
 from tasks.pipeline_config.edits import MaskBranch
 from tasks.pipeline_config.fine_tuning import StartingPoint
@@ -24,6 +26,7 @@ from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir, read_json
 from tasks.serving.trained_model import read_trained_model, restored_model
 from tasks.train import train
+from tasks.training.experiment import load_experiment
 from tasks.training.overrides import Overrides
 from tests.checkpoints.tf1_checkpoint import write_checkpoint
 from tests.parity.reference import REFERENCES, Reference
@@ -108,6 +111,26 @@ def test_an_imagenet_checkpoint_fills_both_halves_of_the_backbone(
     assert set(report["restored"]) == backbone.keys()
     assert [report[name] for name in ("reshaped", "ignored", "missing")] == [{}, {}, []]
     assert_landed(trained(model), backbone)
+
+
+def test_a_training_of_the_original_goes_on_with_its_step_and_momentum(
+    scenes: DatasetDir, model: ModelDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert(NAME, scenes, model)
+    shapes = {name: tuple(one.shape) for name, one in original_variables(MaskRCNN(load_experiment(model.experiment).task.model)).items()}
+    stored = {name: make_weight(name, shape, 1) for name, shape in shapes.items()}
+    momentum = {f"{name}/Momentum": np.full(shape, 1e4, np.float32) for name, shape in shapes.items()}
+    checkpoint = write_checkpoint(tmp_path / "model.ckpt-41", stored | momentum | {"global_step": np.int64(41)})
+    shutil.rmtree(model.root)
+    convert(NAME, scenes, model, start=StartingPoint(checkpoint, "full"))
+    summary = train(model, dataclasses.replace(ONE_STEP, steps=42)).summary
+    assert summary["steps"] == 42
+    assert "goes on from step 41 with the optimizer's state of 222 variables" in capsys.readouterr().out
+    assert [json.loads(line)["step"] for line in (model.train / "metrics.jsonl").read_text().splitlines()] == [42]
+    found = trained(model)
+    # One step of 0.9 * 10,000 at a rate of 1e-8.
+    for name in (f"{HEAD}ClassPredictor/weights", f"{FIRST}InceptionV2/Conv2d_2c_3x3/weights"):
+        np.testing.assert_allclose(found[name] - stored[name], -9e-5, rtol=0, atol=STILL, err_msg=name)
 
 
 def test_a_checkpoint_of_another_network_is_refused_and_another_try_begins_anew(

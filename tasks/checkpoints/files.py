@@ -23,17 +23,21 @@ from tasks.running.scratch import without_pattern
 UNPACKED_LIMIT_BYTES = 8 * 2**30
 
 _TARBALLS = (".tar.gz", ".tgz", ".tar")
-# An index and data files (V2), or one file of the bare name (V1, as slim's ImageNet checkpoints are).
-_FILE = re.compile(r"(?P<prefix>.+\.ckpt(-\d+)?)(?P<part>\.index|\.data-\d{5}-of-\d{5})?")
+# An index and data files (V2), called model.ckpt or, by TensorFlow 2, ckpt-25; or one file of the bare name (V1, as slim's ImageNet
+# checkpoints are).
+_FILE = re.compile(r"(?P<prefix>.+\.ckpt(-\d+)?|ckpt-\d+)(?P<part>\.index|\.data-\d{5}-of-\d{5})?")
+# Where the original's exporters of TensorFlow 2 put it beside the model.
+_EXPORTED = "checkpoint"
 _LATEST = re.compile(r'^model_checkpoint_path: "(?:.*/)?([^/]+)"$', re.MULTILINE)
 
 
 def find_checkpoint(path: Path, config: str) -> Path:
     """The absolute path of the checkpoint for the zoo config of that name: `path`, or what a folder of several has for it.
 
-    That is a folder or tarball called as the config, with or without a date, like the zoo's `<config>_2018_01_28.tar.gz`, or a model in
-    the folder of a pipeline run. Of a model that was trained here it is the prefix of its best checkpoint, where it has measured any,
-    else of its last. Tarballs are not opened here.
+    A folder may be that of a checkpoint, or of a model that was exported with one in its `checkpoint/`. In a folder of several it is the
+    folder or tarball called as the config, with or without a date, like the zoo's `<config>_2018_01_28.tar.gz`, or the model of that name
+    in a pipeline run's. Of a model that was trained here it is the prefix of its best checkpoint, where it has measured any, else of its
+    last. Tarballs are not opened here.
     UserError where there is no checkpoint, or no single one.
     """
     path = path.absolute()
@@ -44,9 +48,10 @@ def find_checkpoint(path: Path, config: str) -> Path:
         return Path(_checked_prefix(path))
     if (trained_here := checkpoint_to_start_from(path)) is not None:
         return trained_here
-    if _prefixes(path):
-        _only_prefix(path, str(path))
-        return path
+    for folder in (path, path / _EXPORTED):
+        if folder.is_dir() and _prefixes(folder):
+            _only_prefix(folder, str(folder))
+            return folder
     own = re.compile(rf"({re.escape(config)}(?:_\d{{4}}_\d\d_\d\d)?)(?:{'|'.join(map(re.escape, _TARBALLS))})?")
     found: dict[str, Path] = {}
     # A folder comes before the tarball that it was unpacked from.

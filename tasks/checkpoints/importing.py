@@ -1,7 +1,8 @@
 """Start a training from a checkpoint: variables find their values by the original's names, classes by theirs.
 
 Three kinds, as the original has them: `classification` takes a slim network trained on ImageNet into both halves of the backbone,
-`detection` takes the backbone of a Faster or Mask R-CNN, `full` its heads as well. Beyond the original, the heads of a model with
+`detection` takes the backbone of a Faster or Mask R-CNN, `full` its heads as well. Checkpoints of TensorFlow 2 are read under the names of
+TF1, and a model of either form takes those of both. Beyond the original, the heads of a model with
 other classes are restored for those classes that both label maps name. A checkpoint of our own training must fit as a whole.
 """
 
@@ -17,7 +18,8 @@ import numpy.typing as npt
 
 from tasks.checkpoints.class_match import ClassMatch, check_match
 from tasks.checkpoints.class_remap import CLASS_BIASES, class_layouts, remap_classes
-from tasks.checkpoints.original_names import original_variables
+from tasks.checkpoints.keras_names import VALUE
+from tasks.checkpoints.original_names import classification_name, original_variables
 from tasks.checkpoints.own_checkpoint import own_checkpoint
 from tasks.checkpoints.reader import StoredVariables, stored_variables
 from tasks.mask_rcnn.backbones import FIRST_STAGE_SCOPE, SECOND_STAGE_SCOPE
@@ -37,7 +39,10 @@ _BOOKKEEPING = (
     "global_step",
     "beta1_power",
     "beta2_power",
+    # What TensorFlow 2 counts beside them.
+    f"save_counter{VALUE}",
 )
+_OPTIMIZER = "optimizer/"
 
 # What becomes of a variable that cannot take the checkpoint's tensor as it is.
 _CLASS_BY_CLASS = "restored class by class"
@@ -71,6 +76,11 @@ class ImportReport:
     known_classes: tuple[str, ...] = ()
     new_classes: tuple[str, ...] = ()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every variable that was asked for has the checkpoint's value."""
+        return not self.reshaped and not self.missing
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -93,7 +103,8 @@ def import_checkpoint(
 
     Args:
       model: any of the zoo's, with its variables.
-      checkpoint: a TF1 prefix (`model.ckpt`), the folder of one, or a tarball of one, V2 or V1 format; or the prefix of one of ours.
+      checkpoint: a prefix of TF1 (`model.ckpt`, V2 or V1 format) or TensorFlow 2 (`ckpt-25`), the folder of one, or a tarball of one; or
+        the prefix of one of ours.
       kind: `classification`, `detection` or `full`.
       load_all_detection_checkpoint_vars: makes `full` of `detection`.
       classes: which of the model's classes the checkpoint knows; without it heads are restored where their shapes are equal.
@@ -108,7 +119,7 @@ def import_checkpoint(
             "classes are to be matched by name, but no class predictor is to be restored",
             "set load_all_detection_checkpoint_vars, or leave out the checkpoint's label map",
         )
-    with stored_variables(checkpoint) as stored:
+    with stored_variables(checkpoint, model.config.feature_extractor.network) as stored:
         shapes = stored.shapes
         _check_scopes(checkpoint, wanted, shapes)
         values, reshaped = _values(model, wanted, stored, classes)
@@ -136,7 +147,7 @@ def _wanted(model: MaskRCNN, kind: str, load_all: bool) -> dict[str, str]:
     """The checkpoint's name of every variable that is to be restored, by the variable's own."""
     names = list(original_variables(model))
     if kind == CLASSIFICATION:
-        return {name: _classification_name(name) for name in names if name.startswith(_BACKBONES)}
+        return {name: classification_name(name) for name in names if name.startswith(_BACKBONES)}
     if kind == FULL or (kind == DETECTION and load_all):
         return {name: name for name in names}
     if kind == DETECTION:
@@ -144,17 +155,6 @@ def _wanted(model: MaskRCNN, kind: str, load_all: bool) -> dict[str, str]:
     raise UserError(
         f"fine_tune_checkpoint_type {kind!r} is not one of a Faster or Mask R-CNN", f"use {CLASSIFICATION}, {DETECTION} or {FULL}"
     )
-
-
-def _classification_name(name: str) -> str:
-    """slim's name in a whole network, e.g. `resnet_v1_50/block4/...` of the second stage's.
-
-    The repeats of Inception-ResNet's second stage are the third of the whole network.
-    """
-    stage, _, inside = name.partition("/")
-    if stage == SECOND_STAGE_SCOPE:
-        inside = inside.replace("InceptionResnetV2/Repeat/", "InceptionResnetV2/Repeat_2/")
-    return inside
 
 
 def _scope(name: str) -> str:
@@ -216,7 +216,7 @@ def _values(
 
 def _reason(source: str, variables: Mapping[str, Any]) -> str:
     """Why a tensor of the checkpoint was not asked for."""
-    if source.endswith(_BOOKKEEPING):
+    if source.endswith(_BOOKKEEPING) or source.startswith(_OPTIMIZER):
         return "state of the finished training"
     if source.startswith(FIRST_STAGE_SCOPE) and "/block4/" in source:
         return "first-stage block4, which nothing uses"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
-_LEAVES = {
+from tasks.mask_rcnn.backbones import SECOND_STAGE_SCOPE
+
+LEAVES = {
     "kernel": "weights",
     "bias": "biases",
     "depthwise_kernel": "depthwise_weights",
@@ -15,6 +17,7 @@ _LEAVES = {
     "moving_mean": "moving_mean",
     "moving_variance": "moving_variance",
 }
+"""What TF1 called a layer's variables, by Keras's names"""
 
 
 def original_variables(model: tf_keras.Model) -> dict[str, tf.Variable]:
@@ -29,8 +32,19 @@ def original_variables(model: tf_keras.Model) -> dict[str, tf.Variable]:
             continue
         for variable in layer.variables:
             leaf = variable.name.rsplit("/", 1)[-1].removesuffix(":0")
-            name = f"{layer.name}/{_LEAVES[leaf]}"
+            name = f"{layer.name}/{LEAVES[leaf]}"
             if name in variables:
                 raise ValueError(f"two variables are called {name}")
             variables[name] = variable
     return variables
+
+
+def classification_name(name: str) -> str:
+    """slim's name in a whole network of a backbone's variable or scope, e.g. `resnet_v1_50/block4/...` of the second stage's.
+
+    The repeats of Inception-ResNet's second stage are the third of the whole network.
+    """
+    stage, _, inside = name.partition("/")
+    if stage == SECOND_STAGE_SCOPE:
+        inside = inside.replace("InceptionResnetV2/Repeat/", "InceptionResnetV2/Repeat_2/")
+    return inside

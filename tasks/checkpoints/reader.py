@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tasks.checkpoints.files import checkpoint_prefix
+from tasks.checkpoints.keras_names import OBJECT_GRAPH, names_of_keys
 from tasks.checkpoints.original_names import original_variables
 from tasks.checkpoints.own_checkpoint import own_checkpoint
 from tasks.checkpoints.own_network import own_network
@@ -21,17 +22,19 @@ from tasks.running.errors import UserError
 
 @dataclass(frozen=True)
 class StoredVariables:
-    """Shapes by the original's name, and what reads one of them."""
+    """Shapes by the original's TF1 name, and what reads one of them; `of_objects` where TensorFlow 2 wrote the checkpoint."""
 
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], npt.NDArray[Any]]
+    of_objects: bool = False
 
 
 @contextmanager
-def stored_variables(checkpoint: Path) -> Iterator[StoredVariables]:
-    """Yields the variables of a TF1 checkpoint, as `checkpoint_prefix` takes it, or of one of our trainings, by its prefix.
+def stored_variables(checkpoint: Path, network: str) -> Iterator[StoredVariables]:
+    """Yields the variables of a checkpoint of the original, as `checkpoint_prefix` takes it, or of one of our trainings, by its prefix.
 
-    A checkpoint of ours knows objects and not names: the network that wrote it is built again, and its variables have the names.
+    TensorFlow 2's knows objects and not names: those of a backbone are found by `network`, the type of its feature extractor. So does one
+    of ours: the network that wrote it is built again, and its variables have the names.
     """
     if (own := own_checkpoint(checkpoint)) is not None:
         variables = original_variables(own_network(own))
@@ -40,21 +43,21 @@ def stored_variables(checkpoint: Path) -> Iterator[StoredVariables]:
     with checkpoint_prefix(checkpoint) as prefix:
         reader = open_checkpoint(prefix)
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-        yield StoredVariables(shapes, partial(read_tensor, reader))
+        if OBJECT_GRAPH not in shapes:
+            yield StoredVariables(shapes, partial(read_tensor, reader))
+            return
+        del shapes[OBJECT_GRAPH]
+        names = names_of_keys(shapes, network)
+        yield StoredVariables({name: shapes[key] for name, key in names.items()}, lambda name: read_tensor(reader, names[name]), True)
 
 
 def open_checkpoint(prefix: str) -> tf.train.CheckpointReader:
-    """The reader of a checkpoint of named variables; UserError where it is damaged or holds TF2 objects."""
+    """The reader of a checkpoint; UserError where it is damaged."""
     try:
         reader = tf.train.load_checkpoint(prefix)
-        shapes = reader.get_variable_to_shape_map()
+        reader.get_variable_to_shape_map()
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise UserError(f"checkpoint {prefix} cannot be read: {error}", "copy or download it again") from error
-    if "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes:
-        raise UserError(
-            f"checkpoint {prefix} is one of TensorFlow 2, which knows objects and not variable names",
-            "use a TF1 checkpoint, such as the zoo's of 2018, or a model's folder as `maskline train` left it",
-        )
     return reader
 
 

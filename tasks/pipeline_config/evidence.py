@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tasks.checkpoints.files import find_checkpoint
+from tasks.mask_rcnn.mask_depth import KERAS
 from tasks.pipeline_config.checkpoint_fit import Shapes
 from tasks.pipeline_config.fine_tuning import names_checkpoint
 from tasks.pipeline_config.input_reader_pb2 import InputReader
@@ -86,7 +87,8 @@ def gather(
     """
     evaluation = (_reader(f"eval_input_reader[{index}]", reader) for index, reader in enumerate(config.eval_input_reader))
     path = config.train_config.fine_tune_checkpoint
-    checkpoint = _or_error(lambda: _shapes(find_checkpoint(Path(path), name))) if names_checkpoint(path) else None
+    network = config.model.faster_rcnn.feature_extractor.type.removesuffix(KERAS)
+    checkpoint = _or_error(lambda: _shapes(find_checkpoint(Path(path), name), network)) if names_checkpoint(path) else None
     return Evidence(config, _reader("train_input_reader", config.train_input_reader), tuple(evaluation), checkpoint, refused, overwritten)
 
 
@@ -116,10 +118,10 @@ def _splits(manifest: Manifest, files: Sequence[Path]) -> list[Split]:
     return [split for split in manifest.splits.values() if names & set(split.shards)]
 
 
-def _shapes(checkpoint: Path) -> Shapes:
+def _shapes(checkpoint: Path, network: str) -> Shapes:
     from tasks.checkpoints.reader import stored_variables
 
-    with stored_variables(checkpoint) as stored:
+    with stored_variables(checkpoint, network) as stored:
         return stored.shapes
 
 

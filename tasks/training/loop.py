@@ -19,6 +19,7 @@ from official.core import base_trainer, task_factory, train_utils
 from official.core import config_definitions as cfg
 
 from tasks.checkpoints.own_checkpoint import step_of
+from tasks.checkpoints.training_state import TrainingState, take_over
 from tasks.input.image_resizer import one_size
 from tasks.input.record_faults import DATA_ERRORS
 from tasks.running.scratch import scratch_folder
@@ -107,6 +108,8 @@ def _run_training(
                 checkpoints.restore(last)
             else:
                 trainer.initialize()
+                if task.continued is not None:
+                    _go_on_with(task.continued, trainer, experiment.trainer.train_steps)
                 if task.averages is not None:
                     task.averages.begin()
         termination = Termination(experiment.trainer.grace_seconds)
@@ -179,6 +182,15 @@ def _begin_again_without_bad_record(error: tf.errors.OpError, trainer: base_trai
     trainer.task.bad_records.add(error, int(trainer.optimizer.iterations.numpy()))
     print("start all workers by the same commands: training goes on without the record", flush=True)
     raise SystemExit(LEFT) from error
+
+
+def _go_on_with(state: TrainingState, trainer: LoggedTrainer, train_steps: int) -> None:
+    """Lets a new training be the rest of the one that the checkpoint is of: its step, its optimizer's state and the data from there on."""
+    task = trainer.task
+    task.beginning += "\n" + take_over(state, trainer.model, trainer.optimizer, trainer.global_step, train_steps)
+    task.continued = None
+    task.first_step = state.step
+    trainer.train_dataset = trainer.distribute_dataset(task.build_inputs, task.task_config.train_data)
 
 
 def _go_without_bad_record(error: tf.errors.OpError, controller: orbit.Controller, progress: Progress) -> None:

@@ -36,6 +36,9 @@ def create_state(optimizer: tf_keras.optimizers.Optimizer, variables: list[tf.Va
 class Momentum(tf_keras.optimizers.legacy.SGD):
     """a = momentum * a + g; w -= rate * a."""
 
+    momentum_holds_gradients = True
+    """Keras's own holds steps"""
+
     def _create_slots(self, var_list: list[tf.Variable]) -> None:
         for variable in var_list:
             self.add_slot(variable, "momentum")

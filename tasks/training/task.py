@@ -9,7 +9,8 @@ import tf_keras
 from official.core import base_task, task_factory
 
 from tasks.checkpoints.class_match import match_classes
-from tasks.checkpoints.importing import import_checkpoint
+from tasks.checkpoints.importing import FULL, import_checkpoint
+from tasks.checkpoints.training_state import TrainingState, stored_training_state
 from tasks.input.batches import training_dataset
 from tasks.input.config import DataConfig
 from tasks.mask_rcnn.model import MaskRCNN, Tensors
@@ -41,6 +42,8 @@ class MaskRCNNTask(base_task.Task):
 
     beginning = ""
     """What the weights started from, for people; empty where `initialize` was not called or had nothing to do."""
+    continued: TrainingState | None = None
+    """Of the training that wrote the checkpoint, where this one goes on with it; `initialize` finds it, and `loop` takes it over"""
     first_step = 0
     """At which the data of `build_inputs` begins"""
     step_log: StepLog | None = None
@@ -85,6 +88,8 @@ class MaskRCNNTask(base_task.Task):
             model, Path(task.init_checkpoint), task.fine_tune_checkpoint_type, task.load_all_detection_checkpoint_vars, classes
         )
         self.beginning = report.text()
+        if task.fine_tune_checkpoint_type == FULL and classes is None and report.is_whole:
+            self.continued = stored_training_state(model, Path(task.init_checkpoint))
         write_json(Path(self.logging_dir) / CHECKPOINT_IMPORT, report.to_json())
 
     def build_inputs(self, params: DataConfig, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from tensorflow.core.protobuf import saver_pb2
 
 from tasks.checkpoints import files
 from tasks.checkpoints.files import checkpoint_prefix, find_checkpoint
+from tasks.checkpoints.keras_names import OBJECT_GRAPH
 from tasks.checkpoints.own_checkpoint import own_checkpoint
 from tasks.checkpoints.reader import open_checkpoint
 from tasks.running.errors import UserError
+from tests.checkpoints.keras_checkpoint import write_keras_checkpoint
 from tests.checkpoints.tf1_checkpoint import write_checkpoint
 
 VALUES = {"Conv/weights": np.float32([[1, 2], [3, 4]]), "global_step": np.int64(7)}
@@ -96,10 +97,24 @@ def test_what_is_no_checkpoint(zoo: Path, tmp_path: Path) -> None:
             read(path)
 
 
-def test_a_checkpoint_of_objects_is_refused(tmp_path: Path) -> None:
-    tf.train.Checkpoint(weights=tf.Variable(1.0)).write(str(tmp_path / "model.ckpt"))
-    with pytest.raises(UserError, match="TensorFlow 2"):
-        read(tmp_path / "model.ckpt")
+def test_a_checkpoint_of_tensorflow_2_lies_where_its_exporter_and_the_zoo_put_it(tmp_path: Path) -> None:
+    exported = tmp_path / "mask_rcnn_inception_resnet_v2_1024x1024_coco17_gpu-8"
+    prefix = write_keras_checkpoint(exported / "checkpoint" / "ckpt-0", VALUES)
+    (exported / "checkpoint" / "checkpoint").write_text('model_checkpoint_path: "ckpt-0"\n')
+    (exported / "saved_model" / "variables").mkdir(parents=True)
+    (exported / "saved_model" / "variables" / "variables.index").write_bytes(b"others")
+    for place in (prefix, prefix.parent, exported, packed(exported), tmp_path):
+        found = find_checkpoint(place, exported.name)
+        assert read(found).keys() == VALUES.keys() | {OBJECT_GRAPH}
+
+
+def test_of_several_checkpoints_of_a_training_the_latest_counts(tmp_path: Path) -> None:
+    for number in (9, 10):
+        write_keras_checkpoint(tmp_path / f"ckpt-{number}", VALUES | {"step": np.int64(number)})
+    with pytest.raises(UserError, match="holds 2 checkpoints: ckpt-10, ckpt-9"):
+        find_checkpoint(tmp_path, "x")
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/home/other/ckpt-9"\n')
+    assert read(find_checkpoint(tmp_path, "x"))["step"] == 9
 
 
 def test_a_damaged_index_is_refused(zoo: Path) -> None:
