@@ -28,7 +28,9 @@ class ClassLayout(NamedTuple):
 def class_layouts(model: config.MaskRCNN) -> dict[str, ClassLayout]:
     """Layouts, by original name, of the variables whose last axis runs over classes."""
     last = model.mask_head.num_conv_layers - 1
-    layouts = {_CLASS_PREDICTOR: ClassLayout(1, 1), f"{_HEAD}/Conv_{last}" if last else f"{_HEAD}/Conv": ClassLayout(0, 1)}
+    layouts = {_CLASS_PREDICTOR: ClassLayout(1, 1)}
+    if not model.mask_head.class_agnostic:
+        layouts[f"{_HEAD}/Conv_{last}" if last else f"{_HEAD}/Conv"] = ClassLayout(0, 1)
     if not model.second_stage.share_box_across_classes:
         layouts[f"{_HEAD}/BoxEncodingPredictor"] = ClassLayout(0, 4)
     return {f"{scope}/{leaf}": layout for scope, layout in layouts.items() for leaf in ("weights", "biases")}

@@ -112,6 +112,12 @@ def _(option: options.RandomScaleCropAndPadToSquare, scene: Scene, seed: tf.Tens
 
 
 @augment.register
+def _(option: options.RandomPixelValueScale, scene: Scene, seed: tf.Tensor) -> Scene:
+    factors = tf.random.stateless_uniform(tf.shape(scene.image), seed, option.minval, option.maxval)
+    return scene.recoloured(scene.image * factors)
+
+
+@augment.register
 def _(option: options.RGBToGray, scene: Scene, seed: tf.Tensor) -> Scene:  # noqa: ARG001
     return scene.recoloured(_gray(scene.image))
 

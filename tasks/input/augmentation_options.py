@@ -133,6 +133,14 @@ class RandomScaleCropAndPadToSquare(Option):
 
 
 @dataclasses.dataclass(frozen=True)
+class RandomPixelValueScale(Option):
+    """Every value of every pixel multiplied by a factor of its own."""
+
+    minval: float = 0.9
+    maxval: float = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
 class RGBToGray(Option):
     """Without colour, in three channels."""
 
@@ -196,6 +204,7 @@ OPTIONS: dict[str, type[Option]] = {
     "random_crop_pad_image": RandomCropPadImage,
     "random_square_crop_by_scale": RandomSquareCropByScale,
     "random_scale_crop_and_pad_to_square": RandomScaleCropAndPadToSquare,
+    "random_pixel_value_scale": RandomPixelValueScale,
     "rgb_to_gray": RGBToGray,
     "random_rgb_to_gray": RandomRGBToGray,
     "random_adjust_brightness": RandomAdjustBrightness,

@@ -105,10 +105,26 @@ class FirstStage(base_config.Config):
 
 
 @dataclasses.dataclass
+class HardExampleMiner(base_config.Config):
+    """Proposals to learn boxes and classes from: those of the greatest losses, none of which overlaps a greater one beyond the threshold.
+
+    `loss_type` BOTH, CLASSIFICATION or LOCALIZATION says which losses, weighted as in the sum, count; without one there is no mining.
+    `num_hard_examples` 0 keeps all that the threshold leaves.
+    """
+
+    loss_type: str = ""
+    num_hard_examples: int = 64
+    iou_threshold: float = 0.7
+
+
+@dataclasses.dataclass
 class SecondStage(base_config.Config):
     """Crops, box head, and what becomes of its predictions. `initial_crop_size` and the pool are in feature cells.
 
-    `classification_loss`: `weighted_softmax` or `weighted_sigmoid`; `score_converter`: `SOFTMAX` or `SIGMOID`.
+    `classification_loss`: `weighted_softmax`, `weighted_sigmoid` or `weighted_sigmoid_focal`, of which the last has `focal_gamma` and
+    `focal_alpha` (None: objects and background weigh the same); `score_converter`: `SOFTMAX` or `SIGMOID`. Logits are divided by
+    `loss_logit_scale` in a softmax loss and by `score_logit_scale` where they become scores.
+    `hard_example_miner` takes the place of sampling: the second stage then trains on all proposals.
     `use_matmul_crop_and_resize` holds for the targets of masks too.
     """
 
@@ -127,19 +143,28 @@ class SecondStage(base_config.Config):
     max_detections_per_class: int = 100
     max_total_detections: int = 300
     score_converter: str = "SOFTMAX"
+    score_logit_scale: float = 1.0
     localization_loss_weight: float = 1.0
     classification_loss: str = "weighted_softmax"
+    loss_logit_scale: float = 1.0
+    focal_gamma: float = 2.0
+    focal_alpha: float | None = None
     classification_loss_weight: float = 1.0
+    hard_example_miner: HardExampleMiner = dataclasses.field(default_factory=HardExampleMiner)
 
 
 @dataclasses.dataclass
 class MaskHead(base_config.Config):
-    """The third stage; `conv_depth` 0 computes the depth from the number of classes; `num_conv_layers` counts the last one."""
+    """The third stage; `conv_depth` 0 computes the depth from the number of classes; `num_conv_layers` counts the last one.
+
+    `class_agnostic`: one mask for whatever the class is.
+    """
 
     height: int = 15
     width: int = 15
     conv_depth: int = 256
     num_conv_layers: int = 2
+    class_agnostic: bool = False
     conv_hyperparams: Hyperparams = dataclasses.field(default_factory=Hyperparams)
     loss_weight: float = 1.0
 
@@ -168,3 +193,15 @@ class MaskRCNN(base_config.Config):
     original_padded_masks: bool = False
     static_sampler: bool = False
     jit_compile: bool = False
+
+    @property
+    def trained_proposals(self) -> int:
+        """How many proposals of an image the second stage trains on, padding included."""
+        return self.first_stage.max_proposals if self.second_stage.hard_example_miner.loss_type else self.second_stage.batch_size
+
+    @property
+    def most_positives(self) -> int:
+        """How many of them can be objects."""
+        if self.second_stage.hard_example_miner.loss_type:
+            return self.first_stage.max_proposals
+        return int(self.second_stage.batch_size * self.second_stage.balance_fraction)

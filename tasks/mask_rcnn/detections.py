@@ -32,7 +32,7 @@ def detect(
     scores have the original's order, `_ranked`.
     """
     decoded = boxes.decode(refined_box_encodings, proposals[:, :, tf.newaxis])
-    all_scores = tf.sigmoid(class_logits) if second_stage.score_converter == "SIGMOID" else tf.nn.softmax(class_logits)
+    all_scores = scores_of(class_logits, second_stage)
     valid = tf.sequence_mask(num_proposals, tf.shape(proposals)[1])[..., tf.newaxis] & (
         all_scores[..., 1:] > second_stage.nms_score_threshold
     )
@@ -73,6 +73,12 @@ def detect(
     if missing > 0:
         padded = {name: tf.pad(rows, [[0, 0], [0, missing]] + [[0, 0]] * (len(rows.shape) - 2)) for name, rows in padded.items()}
     return padded | {"num_detections": tf.reduce_sum(tf.cast(kept, tf.int32), axis=1)}
+
+
+def scores_of(class_logits: tf.Tensor, second_stage: config.SecondStage) -> tf.Tensor:
+    """Scores of logits [..., 1 + classes], background first."""
+    logits = class_logits / second_stage.score_logit_scale
+    return tf.sigmoid(logits) if second_stage.score_converter == "SIGMOID" else tf.nn.softmax(logits)
 
 
 def _ranked(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

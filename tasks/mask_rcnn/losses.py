@@ -42,10 +42,10 @@ def rpn_losses(outputs: dict[str, tf.Tensor], first_stage: config.FirstStage) ->
 def box_losses(outputs: dict[str, tf.Tensor], second_stage: config.SecondStage) -> dict[str, tf.Tensor]:
     """Losses of the sampled proposals: per image a sum over their number, then the mean over images; padding counts nothing.
 
-    Of `outputs`: `num_proposals` [B], `refined_box_encodings` [B * P, classes or 1, 4], `class_predictions_with_background`
-    [B * P, 1 + classes], and the targets `target_encodings` [B, P, 4], `target_classes` (int32 [B, P], 0 for background),
-    `target_box_weights` and `target_class_weights` [B, P]. Where objects can have several classes, there is also `target_class_sets`
-    float32 [B, P, 1 + classes], with a 1 for each.
+    Of `outputs`: `num_proposals` [B], `proposal_boxes` [B, P, 4] in pixels (for hard examples), `refined_box_encodings`
+    [B * P, classes or 1, 4], `class_predictions_with_background` [B * P, 1 + classes], and the targets `target_encodings` [B, P, 4],
+    `target_classes` (int32 [B, P], 0 for background), `target_box_weights` and `target_class_weights` [B, P]. Where objects can have
+    several classes, there is also `target_class_sets` float32 [B, P, 1 + classes], with a 1 for each.
     """
     classes = outputs["target_classes"]
     batch, count = tf.shape(classes)[0], tf.shape(classes)[1]
@@ -57,18 +57,63 @@ def box_losses(outputs: dict[str, tf.Tensor], second_stage: config.SecondStage) 
     logits = outputs["class_predictions_with_background"]
     logits = tf.reshape(logits, [batch, count, logits.shape[-1]])
     localization = huber(encodings, outputs["target_encodings"]) * outputs["target_box_weights"] * valid
-    if second_stage.classification_loss == "weighted_sigmoid":
-        sets = outputs.get("target_class_sets", tf.one_hot(classes, logits.shape[-1]))
-        classification = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(sets, logits), axis=-1)
-    elif "target_class_sets" in outputs:
-        classification = tf.nn.softmax_cross_entropy_with_logits(outputs["target_class_sets"], logits)
-    else:
-        classification = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+    classification = _classification(logits, classes, outputs.get("target_class_sets"), second_stage)
     classification = classification * outputs["target_class_weights"] * valid
+    if second_stage.hard_example_miner.loss_type:
+        hard = hard_examples(outputs["proposal_boxes"], outputs["num_proposals"], localization, classification, second_stage)
+        localization, classification = localization * hard, classification * hard
     return {
         BOX_LOCALIZATION: second_stage.localization_loss_weight * tf.reduce_mean(tf.reduce_sum(localization, axis=1) / normalizer),
         BOX_CLASSIFICATION: second_stage.classification_loss_weight * tf.reduce_mean(tf.reduce_sum(classification, axis=1) / normalizer),
     }
+
+
+def _classification(logits: tf.Tensor, classes: tf.Tensor, class_sets: tf.Tensor | None, second_stage: config.SecondStage) -> tf.Tensor:
+    """Loss of each proposal, [B, P], of logits [B, P, 1 + classes] and `classes` [B, P] or sets of them [B, P, 1 + classes]."""
+    kind = second_stage.classification_loss
+    if kind == "weighted_softmax":
+        logits = logits / second_stage.loss_logit_scale
+        if class_sets is None:
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+        return tf.nn.softmax_cross_entropy_with_logits(class_sets, logits)
+    sets = tf.one_hot(classes, logits.shape[-1]) if class_sets is None else class_sets
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(sets, logits)
+    if kind == "weighted_sigmoid_focal":
+        # Lin et al. 2017.
+        probabilities = tf.sigmoid(logits)
+        of_truth = sets * probabilities + (1 - sets) * (1 - probabilities)
+        losses *= (1 - of_truth) ** second_stage.focal_gamma
+        if second_stage.focal_alpha is not None:
+            losses *= sets * second_stage.focal_alpha + (1 - sets) * (1 - second_stage.focal_alpha)
+    return tf.reduce_sum(losses, axis=-1)
+
+
+def hard_examples(
+    proposals: tf.Tensor, num_proposals: tf.Tensor, localization: tf.Tensor, classification: tf.Tensor, second_stage: config.SecondStage
+) -> tf.Tensor:
+    """A 1 for each proposal that is learnt from, 0 for the others, float32 [B, P] (Shrivastava et al. 2016).
+
+    `proposals` [B, P, 4] in pixels, `num_proposals` [B], and both losses [B, P], without their weights. Of a batch the original takes the
+    first image's alone, where its function returns too early; here every image has its own.
+    """
+    miner = second_stage.hard_example_miner
+    weights = {
+        "BOTH": (second_stage.localization_loss_weight, second_stage.classification_loss_weight),
+        "LOCALIZATION": (1.0, 0.0),
+        "CLASSIFICATION": (0.0, 1.0),
+    }[miner.loss_type]
+    places = tf.shape(proposals)[1]
+
+    def of_image(image: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        boxes_yxyx, losses, count = image
+        most = miner.num_hard_examples or places
+        kept = tf.image.non_max_suppression(boxes_yxyx[:count], losses[:count], most, miner.iou_threshold)
+        return tf.scatter_nd(kept[:, tf.newaxis], tf.ones_like(kept, tf.float32), [places])
+
+    # In the original's order, as rounding decides between equals.
+    losses = classification * weights[1] + localization * weights[0]
+    hard = tf.map_fn(of_image, (proposals, losses, num_proposals), fn_output_signature=tf.float32)
+    return tf.stop_gradient(hard)
 
 
 def mask_loss(outputs: dict[str, tf.Tensor], mask_head: config.MaskHead) -> dict[str, tf.Tensor]:

@@ -20,15 +20,19 @@ _KERNEL = 3
 
 
 class MaskHead(tf_keras.Model):
-    """`num_conv_layers` convolutions, the last to one channel per class; the original's scopes `SecondStageBoxPredictor/Conv*`."""
+    """`num_conv_layers` convolutions, the last to one channel per class, or to one for all classes.
+
+    The original's scopes `SecondStageBoxPredictor/Conv*`.
+    """
 
     def __init__(self, mask_head: config.MaskHead, num_classes: int, feature_shape: tuple[int, int, int]) -> None:
         """`feature_shape` is (h, w, C) of one crop's features."""
         super().__init__(name="mask_head")
         height, width, channels = feature_shape
+        self._class_agnostic = mask_head.class_agnostic
         self._size = (mask_head.height, mask_head.width)
         depth = mask_head.conv_depth or automatic_conv_depth(channels, num_classes)
-        depths = [depth] * (mask_head.num_conv_layers - 1) + [num_classes]
+        depths = [depth] * (mask_head.num_conv_layers - 1) + [1 if mask_head.class_agnostic else num_classes]
         self.convs = []
         for index, filters in enumerate(depths):
             scope = "SecondStageBoxPredictor/Conv" + (f"_{index}" if index else "")
@@ -41,6 +45,8 @@ class MaskHead(tf_keras.Model):
 
     def call(self, features: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         """Logits float32 [N, mask_h, mask_w] of class `classes` (int32 [N], zero-based) for `features` [N, h, w, C]."""
+        if self._class_agnostic:
+            classes = tf.zeros_like(classes)
         *hidden, last = self.convs
         if not hidden:
             return tf.gather(self.all_classes(features), classes, axis=1, batch_dims=1)
@@ -50,7 +56,7 @@ class MaskHead(tf_keras.Model):
         return self._convolve_to_class(x, classes, last)
 
     def all_classes(self, features: tf.Tensor) -> tf.Tensor:
-        """Logits float32 [N, num_classes, mask_h, mask_w] of every class, as the original's graph holds them."""
+        """Logits float32 [N, num_classes or 1, mask_h, mask_w] of every class, as the original's graph holds them."""
         x = features
         for index, layer in enumerate(self.convs):
             x = self._enlarge_and_convolve(x, layer) if index == 0 else layer(x)

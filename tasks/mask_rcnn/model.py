@@ -225,9 +225,9 @@ class MaskRCNN(tf_keras.Model):
         return {name: tf.stop_gradient(value) for name, value in targets.items()}
 
     def _sampled_proposals(self, outputs: Tensors, truth_boxes: tf.Tensor, groundtruth: Tensors) -> Tensors:
-        """The proposals that stage 2 trains on, [B, batch_size, ...], best first and zero padded, with their targets."""
+        """The proposals that stage 2 trains on, [B, trained_proposals, ...], best first and zero padded, with their targets."""
         second_stage = self.config.second_stage
-        size = second_stage.batch_size
+        size = self.config.trained_proposals
 
         def one(image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
             image_proposals, num_proposals, *image_truth, seed = image
@@ -239,7 +239,10 @@ class MaskRCNN(tf_keras.Model):
             eligible = (targets.class_weights > 0) & (tf.range(tf.shape(image_proposals)[0]) < num_proposals)
             if self.config.static_sampler:
                 eligible = filled(eligible, size)
-            sampled = sample(objects, eligible, size, second_stage.balance_fraction, seed, draws.PROPOSALS)
+            if second_stage.hard_example_miner.loss_type:
+                sampled = tf.range(tf.shape(image_proposals)[0]) < num_proposals
+            else:
+                sampled = sample(objects, eligible, size, second_stage.balance_fraction, seed, draws.PROPOSALS)
             chosen = tf.where(sampled)[:, 0]
             count = tf.size(chosen)
             matches = tf.gather(targets.matches, chosen)
@@ -296,7 +299,7 @@ class MaskRCNN(tf_keras.Model):
         classes, matches = (tf.gather(tf.reshape(outputs[f"target_{name}"], [-1]), rows) for name in ("classes", "matches"))
         targets = mask_targets(
             groundtruth | whole_frames(groundtruth["masks"]) if "masks" in groundtruth else groundtruth,
-            rows // self.config.second_stage.batch_size,
+            rows // self.config.trained_proposals,
             tf.maximum(matches, 0),
             tf.gather(tf.reshape(outputs["proposal_boxes_normalized"], [-1, 4]), rows),
             (self.config.mask_head.height, self.config.mask_head.width),
@@ -315,9 +318,8 @@ class MaskRCNN(tf_keras.Model):
         Only positives enter the loss. R is their number rounded up to quarters of what the sampler allows: for every new size a GPU tunes
         its convolutions, and XLA compiles them, anew.
         """
-        second_stage = self.config.second_stage
         background = tf.reshape(target_classes == 0, [-1])
-        allowed = tf.shape(target_classes)[0] * int(second_stage.batch_size * second_stage.balance_fraction)
+        allowed = tf.shape(target_classes)[0] * self.config.most_positives
         quarter = tf.maximum((allowed + 3) // 4, 1)
         positives = tf.math.count_nonzero(~background, dtype=tf.int32)
         count = tf.maximum((positives + quarter - 1) // quarter, 1) * quarter

@@ -90,14 +90,16 @@ def translate_model(model: Reading, *, with_regularization: bool, original_padde
             "balance_fraction": model.value("second_stage_balance_fraction"),
             **suppression,
             "localization_loss_weight": model.value("second_stage_localization_loss_weight"),
-            "classification_loss": loss.attempt(_classification_loss) if loss else "weighted_softmax",
+            **((loss and loss.attempt(_classification_loss)) or {"classification_loss": "weighted_softmax"}),
             "classification_loss_weight": model.value("second_stage_classification_loss_weight"),
+            **(_hard_examples(model.inside("hard_example_miner")) if model.has("hard_example_miner") else {}),
         },
         "mask_head": {
             "height": head.value("mask_height"),
             "width": head.value("mask_width"),
             "conv_depth": head.value("mask_prediction_conv_depth"),
             "num_conv_layers": head.value("mask_prediction_num_conv_layers"),
+            "class_agnostic": head.value("masks_are_class_agnostic"),
             "conv_hyperparams": layers(head.inside("conv_hyperparams"), "CONV", activation_is_used=True),
             "loss_weight": model.value("second_stage_mask_prediction_loss_weight"),
         },
@@ -107,7 +109,6 @@ def translate_model(model: Reading, *, with_regularization: bool, original_padde
 
 
 def _refuse_variants(model: Reading) -> None:
-    model.refuse("hard example mining is not supported", "hard_example_miner")
     model.require("inplace_batchnorm_update", False, "the original refuses it for this family too")
     if model.value("use_static_shapes"):
         model.require("use_static_shapes_for_eval", False, "outside of training, shapes are not fixed")
@@ -134,20 +135,30 @@ def _mask_rcnn_predictor(predictor: Reading) -> Reading:
     return predictor.inside(predictor.choose("box_predictor_oneof", ("mask_rcnn_box_predictor",), "second-stage box predictor"))
 
 
-def _classification_loss(loss: Reading) -> str:
-    """The name of the second stage's."""
-    kind = loss.choose("classification_loss", ("weighted_softmax", "weighted_sigmoid"), "classification loss")
+def _classification_loss(loss: Reading) -> dict[str, Any]:
+    """The second stage's; softmax where nothing is said."""
+    kinds = ("weighted_softmax", "weighted_sigmoid", "weighted_sigmoid_focal")
+    kind = loss.choose("classification_loss", kinds, "classification loss")
     chosen = loss.inside(kind)
-    if kind == "weighted_softmax":
-        chosen.require("logit_scale", 1.0, "scaled logits are not supported")
     chosen.ignore("the loss is summed over anchors either way", "anchorwise_output")
-    return kind
+    settings: dict[str, Any] = {"classification_loss": kind}
+    if kind == "weighted_softmax":
+        settings["loss_logit_scale"] = chosen.value("logit_scale")
+    if kind == "weighted_sigmoid_focal":
+        settings["focal_gamma"] = chosen.value("gamma")
+        settings["focal_alpha"] = chosen.value("alpha") if chosen.has("alpha") else None
+    return settings
+
+
+def _hard_examples(miner: Reading) -> dict[str, Any]:
+    """The experiment's `hard_example_miner`."""
+    miner.ignore("the original does not hand the matches on that it would need", "max_negatives_per_positive", "min_negatives_per_image")
+    return {"hard_example_miner": {name: miner.value(name) for name in ("loss_type", "num_hard_examples", "iou_threshold")}}
 
 
 def _check_head(head: Reading) -> None:
     head.require("box_code_size", 4, "boxes are encoded by four numbers")
     head.require("predict_keypoints", False, "keypoints are not supported")
-    head.require("masks_are_class_agnostic", False, "one mask for all classes is not supported")
     head.require("convolve_then_upsample_masks", False, "the mask branch upsamples before its convolutions")
 
 
@@ -229,7 +240,6 @@ def _post_processing(processing: Reading) -> dict[str, Any]:
     if processing.value("score_converter") == "IDENTITY":
         fix = f"--set {processing.path}.score_converter=SOFTMAX, or SIGMOID after a weighted_sigmoid loss"
         processing.reject("score_converter", "logits as they are, the default, are no scores", fix)
-    processing.require("logit_scale", 1.0, "scaled logits are not supported")
     processing.refuse("calibrated scores are not supported", "calibration_config")
     nms = processing.inside("batch_non_max_suppression")
     nms.require("soft_nms_sigma", 0.0, "soft suppression is not supported")
@@ -245,6 +255,7 @@ def _post_processing(processing: Reading) -> dict[str, Any]:
         "max_detections_per_class": nms.value("max_detections_per_class"),
         "max_total_detections": nms.value("max_total_detections"),
         "score_converter": processing.value("score_converter"),
+        "score_logit_scale": processing.value("logit_scale"),
     }
 
 

@@ -42,8 +42,7 @@ class FullSample(MaskRCNN):
     """The network with as many positives as the sampler allows: a number that is known before anything runs, and the most there can be."""
 
     def mask_rows(self, target_classes: tf.Tensor) -> tf.Tensor:
-        second_stage = self.config.second_stage
-        allowed = target_classes.shape[0] * int(second_stage.batch_size * second_stage.balance_fraction)
+        allowed = target_classes.shape[0] * self.config.most_positives
         background = tf.reshape(target_classes == 0, [-1])
         return tf.argsort(tf.cast(background, tf.int32), stable=True)[: max(allowed, 1)]
 

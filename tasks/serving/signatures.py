@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tasks.input.image_resizer import resize_image
 from tasks.mask_rcnn import boxes, config
+from tasks.mask_rcnn.detections import scores_of
 from tasks.mask_rcnn.model import MaskRCNN, Tensors
 
 _DETECTIONS = (
@@ -69,7 +70,7 @@ def served_outputs(network: MaskRCNN, images: tf.Tensor, true_shapes: tf.Tensor)
     `detection_masks` [N, D, mask_h, mask_w], probabilities over each box.
 
     Before suppression, where there are two stages or three: `raw_detection_boxes` [N, P, 4], each of its best class, clipped to the image,
-    and `raw_detection_scores` [N, P, 1 + C], after the softmax. With one stage the detections are proposals, all of class 1; the
+    and `raw_detection_scores` [N, P, 1 + C]. With one stage the detections are proposals, all of class 1; the
     original exported no such model.
     """
     return served_of(network, network(images, true_shapes), true_shapes)
@@ -81,10 +82,10 @@ def served_of(network: MaskRCNN, outputs: Tensors, true_shapes: tf.Tensor) -> Te
     served["detection_classes"] += 1.0
     if network.config.number_of_stages == 1:
         return served
-    return served | raw_detections(outputs, true_shapes)
+    return served | raw_detections(outputs, true_shapes, network.config.second_stage)
 
 
-def raw_detections(outputs: Tensors, true_shapes: tf.Tensor) -> Tensors:
+def raw_detections(outputs: Tensors, true_shapes: tf.Tensor, second_stage: config.SecondStage) -> Tensors:
     """The two outputs before suppression, see `served_outputs`."""
     proposals = outputs["proposal_boxes"]
     encodings, logits = (
@@ -97,7 +98,7 @@ def raw_detections(outputs: Tensors, true_shapes: tf.Tensor) -> Tensors:
         best = tf.gather(encodings, tf.argmax(logits[..., 1:], axis=-1), axis=2, batch_dims=2)
     shapes = tf.cast(true_shapes, tf.float32)
     normalized = boxes.scale(boxes.decode(best, proposals), 1.0 / shapes[:, :1], 1.0 / shapes[:, 1:])
-    return {"raw_detection_boxes": boxes.clip(normalized, 1.0, 1.0), "raw_detection_scores": tf.nn.softmax(logits)}
+    return {"raw_detection_boxes": boxes.clip(normalized, 1.0, 1.0), "raw_detection_scores": scores_of(logits, second_stage)}
 
 
 def _decoded_image(encoded: tf.Tensor) -> tf.Tensor:

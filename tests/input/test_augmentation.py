@@ -231,6 +231,17 @@ def test_colours_by_hand(option: options.Option, expected: Any) -> None:
     np.testing.assert_allclose(augment(option, scene(COLOURS), seed_of(0)).image, expected, atol=0.05)
 
 
+def test_every_value_of_every_pixel_has_a_factor_of_its_own() -> None:
+    image = np.full((20, 30, 3), 200.0)
+    image[0] = 0.0
+    found = augment(options.RandomPixelValueScale(0.5, 1.5), scene(image), seed_of(1)).image.numpy()
+    assert found.max() == 255.0  # 200 * 1.5 and all beyond 255 end there
+    assert found[1:].min() >= 100.0
+    assert (found[0] == 0).all()
+    below = found[found < 255]
+    assert len(np.unique(below)) > 0.9 * (len(below) - found[0].size)
+
+
 @pytest.mark.parametrize("number", SEEDS)
 def test_brightness_is_one_amount_and_hue_touches_no_gray(number: int) -> None:
     added = augment(options.RandomAdjustBrightness(0.1), scene(np.full((2, 2, 3), 128.0)), seed_of(number)).image.numpy() - 128.0

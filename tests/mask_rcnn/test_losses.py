@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tasks.mask_rcnn import config
@@ -15,6 +17,7 @@ from tasks.mask_rcnn.losses import (
     RPN_LOCALIZATION,
     RPN_OBJECTNESS,
     box_losses,
+    hard_examples,
     mask_loss,
     rpn_losses,
 )
@@ -101,3 +104,67 @@ def test_the_mask_loss_is_a_mean_over_all_positives_pixels() -> None:
     np.testing.assert_allclose(mask_loss(outputs, config.MaskHead(height=2, width=4, loss_weight=4.0))[MASK], expected, rtol=1e-6)
     outputs["mask_weights"] = tf.zeros([3])
     assert mask_loss(outputs, config.MaskHead(height=2, width=4))[MASK] == 0.0
+
+
+def undecided(logits: list[list[float]], **others: tf.Tensor) -> dict[str, tf.Tensor]:
+    """One image of as many proposals, the first an object of class 1 and the others background, boxes as they should be."""
+    count = len(logits)
+    classes = tf.one_hot([0], count, dtype=tf.int32)
+    outputs = {
+        "num_proposals": tf.constant([count]),
+        "refined_box_encodings": tf.zeros([count, 2, 4]),
+        "class_predictions_with_background": tf.constant(logits),
+        "target_encodings": tf.zeros([1, count, 4]),
+        "target_classes": classes,
+        "target_box_weights": tf.cast(classes, tf.float32),
+        "target_class_weights": tf.ones([1, count]),
+    }
+    return outputs | others
+
+
+def test_scaled_logits_are_divided_before_the_softmax() -> None:
+    outputs = undecided([[0.0, 2 * math.log(3)]])
+    losses = box_losses(outputs, config.SecondStage(loss_logit_scale=2.0))
+    # Probabilities of 1/4 and 3/4.
+    np.testing.assert_allclose(losses[BOX_CLASSIFICATION], math.log(4 / 3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "of_object", "of_background"), [(None, 1.0, 1.0), (0.25, 0.25, 0.75)])
+def test_focal_loss_fades_with_the_probability_of_the_truth(alpha: float | None, of_object: float, of_background: float) -> None:
+    # An object (class 1 of 1) that has a probability of 3/4, and background of 3/4: the truth has 3/4, and 1/4.
+    outputs = undecided([[math.log(3), math.log(3)]])
+    losses = box_losses(outputs, config.SecondStage(classification_loss="weighted_sigmoid_focal", focal_gamma=2.0, focal_alpha=alpha))
+    expected = of_object * (1 / 4) ** 2 * math.log(4 / 3) + of_background * (3 / 4) ** 2 * math.log(4)
+    np.testing.assert_allclose(losses[BOX_CLASSIFICATION], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        # Losses 1, 2, 3, 4 (in units of log 2 beyond the first); the last two overlap by half.
+        ({}, [0, 1, 3]),
+        ({"num_hard_examples": 2}, [1, 3]),
+        ({"iou_threshold": 0.6}, [0, 1, 2, 3]),
+        ({"iou_threshold": 0.6, "num_hard_examples": 3}, [1, 2, 3]),
+        # Of the localization losses the first is the greatest.
+        ({"loss_type": "LOCALIZATION", "num_hard_examples": 1}, [0]),
+    ],
+)
+def test_hard_examples_have_the_greatest_losses_and_do_not_overlap(settings: dict[str, Any], kept: list[int]) -> None:
+    proposals = tf.constant([[[0.0, 0, 9, 9], [20.0, 0, 29, 9], [40.0, 0, 50, 20], [40.0, 0, 50, 10]]])
+    miner = config.HardExampleMiner(**{"loss_type": "CLASSIFICATION", "num_hard_examples": 64, "iou_threshold": 0.4, **settings})
+    localization, classification = tf.constant([[5.0, 0, 0, 0]]), tf.constant([[1.0, 2, 3, 4]])
+    second_stage = config.SecondStage(hard_example_miner=miner)
+    hard = hard_examples(proposals, tf.constant([4]), localization, classification, second_stage)
+    assert np.flatnonzero(hard[0]).tolist() == kept
+    # Padding is never hard.
+    hard = hard_examples(proposals, tf.constant([2]), localization, classification, second_stage)
+    assert set(np.flatnonzero(hard[0])) <= {0, 1}
+
+
+def test_losses_of_hard_examples_are_still_divided_by_all_proposals() -> None:
+    outputs = undecided([[0.0, 0.0], [0.0, math.log(3)]], proposal_boxes=tf.constant([[[0.0, 0, 9, 9], [20.0, 0, 29, 9]]]))
+    miner = config.HardExampleMiner(loss_type="BOTH", num_hard_examples=1)
+    losses = box_losses(outputs, config.SecondStage(hard_example_miner=miner))
+    # Background at a probability of 1/4 is harder than an object at 1/2.
+    np.testing.assert_allclose(losses[BOX_CLASSIFICATION], math.log(4) / 2, rtol=1e-6)

@@ -178,6 +178,14 @@ def test_mask_size_and_layers(layers: int, kernels: list[tuple[int, int]]) -> No
     assert head(tf.ones([2, 4, 4, 12]), tf.constant([0, 4])).shape == (2, 9, 15)
 
 
+def test_one_mask_for_all_classes_is_the_same_for_each() -> None:
+    head = MaskHead(config.MaskHead(height=9, width=15, conv_depth=4, num_conv_layers=2, class_agnostic=True), 7, (4, 4, 12))
+    assert [tuple(layer.kernel.shape) for layer in head.convs] == [(3, 3, 12, 4), (3, 3, 4, 1)]
+    features = tf.random.stateless_normal([2, 4, 4, 12], [0, 1])
+    np.testing.assert_array_equal(head(features, tf.constant([0, 0])), head(features, tf.constant([6, 3])))
+    np.testing.assert_allclose(head(features, tf.constant([6, 3])), head.all_classes(features)[:, 0], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("initializer", "deviation", "largest"),
     [

@@ -72,7 +72,7 @@ def inference_deviations(reference: Reference) -> Iterator[Deviation]:
         yield reference.deviation(f"infer/detection_{name}", outputs[f"detection_{name}"], LATER)
     yield reference.deviation("infer/num_detections", outputs["num_detections"], LATER)
     if reference.is_keras:
-        for name, value in raw_detections(outputs, true_shapes).items():
+        for name, value in raw_detections(outputs, true_shapes, settings.second_stage).items():
             yield reference.deviation(f"infer/{name}", value, LATER)
     if settings.number_of_stages == 3:
         yield from _mask_deviations(reference, model, outputs, true_shapes)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import text_format
 
 from tasks.checkpoints.original_names import original_variables
 from tasks.input.image_resizer import resize_image
@@ -15,9 +16,15 @@ from tasks.mask_rcnn import config
 from tasks.mask_rcnn.crop import crop_and_pool
 from tasks.mask_rcnn.detections import detect
 from tasks.mask_rcnn.model import MaskRCNN
-from tests.parity.deviation import EXACT, LATER, STAGE_1, Deviation, in_spreads
-from tests.parity.reference import zoo_model_of
+from tasks.pipeline_config.experiment import translate
+from tasks.pipeline_config.parser import read_pipeline_config
+from tasks.pipeline_config.zoo import zoo_configs
+from tasks.training.experiment import experiment_from
+from tests.parity.deviation import EXACT, LATER, LOSSES, STAGE_1, Deviation, in_spreads
+from tests.parity.inference import resized
+from tests.parity.reference import REFERENCES, Reference, weighted, zoo_model_of
 from tests.parity.references.weights import make_weight
+from tests.parity.training import groundtruth
 
 _SEED = 11
 _IMAGE_SHAPES = [[96, 150], [80, 120]]
@@ -29,6 +36,7 @@ def setting_deviations(path: Path) -> Iterator[Deviation]:
     yield from _ties(stored)
     yield from _crops(stored)
     yield from _padded_masks(stored)
+    yield from _variants(stored)
 
 
 def _cases(stored: dict[str, Any], group: str) -> list[str]:
@@ -94,6 +102,42 @@ def _padded_masks(stored: dict[str, Any]) -> Iterator[Deviation]:
             expected = stored[f"{case}/{name}"]
             spread = np.std(expected) if name != "num_detections" else 1.0
             yield Deviation(f"{case}/{name}", in_spreads(found[name], expected, spread), LATER, remark if name == "detection_masks" else "")
+
+
+def _variants(stored: dict[str, Any]) -> Iterator[Deviation]:
+    """Losses, and of some the detections, of a network with other settings, on the image and objects of the reference of Inception v2."""
+    reference = Reference(REFERENCES / "inception_v2_small.npz")
+    networks: dict[bool, MaskRCNN] = {}
+    for case in _cases(stored, "variants"):
+        settings = _variant(reference, str(stored[f"{case}/text"]))
+        agnostic = settings.mask_head.class_agnostic
+        if agnostic not in networks:
+            networks[agnostic] = weighted(settings, reference.seed)
+        network = networks[agnostic]
+        # Settings of the same variables.
+        network.config = settings
+        images, true_shapes = resized(reference, settings.image_resizer)
+        truth = groundtruth(reference, images, true_shapes)
+        losses = network.compute_losses(network(images, true_shapes, truth, training=True))
+        for name, value in losses.items():
+            expected = float(stored[f"{case}/{name}"])
+            yield Deviation(f"{case}/{name}", abs(float(value) - expected) / expected, LOSSES)
+        if f"{case}/detection_scores" in stored:
+            found = network(images, true_shapes)
+            for name in ("detection_classes", "detection_boxes", "detection_scores", "detection_masks"):
+                expected = stored[f"{case}/{name}"]
+                yield Deviation(f"{case}/{name}", in_spreads(found[name], expected, np.std(expected)), LATER)
+
+
+def _variant(reference: Reference, text: str) -> config.MaskRCNN:
+    path = zoo_configs()["mask_rcnn_inception_v2_coco"]
+    pipeline = read_pipeline_config(path)
+    text_format.Merge(text, pipeline.model.faster_rcnn)
+    model: config.MaskRCNN = experiment_from(translate(pipeline, name="x").values, path).task.model
+    model.first_stage.max_proposals = model.second_stage.batch_size = 24
+    model.first_stage.minibatch_size, model.second_stage.balance_fraction = 1_000_000, 1.0
+    model.second_stage.max_detections_per_class = model.second_stage.max_total_detections = 16
+    return model
 
 
 def _mean_iou(first: Any, second: Any) -> float:

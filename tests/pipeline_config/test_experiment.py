@@ -96,6 +96,24 @@ def test_every_config_of_the_project_translates(config_file: Path, records: Reco
             "task.model.second_stage.classification_loss",
             "weighted_sigmoid",
         ),
+        (
+            f"{RCNN}.second_stage_classification_loss={{weighted_softmax {{logit_scale: 2}}}}",
+            "task.model.second_stage.loss_logit_scale",
+            2.0,
+        ),
+        (
+            f"{RCNN}.second_stage_classification_loss={{weighted_sigmoid_focal {{gamma: 3}}}}",
+            "task.model.second_stage.focal_gamma",
+            3.0,
+        ),
+        (f"{RCNN}.second_stage_classification_loss={{weighted_sigmoid_focal {{}}}}", "task.model.second_stage.focal_alpha", None),
+        (
+            f"{RCNN}.hard_example_miner={{num_hard_examples: 0}}",
+            "task.model.second_stage.hard_example_miner",
+            {"loss_type": "BOTH", "num_hard_examples": 0, "iou_threshold": 0.7},
+        ),
+        (f"{RCNN}.second_stage_post_processing.logit_scale=0.5", "task.model.second_stage.score_logit_scale", 0.5),
+        (f"{HEAD}.masks_are_class_agnostic=true", "task.model.mask_head.class_agnostic", True),
         (f"{RCNN}.second_stage_post_processing.score_converter=SIGMOID", "task.model.second_stage.score_converter", "SIGMOID"),
         ("train_config.merge_multiple_label_boxes=true", "task.train_data.merge_multiple_label_boxes", True),
         ("train_config.batch_size=8", "task.train_data.global_batch_size", 8),
@@ -188,8 +206,7 @@ def test_nothing_said_of_an_initializer_is_glorot(translated: Any) -> None:
 @pytest.mark.parametrize(
     ("assignment", "path", "words"),
     [
-        (f"{RCNN}.hard_example_miner={{}}", "model.faster_rcnn.hard_example_miner", "hard example mining"),
-        (f"{RCNN}.second_stage_classification_loss={{weighted_sigmoid_focal {{}}}}", "weighted_sigmoid_focal", "weighted_softmax"),
+        (f"{RCNN}.second_stage_classification_loss={{bootstrapped_sigmoid {{}}}}", "bootstrapped_sigmoid", "weighted_softmax"),
         (f"{RCNN}.second_stage_post_processing.score_converter=IDENTITY", "score_converter", "score_converter=SOFTMAX"),
         (f"{RCNN}.second_stage_post_processing.batch_non_max_suppression.soft_nms_sigma=0.5", "soft_nms_sigma", "soft"),
         (f"{RCNN}.feature_extractor.type=faster_rcnn_nas", "feature_extractor.type", "NAS family"),

@@ -2,7 +2,7 @@
 
 CONFIG is the zoo's `mask_rcnn_inception_v2_coco.config`. It takes an environment of its own, with Python 3.11, in which the original's code
 runs: `tensorflow-cpu==2.15.1`, `tf-slim`, `numpy<2`, `lvis`, `matplotlib`, `pycocotools`, `scipy`, and without its dependencies
-`tf-models-research-object-detection==2.8.0.post1`. Usual runtime: 3 minutes.
+`tf-models-research-object-detection==2.8.0.post1`. Usual runtime: 8 minutes.
 """
 
 from __future__ import annotations
@@ -128,7 +128,63 @@ def padded(config: str) -> Arrays:
                 yield f"padded/{kind}/{name}", value
 
 
+# What of `faster_rcnn` is other than in the zoo's config, in text format.
+VARIANTS = {
+    "clipped": "clip_anchors_to_image: true",
+    "agnostic": "second_stage_box_predictor { mask_rcnn_box_predictor { masks_are_class_agnostic: true } }",
+    "scaled": "second_stage_classification_loss { weighted_softmax { logit_scale: 2.5 } } "
+    "second_stage_post_processing { logit_scale: 0.5 }",
+    "focal": "second_stage_classification_loss { weighted_sigmoid_focal { gamma: 1.5 alpha: 0.3 } }",
+    "focal_plain": "second_stage_classification_loss { weighted_sigmoid_focal { } }",
+    "hard": "hard_example_miner { num_hard_examples: 6 iou_threshold: 0.5 }",
+    "hard_boxes": "hard_example_miner { num_hard_examples: 4 loss_type: LOCALIZATION }",
+    "hard_classes": "hard_example_miner { num_hard_examples: 0 iou_threshold: 0.6 loss_type: CLASSIFICATION }",
+}
+
+
+def variants(config: str) -> Arrays:
+    """Losses, and of two variants the detections, of Inception v2 on the image and objects of `inception_v2_small.npz`, all sampled."""
+    from object_detection.builders import model_builder
+    from object_detection.protos import pipeline_pb2
+
+    stored = np.load(HERE / "inception_v2_small.npz")
+    height, width = stored["image"].shape[:2]
+    for name, text in VARIANTS.items():
+        yield f"variants/{name}/text", text
+        model = text_format.Parse(config, pipeline_pb2.TrainEvalPipelineConfig()).model
+        model.faster_rcnn.image_resizer.fixed_shape_resizer.height = height
+        model.faster_rcnn.image_resizer.fixed_shape_resizer.width = width
+        text_format.Merge(text, model.faster_rcnn)
+        model.faster_rcnn.first_stage_max_proposals = model.faster_rcnn.second_stage_batch_size = 24
+        model.faster_rcnn.first_stage_minibatch_size, model.faster_rcnn.second_stage_balance_fraction = 1_000_000, 1.0
+        suppression = model.faster_rcnn.second_stage_post_processing.batch_non_max_suppression
+        suppression.max_detections_per_class = suppression.max_total_detections = 16
+        for is_training in (True, False) if name in ("agnostic", "scaled") else (True,):
+            with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=1)) as session:
+                network = model_builder.build(model, is_training=is_training)
+                images, shapes = network.preprocess(tf.constant(stored["image"][np.newaxis].astype(np.float32)))
+                if is_training:
+                    network.provide_groundtruth(*_objects(stored))
+                    results = network.loss(network.predict(images, shapes), shapes)
+                else:
+                    found = network.postprocess(network.predict(images, shapes), shapes)
+                    results = {key: found[key] for key in ("detection_boxes", "detection_scores", "detection_classes", "detection_masks")}
+                for variable in tf.global_variables():
+                    variable.load(make_weight(variable.op.name, variable.shape.as_list(), 0), session)
+                for key, value in session.run(results).items():
+                    yield f"variants/{name}/{key}", value
+
+
+def _objects(stored: Any) -> tuple[list[Any], ...]:
+    """Boxes, classes of 0 and 1, and masks of one image."""
+    shape = stored["train/gt_masks_shape"]
+    masks = np.unpackbits(stored["train/gt_masks_packed"])[: np.prod(shape)].reshape(shape)
+    classes = np.eye(90)[stored["train/gt_classes_zero_based"]]
+    return tuple([tf.constant(array, tf.float32)] for array in (stored["train/gt_boxes_normalized"], classes, masks))
+
+
 if __name__ == "__main__":
     tf.disable_v2_behavior()
     import_original()
-    np.savez_compressed(HERE / "settings.npz", **dict([*ties(), *crops(), *padded(Path(sys.argv[1]).read_text())]))
+    zoo = Path(sys.argv[1]).read_text()
+    np.savez_compressed(HERE / "settings.npz", **dict([*ties(), *crops(), *padded(zoo), *variants(zoo)]))
