@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow parity bench bench-input bench-check bench-data bench-eval screenshots lint clean
+.PHONY: help setup demo up down test test-slow parity bench bench-input bench-check bench-data bench-eval bench-serving screenshots lint clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -56,6 +56,9 @@ bench-data: setup  ## Compare the cost of materialization with Model Garden's (A
 
 bench-eval: setup  ## Compare the cost of evaluation with pycocotools', and of pasting with Model Garden's (ARGS: --memory, --verdicts, --help)
 	.venv/bin/python -m benchmarks.evaluation $(ARGS)
+
+bench-serving: setup  ## Compare exported models as ONNX files and as SavedModels (ARGS: zoo configs, --help)
+	.venv/bin/python -m benchmarks.serving $(ARGS)
 
 screenshots: setup  ## Draw the pictures of docs/images anew, from what the demo has left
 	dags/.venv/bin/python tests/browser/screenshots.py

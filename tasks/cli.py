@@ -580,7 +580,9 @@ def export_command(
     input_type: Annotated[
         str, typer.Option(help="image_tensor, or of a SavedModel encoded_image_string_tensor or tf_example.")
     ] = "image_tensor",
-    file_format: Annotated[str, typer.Option("--format", help="saved_model or onnx; tflite is refused, with the reason.")] = "saved_model",
+    file_format: Annotated[
+        str, typer.Option("--format", help="saved_model, onnx or mlflow; tflite is refused, with the reason.")
+    ] = "saved_model",
     signature: Annotated[str, typer.Option(help="What the input is called: tf1, `inputs`, or tf2, `input_tensor`.")] = "tf1",
     image_size: Annotated[
         str | None, typer.Option(metavar="HEIGHTxWIDTH", help="The one size of the images of an ONNX file, one at a time; by default any.")
@@ -589,12 +591,35 @@ def export_command(
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
-    """Write a trained model as a SavedModel or an ONNX file with the original's inputs and outputs."""
+    """Write a trained model as others load it: a SavedModel, an ONNX file, or a model that MLflow serves."""
     with _trained_in(model, verbose) as folder:
         from tasks.export import Choice, export, parse_size
 
         choice = Choice(input_type, file_format, signature, parse_size(image_size) if image_size else None)
         answer(export(folder, choice, checkpoint), result)
+
+
+@app.command("predict")
+def predict_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained or exported model, of a SavedModel, or an ONNX file.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...", help="Image files, folders, patterns, and .txt files with a path in each line.")
+    ],
+    output: Annotated[Path, typer.Option(parser=new_folder, metavar="FOLDER", help="Folder that receives pictures and results.")],
+    min_score: Annotated[float, typer.Option(help="Detections of a lower score are left out; 0 keeps all.")] = 0.5,
+    label_map: Annotated[Path | None, typer.Option(help="Label map with the classes' names; by default the model's own.")] = None,
+    checkpoint: CheckpointOption = "",
+    polygons: Annotated[bool, typer.Option("--polygons", help="Write masks as polygons instead of run-length codes.")] = False,
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Draw what was found.")] = True,
+    verbose: VerboseOption = False,
+    result: ResultOption = None,
+) -> None:
+    """Show what a model finds on pictures: drawn, and as a COCO results file."""
+    with tensorflow_log(None if verbose else Path(os.devnull)):
+        from tasks.predict import Options, predict
+
+        options = Options(min_score, polygons, pictures)
+        answer(predict(model, images, output, options, label_map, checkpoint), result)
 
 
 @app.command("open-run")

@@ -1,13 +1,15 @@
-"""The step that makes a trained model one that others can load: a SavedModel or an ONNX file with the original's inputs and outputs.
+"""The step that makes a trained model one that others can load: a SavedModel or an ONNX file with the original's inputs and outputs, or a
+model of MLflow's that answers with detections.
 
     maskline export MODEL_DIR [--input-type KIND --signature tf2 --checkpoint last|best|PREFIX]
     maskline export MODEL_DIR --format onnx [--image-size 800x1333]
+    maskline export MODEL_DIR --format mlflow
 
 Reads the best checkpoint that training has measured on its way, or else the last, or the one that is named, `train/experiment.yaml`,
-`pipeline.config` and the data's label map; writes `export/KIND/` with `saved_model/`, or `export/onnx/` with `model.onnx` and `paste.py`;
-beside it the two that the original puts there, `pipeline.config` and `label_map.pbtxt`, `experiment.yaml` as it was trained, and last
-`export.json`. An ONNX file is held against the
-checkpoint on images of the validation records before it gets its name. `--format tflite` is refused, see `REFUSED`.
+`pipeline.config` and the data's label map; writes `export/KIND/` with `saved_model/`, `export/onnx/` with `model.onnx` and `paste.py`, or
+`export/mlflow/` with `model/`; beside it the two that the original puts there, `pipeline.config` and `label_map.pbtxt`, `experiment.yaml`
+as it was trained, and last `export.json`. An ONNX file is held against the checkpoint on images of the validation records before it gets
+its name. TFLite is refused, see `REFUSED`.
 
 Usual runtime: half a minute on two CPU cores; for ONNX twice that, and three images through the network of each.
 """
@@ -40,7 +42,8 @@ from tasks.serving.trained_model import TrainedModel, read_trained_model, restor
 
 FORMAT_VERSION = 2
 
-SAVED_MODEL, ONNX = "saved_model", "onnx"
+SAVED_MODEL, ONNX, MLFLOW = "saved_model", "onnx", "mlflow"
+_EXPORTED = {SAVED_MODEL: "saved_model", ONNX: "model.onnx", MLFLOW: "model"}
 REFUSED = {
     "tflite": "TFLite has no operations for CombinedNonMaxSuppression and CropAndResize, and the interpreter of TensorFlow 2.20 runs "
     "none of TensorFlow's own (its Flex delegate is missing): a converted file cannot be checked",
@@ -64,7 +67,7 @@ class Choice:
         """Its name below `ModelDir.export`."""
         if self.file_format == SAVED_MODEL:
             return self.input_type
-        return "onnx" if self.image_size is None else "onnx_{}x{}".format(*self.image_size)
+        return self.file_format if self.image_size is None else "{}_{}x{}".format(self.file_format, *self.image_size)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -86,7 +89,7 @@ def export(model: ModelDir, choice: Choice = Choice(), checkpoint: str | Path = 
     }
     digest = _digest(choice, trained.checkpoint_digest, files)
     target = model.export / choice.folder
-    exported = "saved_model" if choice.file_format == SAVED_MODEL else "model.onnx"
+    exported = _EXPORTED[choice.file_format]
     result = StepResult(
         step="export",
         status="skipped" if _is_written(target, digest) else "done",
@@ -107,6 +110,8 @@ def export(model: ModelDir, choice: Choice = Choice(), checkpoint: str | Path = 
         checked: dict[str, Any] = {}
         if choice.file_format == ONNX:
             checked = {"check": _export_onnx(network, trained, choice, folder, model.name)}
+        elif choice.file_format == MLFLOW:
+            _export_for_mlflow(network, trained, folder / exported)
         else:
             save_for_serving(network, choice.input_type, folder / exported, choice.signature)
         for name, content in files.items():
@@ -120,15 +125,17 @@ def _confirm(choice: Choice) -> None:
         raise UserError(
             f"--format {choice.file_format} is not supported: {REFUSED[choice.file_format]}", "use --format saved_model or onnx"
         )
-    if choice.file_format not in (SAVED_MODEL, ONNX):
-        raise UserError(f"--format is {choice.file_format!r}", "use saved_model or onnx")
+    if choice.file_format not in _EXPORTED:
+        raise UserError(f"--format is {choice.file_format!r}", f"use one of {', '.join(_EXPORTED)}")
     if choice.input_type not in INPUTS:
         raise UserError(f"--input-type is {choice.input_type!r}", f"use one of {', '.join(INPUTS)}")
     if choice.signature not in SIGNATURES:
         raise UserError(f"--signature is {choice.signature!r}", f"use one of {', '.join(SIGNATURES)}")
-    if choice.file_format == SAVED_MODEL:
-        if choice.image_size is not None:
-            raise UserError("--image-size fixes the input of an ONNX file, and this is a SavedModel", "leave it out: any size goes in")
+    if choice.file_format != ONNX and choice.image_size is not None:
+        raise UserError("--image-size fixes the input of an ONNX file, and this is none", "leave it out: any size goes in")
+    if choice.file_format == MLFLOW and (choice.input_type, choice.signature) != (Choice.input_type, Choice.signature):
+        raise UserError("--format mlflow takes image files, and neither --input-type nor --signature", "leave them out")
+    if choice.file_format != ONNX:
         return
     if choice.input_type != "image_tensor":
         raise UserError(
@@ -156,6 +163,17 @@ def _export_onnx(network: MaskRCNN, trained: TrainedModel, choice: Choice, folde
     _print(checked)
     write_bytes(folder / "paste.py", Path(paste.__file__).read_bytes())
     return checked
+
+
+def _export_for_mlflow(network: MaskRCNN, trained: TrainedModel, folder: Path) -> None:
+    # Not at the top: MLflow takes seconds to import, which the other formats do without.
+    from tasks.serving.mlflow_model import save_for_mlflow
+
+    data = trained.experiment.task.validation_data
+    example = next(_real_images(data, None), None)
+    if example is None:
+        raise UserError(f"{data.input_path} holds no record to make an example of", "materialize the dataset with images in that split")
+    save_for_mlflow(network, folder, read_label_map(Path(data.label_map_path)).names, example)
 
 
 def _real_images(data: DataConfig, image_size: tuple[int, int] | None) -> Iterator[npt.NDArray[np.uint8]]:

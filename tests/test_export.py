@@ -21,9 +21,10 @@ from tasks.export import Choice, export, parse_size
 from tasks.input.image_resizer import resize_image
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.model import MaskRCNN
+from tasks.predict import Options, predict
 from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
-from tasks.running.workspace import DatasetDir, ModelDir, StepResult
+from tasks.running.workspace import DatasetDir, ModelDir, StepResult, read_json
 from tasks.serving.onnx_file import save_as_onnx
 from tasks.serving.signatures import INPUTS, resized_images, save_for_serving, served_outputs
 from tasks.serving.trained_model import read_trained_model, restored_model
@@ -201,6 +202,7 @@ def test_the_same_export_is_skipped_and_another_is_not(model: ModelDir) -> None:
         ({"choice": Choice("tf_example", "onnx")}, "--input-type is 'tf_example', and ONNX runtimes decode no pictures"),
         ({"choice": Choice(signature="v2")}, "--signature is 'v2'"),
         ({"choice": Choice(image_size=(48, 60))}, "--image-size fixes the input of an ONNX file"),
+        ({"choice": Choice("tf_example", "mlflow")}, "--format mlflow takes image files"),
         ({"checkpoint": Path("nowhere/ckpt-7")}, "checkpoint nowhere/ckpt-7 does not exist"),
     ],
 )
@@ -267,6 +269,40 @@ def test_onnx_of_one_size_has_a_folder_of_its_own(model: ModelDir, onnx_export: 
     assert (given.name, given.shape) == ("input_tensor", [1, 48, 60, 3])
     assert export(model, choice).status == "skipped"
     assert export(model, Choice(file_format="onnx")).status == "skipped"
+
+
+def test_predictions_are_the_same_from_checkpoint_saved_models_and_onnx(
+    model: ModelDir, onnx_export: StepResult, scenes: DatasetDir, tmp_path: Path
+) -> None:
+    # Another test has replaced one by that of another checkpoint.
+    export(model)
+    for index, image in enumerate(IMAGES):
+        (tmp_path / f"{index}.png").write_bytes(tf.io.encode_png(image).numpy())
+    kept = [model.root, *(model.export / kind for kind in INPUTS), model.export / "onnx" / "model.onnx"]
+    for number, path in enumerate(kept):
+        predict(path, [str(tmp_path / "*.png")], tmp_path / str(number), Options(min_score=0, pictures=False))
+    names = read_json(tmp_path / "0" / "images.json")["categories"]
+    assert [category["name"] for category in names] == list(read_label_map(scenes.label_map).names.values())
+    first, *others = (read_json(tmp_path / str(number) / "detections_boxes.json") for number in range(len(kept)))
+    assert {entry["image_id"] for entry in first} == {1, 2}
+    # A few steps teach nothing: scores are nearly equal, and some may change places.
+    boxes = np.sort([entry["bbox"] for entry in first], axis=0)
+    for number, other in enumerate(others, 1):
+        np.testing.assert_allclose([entry["score"] for entry in other], [entry["score"] for entry in first], atol=1e-3)
+        np.testing.assert_allclose(np.sort([entry["bbox"] for entry in other], axis=0), boxes, atol=0.05)
+        assert read_json(tmp_path / str(number) / "images.json")["categories"] == names
+    with pytest.raises(UserError, match="chooses among a trained model's"):
+        predict(kept[1], [str(tmp_path / "*.png")], tmp_path / "out", checkpoint="last")
+
+
+def test_mlflows_model_is_an_export_too(model: ModelDir) -> None:
+    result = export(model, Choice(file_format="mlflow"))
+    folder = model.export / "mlflow"
+    assert result.outputs["mlflow"] == str(folder / "model")
+    assert (folder / "model" / "MLmodel").is_file()
+    assert (folder / "model" / "artifacts" / "saved_model" / "saved_model.pb").is_file()
+    assert (folder / "pipeline.config").is_file()
+    assert export(model, Choice(file_format="mlflow")).status == "skipped"
 
 
 def test_an_onnx_file_that_differs_from_the_checkpoint_is_not_left(model: ModelDir, monkeypatch: pytest.MonkeyPatch) -> None:

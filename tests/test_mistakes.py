@@ -53,6 +53,13 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "reproduce": [("run", "reproducible"), ("--output", "new"), "--dry-run"],
     "evaluate": [("model", "model"), ("--slices", "attributes"), ("--results", "detections"), ("--dataset", "dataset")],
     "export": [("model", "trained"), ("--checkpoint", "own checkpoint")],
+    "predict": [
+        ("model", "trained"),
+        "nowhere.jpg",
+        ("--output", "new"),
+        ("--label-map", "label map"),
+        ("--checkpoint", "own checkpoint"),
+    ],
     "recall": ["weekly", ("run", "new"), ("--dataset", "dataset"), "--config", "mask_rcnn_inception_v2_coco"],
     "remember": ["weekly", ("run", "run")],
     "open-run": [("run", "new"), ("--dataset", "dataset")],

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.coco.image_opening import PILLOW_ERRORS, ImageTooLargeError, opened_image
@@ -59,11 +62,27 @@ def encode_image(where: str, content: bytes, size: tuple[int, int] | None, sha25
     all else is written anew as RGB PNG. BadImageError where the file is empty, unreadable, animated, of another size than its annotations
     say, or asks to be turned in a way the size cannot confirm.
     """
+    with _opened(where, content) as image:
+        return _encoded(where, content, image, size, sha256)
+
+
+def upright_pixels(where: str, content: bytes) -> npt.NDArray[np.uint8]:
+    """The image in a file's bytes as viewers show it, uint8 [height, width, 3], RGB: turned as EXIF asks, the first of several frames.
+
+    BadImageError where the file is empty, unreadable or too large.
+    """
+    with _opened(where, content) as image:
+        return np.array(_as_rgb(where, ImageOps.exif_transpose(image)))
+
+
+@contextmanager
+def _opened(where: str, content: bytes) -> Iterator[Image.Image]:
+    """The image, not decoded yet; what Pillow raises within the block becomes a BadImageError that names it."""
     if not content:
         raise BadImageError(Check.IMAGE_EMPTY, f"{where}: the image file is empty", _REPLACE)
     try:
         with opened_image(content) as image:
-            return _encoded(where, content, image, size, sha256)
+            yield image
     except ImageTooLargeError as error:
         raise BadImageError(Check.IMAGE_TOO_LARGE, f"{where}: the image is too large: {error}", error.fix) from error
     except PILLOW_ERRORS as error:

@@ -10,7 +10,9 @@ import onnx
 import tensorflow as tf
 
 from tasks.mask_rcnn.model import MaskRCNN, Tensors
+from tasks.running.errors import UserError
 from tasks.running.workspace import write_bytes
+from tasks.serving.onnx_conversion.functions import UnsupportedOperationError
 from tasks.serving.onnx_conversion.model import ConvertedFunction
 from tasks.serving.signatures import INPUTS, SIGNATURES, resized_images, served_of
 
@@ -52,7 +54,8 @@ def save_as_onnx(
 ) -> OnnxFile:
     """Writes the file, of one input uint8 [N, H, W, 3], named as in `SIGNATURES`, and the outputs of `served_outputs`.
 
-    N, H and W are free, or with `image_size` (H, W) fixed, N to 1. `metadata` goes into the file's properties.
+    N, H and W are free, or with `image_size` (H, W) fixed, N to 1. `metadata` goes into the file's properties. UserError where the network
+    does something that has no translation.
     """
     shape = INPUTS[_INPUT_TYPE][0].shape if image_size is None else tf.TensorShape([1, *image_size, 3])
 
@@ -63,7 +66,13 @@ def save_as_onnx(
         stages = outputs | {"images": images, "true_shapes": true_shapes}
         return served_of(network, outputs, true_shapes) | {f"stage/{name}": stages[name] for name in STAGES if name in stages}
 
-    converted = ConvertedFunction(answer.get_concrete_function())
+    try:
+        converted = ConvertedFunction(answer.get_concrete_function())
+    except UnsupportedOperationError as error:
+        raise UserError(
+            f"this model cannot be written as ONNX: {error}",
+            "export a SavedModel (--format saved_model), and report this with the model's pipeline.config",
+        ) from error
     served, stages = ([name for name in converted.outputs if name.startswith("stage/") == is_stage] for is_stage in (False, True))
     model = converted.model(served)
     model.producer_name = "maskline"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tasks.records.checks import BadImageError, Check
-from tasks.records.image_file import EncodedImage, encode_image, read_image_bytes
+from tasks.records.image_file import EncodedImage, encode_image, read_image_bytes, upright_pixels
 
 HEIGHT, WIDTH = 24, 40
 
@@ -234,3 +234,15 @@ def test_real_edge_cases_are_read_as_pillow_sees_them_or_refused(shared_data: Pa
     assert len(mirrored) == 3  # orientations 2, 4 and 3: the size cannot tell what the annotator saw
     assert refused == UNREADABLE | mirrored | empty
     assert len(read) >= 15
+
+
+def test_pixels_are_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8  # shown after a quarter turn to the left
+    path = saved(tmp_path / "a.png", Image.fromarray(picture()), exif=exif)
+    np.testing.assert_array_equal(upright_pixels("a.png", path.read_bytes()), np.rot90(picture()))
+    with pytest.raises(BadImageError, match=r"a\.png: the image file is empty"):
+        upright_pixels("a.png", b"")
+    frames = [Image.new("L", (4, 3), grey) for grey in (10, 200)]
+    path = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
+    assert upright_pixels("a.gif", path.read_bytes()).tolist() == [[[10, 10, 10]] * 4] * 3

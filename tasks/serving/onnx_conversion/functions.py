@@ -84,7 +84,11 @@ class Conversion:
 
     def call(self, name: str, inputs: Sequence[Anything]) -> list[Anything]:
         """The outputs of a function of the library, written in place."""
-        return self.write(function_def_to_graph(self._library[name]), inputs)
+        return self.write(self.graph_of(name), inputs)
+
+    def graph_of(self, name: str) -> Any:
+        """A function of the library as a graph of TensorFlow's."""
+        return function_def_to_graph(self._library[name])
 
     def write(self, graph: Any, inputs: Sequence[Anything]) -> list[Anything]:
         """The outputs of a function's graph. Only what they need is written."""
@@ -290,7 +294,7 @@ def _folded(op: tf.Operation, arrays: list[np.ndarray]) -> list[Anything]:
 
 def _unchanged(conversion: Conversion, body: str, count: int) -> set[int]:
     """Which of a body's values it hands on as they are."""
-    graph = function_def_to_graph(conversion._library[body])
+    graph = conversion.graph_of(body)
     found = set()
     for index in range(count):
         tensor = graph.outputs[index]

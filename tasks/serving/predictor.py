@@ -1,0 +1,197 @@
+"""A model to ask for the detections of one image after the other, whatever it was kept as: a checkpoint, a SavedModel or an ONNX file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tasks.records.label_map import read_label_map
+from tasks.running.errors import UserError
+from tasks.running.workspace import ModelDir, read_json
+
+Pixels = npt.NDArray[np.uint8]
+Outputs = Mapping[str, npt.NDArray[Any]]
+
+LABEL_MAP = "label_map.pbtxt"
+_ALWAYS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+_DETECTIONS = (*_ALWAYS, "detection_masks")
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A model where it lies. `kind` is `checkpoint`, `saved_model` or `onnx`; `digest` tells another model under the same path."""
+
+    kind: str
+    path: Path
+    names: Mapping[int, str]
+    """Of the label map's ids; empty where none is known."""
+    digest: str
+    load: Callable[[], Callable[[Pixels], Outputs]]
+    """Makes it ready: then it answers an image uint8 [H, W, 3], RGB, with an exported model's outputs for it, without the batch."""
+
+
+def find_model(path: Path, label_map: Path | None = None, checkpoint: str = "") -> KeptModel:
+    """The model in `path`: the folder of a trained or an exported model, of a SavedModel, or an ONNX file.
+
+    The names are those of `label_map`, else those that belong to the model. `checkpoint` is one of a trained model's, as
+    `read_trained_model` takes it. UserError for anything else; nothing is loaded yet.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist", "name the folder of a trained or exported model, or an ONNX file")
+    names = None if label_map is None else read_label_map(label_map).names
+    found = _found(path, checkpoint)
+    if checkpoint and found.kind != "checkpoint":
+        raise UserError(f"--checkpoint {checkpoint} chooses among a trained model's, and {path} is none", "leave it out")
+    return found if names is None else replace(found, names=names)
+
+
+def _found(path: Path, checkpoint: str) -> KeptModel:
+    if path.is_file():
+        if path.suffix != ".onnx":
+            raise UserError(f"{path} is no model", "name an .onnx file, or the folder of a trained or exported model")
+        return _onnx_file(path)
+    if (path / "model.onnx").is_file():
+        return _onnx_file(path / "model.onnx")
+    if (path / "saved_model.pb").is_file():
+        return _saved_model(path)
+    if (path / "saved_model" / "saved_model.pb").is_file():
+        return _saved_model(path / "saved_model")
+    model = ModelDir(path)
+    if model.train.is_dir() or model.experiment.is_file():
+        return _trained_model(model, checkpoint)
+    below = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and ModelDir(folder).pipeline_config.is_file())
+    if below:
+        raise UserError(f"{path} holds several models", f"name one of them: {', '.join(str(path / name) for name in below)}")
+    raise UserError(f"{path} holds no model", "name the folder of a trained or exported model, of a SavedModel, or an ONNX file")
+
+
+def _trained_model(model: ModelDir, checkpoint: str) -> KeptModel:
+    # TensorFlow takes seconds to import, and ONNX files do without.
+    from tasks.serving.trained_model import read_trained_model, restored_model
+
+    trained = read_trained_model(model.train, checkpoint)
+
+    def load() -> Callable[[Pixels], Outputs]:
+        import tensorflow as tf
+
+        from tasks.serving.signatures import INPUTS, resized_images, served_outputs
+
+        network = restored_model(trained)
+        spec, _ = INPUTS["image_tensor"]
+
+        @tf.function(input_signature=[spec])
+        def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            return served_outputs(network, *resized_images(images, "image_tensor", network.config.image_resizer))
+
+        return lambda pixels: _of_one({name: value.numpy() for name, value in answer(tf.constant(pixels[np.newaxis])).items()})
+
+    data = trained.experiment.task.validation_data
+    file = model.trained_label_map if model.trained_label_map.is_file() else Path(data.label_map_path)
+    return KeptModel("checkpoint", Path(trained.checkpoint), _names(file), trained.checkpoint_digest, load)
+
+
+def _saved_model(folder: Path) -> KeptModel:
+    report = folder.parent / "export.json"
+    input_type = read_json(report).get("input_type") if report.is_file() else None
+
+    def load() -> Callable[[Pixels], Outputs]:
+        import tensorflow as tf
+
+        try:
+            loaded = tf.saved_model.load(str(folder))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            raise UserError(f"{folder} is no SavedModel that TensorFlow loads: {error}", "export the model again") from error
+        signature = loaded.signatures.get("serving_default")
+        given = list(signature.structured_input_signature[1].items()) if signature else []
+        if len(given) != 1 or not set(_ALWAYS) <= set(signature.structured_outputs):
+            raise UserError(
+                f"{folder} has no signature `serving_default` of one input that answers with {', '.join(_ALWAYS)}",
+                "export a detection model, with `maskline export` or the Object Detection API's exporter",
+            )
+        ((key, spec),) = given
+
+        def answer(pixels: Pixels) -> Outputs:
+            is_text = spec.dtype == tf.string
+            batch = tf.constant([_encoded(pixels, input_type)]) if is_text else tf.cast(pixels[np.newaxis], spec.dtype)
+            found = signature(**{key: batch})
+            return _of_one({name: value.numpy() for name, value in found.items()})
+
+        # The function lives as long as the object that it came from.
+        answer.loaded = loaded  # type: ignore[attr-defined]
+        return answer
+
+    stamp = [(file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*"))]
+    return KeptModel("saved_model", folder, _names(folder.parent / LABEL_MAP), hashlib.sha256(str(stamp).encode()).hexdigest(), load)
+
+
+def _encoded(pixels: Pixels, input_type: str | None) -> bytes:
+    """What a model that takes strings is given: a PNG, or a tf.Example that holds it."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+    if input_type != "tf_example":
+        return stream.getvalue()
+    import tensorflow as tf
+
+    feature = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[stream.getvalue()]))}
+    serialized: bytes = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    return serialized
+
+
+def _onnx_file(file: Path) -> KeptModel:
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise UserError(f"{file} needs onnxruntime, which this environment has not", "install maskline[onnx]")
+    content = file.read_bytes()
+    session = _session(file)
+    names = [output.name for output in session.get_outputs()]
+    given = session.get_inputs()
+    if len(given) != 1 or not set(_ALWAYS) <= set(names):
+        raise UserError(
+            f"{file} is no detection model: it has not one input and the outputs {', '.join(_ALWAYS)}", "name a file of `maskline export`"
+        )
+    key, wanted = given[0].name, [name for name in _DETECTIONS if name in names]
+    height, width = given[0].shape[1:3]
+
+    def load() -> Callable[[Pixels], Outputs]:
+        if isinstance(height, int):
+            print(f"{file} takes images of {height} x {width} pixels (height x width): others are resized to that", flush=True)
+        return answer
+
+    def answer(pixels: Pixels) -> Outputs:
+        # Boxes come back as shares of the image, whatever its size was.
+        if isinstance(height, int) and pixels.shape[:2] != (height, width):
+            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+        return _of_one(dict(zip(wanted, session.run(wanted, {key: pixels[np.newaxis]}), strict=True)))
+
+    stored = session.get_modelmeta().custom_metadata_map.get("class_names")
+    known = {int(number): name for number, name in json.loads(stored).items()} if stored else _names(file.parent / LABEL_MAP)
+    return KeptModel("onnx", file, known, hashlib.sha256(content).hexdigest(), load)
+
+
+def _session(file: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=onnxruntime.get_available_providers())
+    except Exception as error:  # onnxruntime has a class of its own for each kind of fault
+        said = str(error).splitlines()[0]
+        raise UserError(f"{file} is no ONNX file that onnxruntime runs: {said}", "export the model again") from error
+
+
+def _of_one(outputs: Outputs) -> Outputs:
+    return {name: np.asarray(outputs[name])[0] for name in _DETECTIONS if name in outputs}
+
+
+def _names(file: Path) -> Mapping[int, str]:
+    return read_label_map(file).names if file.is_file() else {}
