@@ -185,8 +185,8 @@ def convert_command(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="Checkpoint to start from: a TF1 one's prefix, folder or tarball, a model that was trained here, "
-            "or a folder of several named as zoo configs."
+            help="Checkpoint to start from: the original's by its prefix, folder or tarball, its frozen graph or SavedModel, a model that "
+            "was trained here, or a folder of several named as zoo configs."
         ),
     ] = None,
     checkpoint_label_map: Annotated[

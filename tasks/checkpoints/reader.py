@@ -12,8 +12,10 @@ from typing import Any
 import numpy.typing as npt
 import tensorflow as tf
 
-from tasks.checkpoints.files import checkpoint_prefix
+from tasks.checkpoints.files import checkpoint_prefix, is_graph, is_saved_model
+from tasks.checkpoints.graph_weights import GraphWeights
 from tasks.checkpoints.keras_names import OBJECT_GRAPH, names_of_keys
+from tasks.checkpoints.object_paths import keys_by_path
 from tasks.checkpoints.original_names import original_variables
 from tasks.checkpoints.own_checkpoint import own_checkpoint
 from tasks.checkpoints.own_network import own_network
@@ -41,14 +43,31 @@ def stored_variables(checkpoint: Path, network: str) -> Iterator[StoredVariables
         yield StoredVariables({name: tuple(variable.shape) for name, variable in variables.items()}, lambda name: variables[name].numpy())
         return
     with checkpoint_prefix(checkpoint) as prefix:
+        if is_graph(prefix):
+            weights = GraphWeights(Path(prefix))
+            yield StoredVariables(weights.shapes, weights.read)
+            return
         reader = open_checkpoint(prefix)
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         if OBJECT_GRAPH not in shapes:
             yield StoredVariables(shapes, partial(read_tensor, reader))
             return
         del shapes[OBJECT_GRAPH]
-        names = names_of_keys(shapes, network)
+        keys = _keys(prefix, reader, shapes)
+        names = {name: keys[key] for name, key in names_of_keys(keys, network).items()}
         yield StoredVariables({name: shapes[key] for name, key in names.items()}, lambda name: read_tensor(reader, names[name]), True)
+
+
+def _keys(prefix: str, reader: tf.train.CheckpointReader, shapes: Mapping[str, Any]) -> dict[str, str]:
+    """The key of each variable by what it would be called in a checkpoint of TensorFlow 2: of a SavedModel it is another one."""
+    if is_saved_model(prefix):
+        try:
+            keys = keys_by_path(bytes(read_tensor(reader, OBJECT_GRAPH)))
+        except ValueError as error:
+            raise UserError(f"the SavedModel at {prefix} cannot be read: {error}", "copy or download it again") from error
+        if found := {path: key for path, key in keys.items() if key in shapes}:
+            return found
+    return {key: key for key in shapes}
 
 
 def open_checkpoint(prefix: str) -> tf.train.CheckpointReader:

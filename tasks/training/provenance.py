@@ -21,6 +21,7 @@ import tensorflow as tf
 from official.core import config_definitions as cfg
 
 import tasks
+from tasks.checkpoints.files import file_digest
 from tasks.records.record_set import RecordSet
 from tasks.running.errors import UserError
 from tasks.running.schedule_memory import code
@@ -124,12 +125,11 @@ def _driver() -> str:
         return "unknown"
 
 
-def _checkpoint(prefix: str) -> str:
-    """The digest of a checkpoint by its index, which holds a checksum of every tensor."""
-    if not prefix:
+def _checkpoint(path: str) -> str:
+    """The digest of a checkpoint, or of the file that stands for one."""
+    if not path:
         return "from scratch"
-    index = Path(f"{prefix}.index")
-    return _digest(index) if index.is_file() else f"{prefix}, which is not there"
+    return file_digest(Path(path)) or f"{path}, which is not there"
 
 
 def _digest(file: Path) -> str:

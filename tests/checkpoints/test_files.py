@@ -67,8 +67,9 @@ def test_slims_one_file_format_as_file_and_in_its_tarball(tmp_path: Path) -> Non
 
 def test_a_tarball_is_unpacked_for_as_long_as_it_is_read(zoo: Path) -> None:
     with checkpoint_prefix(packed(zoo)) as prefix:
-        # Nothing but the checkpoint's own files, whatever their folder was called.
-        assert {entry.name for entry in Path(prefix).parent.iterdir()} == {"model.ckpt.index", "model.ckpt.data-00000-of-00001"}
+        # Nothing but the checkpoint's own files, and a graph that came before them, whatever their folder was called.
+        own = {"model.ckpt.index", "model.ckpt.data-00000-of-00001"}
+        assert {entry.name for entry in Path(prefix).parent.iterdir()} - {"frozen_inference_graph.pb"} == own
     assert not Path(prefix).parent.exists()
 
 
@@ -86,12 +87,13 @@ def test_of_several_checkpoints_tensorflows_latest_is_taken(tmp_path: Path) -> N
 
 
 def test_what_is_no_checkpoint(zoo: Path, tmp_path: Path) -> None:
+    (zoo / "assets").mkdir()
     for path, message in (
         (tmp_path / "nowhere" / "model.ckpt", "does not exist"),
-        (zoo / "frozen_inference_graph.pb", "does not exist"),
+        (zoo / "other.pb", "does not exist"),
         (zoo / "model.ckpt.index", "one file of several"),
-        (zoo / "saved_model", "no TensorFlow checkpoint"),
-        (packed(zoo / "saved_model"), "no TensorFlow checkpoint"),
+        (zoo / "assets", "no TensorFlow checkpoint"),
+        (packed(zoo / "assets"), "no TensorFlow checkpoint"),
     ):
         with pytest.raises(UserError, match=message):
             read(path)
@@ -201,10 +203,11 @@ def test_a_config_with_two_checkpoints_is_refused(zoo: Path) -> None:
 
 
 def test_what_is_not_there_is_not_found(zoo: Path) -> None:
+    (zoo / "assets").mkdir()
     for path, message in (
         (zoo.parent / "nowhere.tar.gz", "does not exist"),
         (zoo / "model.ckpt-5", "does not exist"),
-        (zoo / "saved_model", "holds no checkpoint for"),
+        (zoo / "assets", "holds no checkpoint for"),
     ):
         with pytest.raises(UserError, match=message):
             find_checkpoint(path, NAME)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tasks.checkpoints.files import find_checkpoint
 from tasks.checkpoints.importing import import_checkpoint
 from tasks.checkpoints.keras_names import VALUE, names_of_keys
 from tasks.checkpoints.original_names import classification_name, original_variables
 from tasks.mask_rcnn.backbones import FIRST_STAGE_SCOPE, SECOND_STAGE_SCOPE
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.running.errors import UserError
+from tests.checkpoints.exported_model import write_saved_model_of_objects
 from tests.checkpoints.keras_checkpoint import key_table, write_keras_checkpoint
 from tests.parity.reference import REFERENCES, Reference
 from tests.parity.references.weights import make_weight
@@ -84,6 +86,18 @@ def test_a_detector_s_checkpoint_is_restored_with_nothing_missing(model: MaskRCN
     variables = original_variables(model)
     assert (set(report.restored), report.missing, report.reshaped) == (variables.keys(), (), {})
     assert set(report.ignored.values()) == {"state of the finished training"}
+    for name, variable in variables.items():
+        np.testing.assert_array_equal(variable, make_weight(name, variable.shape, 0), err_msg=name)
+
+
+def test_the_saved_model_of_a_detector_is_restored_too(model: MaskRCNN, tmp_path_factory: pytest.TempPathFactory) -> None:
+    values = stored(model, "resnet50_mask_exported")
+    folder = write_saved_model_of_objects(tmp_path_factory.mktemp("exported") / "saved_model", values)
+    variables = original_variables(model)
+    for variable in variables.values():
+        variable.assign(np.zeros(variable.shape))
+    report = import_checkpoint(model, find_checkpoint(folder.parent, "any"), "full")
+    assert (set(report.restored), report.missing, report.reshaped) == (variables.keys(), (), {})
     for name, variable in variables.items():
         np.testing.assert_array_equal(variable, make_weight(name, variable.shape, 0), err_msg=name)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tasks.records.example_pb2 import Example
-from tasks.records.feature_bytes import WireError, byte_strings, floats
+from tasks.records.feature_bytes import byte_strings, floats
+from tasks.running.wire_format import WireError
 
 
 def example() -> Example:
