@@ -499,6 +499,20 @@ def plan_command(
         answer(plan(folder, Overrides(**overrides), Machine(device, flops, memory, devices), price_per_hour, limits), result)
 
 
+@app.command("replay")
+def replay_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a model that was trained, or whose training was stopped.")],
+    step: Annotated[int, typer.Argument(help="Of the training, counted from 1: one that was skipped, or any other.")],
+    verbose: VerboseOption = False,
+    result: ResultOption = None,
+) -> None:
+    """Take one step of a training again, and tell which image, loss or gradient is no number."""
+    with _trained_in(model, verbose) as folder:
+        from tasks.replay import replay
+
+        answer(replay(folder, step), result)
+
+
 @app.command("evaluate")
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model; with --results, a new folder.")],

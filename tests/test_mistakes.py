@@ -50,6 +50,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "plan": [("model", "model"), "--count-only"],
     "profile-input": [("target", "dataset"), ("--label-map", "label map"), "--images", "1", "--seconds", "0.01"],
     "train": [("model", "model")],
+    "replay": [("model", "model"), "1"],
     "reproduce": [("run", "reproducible"), ("--output", "new"), "--dry-run"],
     "evaluate": [("model", "model"), ("--slices", "attributes"), ("--results", "detections"), ("--dataset", "dataset")],
     "export": [("model", "trained"), ("--checkpoint", "own checkpoint")],

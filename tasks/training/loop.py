@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import orbit
 import tensorflow as tf
 import tf_keras
-from official.core import base_trainer, task_factory, train_utils
+from official.core import base_task, base_trainer, task_factory, train_utils
 from official.core import config_definitions as cfg
 
 from tasks.checkpoints.own_checkpoint import step_of
@@ -97,21 +97,13 @@ def _run_training(
             task.bad_records = RecordsLeftOut(experiment.task, shared, task.first_step, all_stay=cluster is not None)
             task.step_log = step_log
             task.pads_alike = cluster is not None and not one_size(experiment.task.model.image_resizer)
-            trainer = train_utils.create_trainer(experiment, task, train=True, evaluate=False, trainer_cls=LoggedTrainer)
-            create_state(trainer.optimizer, trainer.model.trainable_variables)
-            decay = experiment.trainer.optimizer_config.moving_average_decay
-            task.averages = Averages(trainer.model.trainable_variables, decay) if decay > 0.0 else None
-            checkpoints = _checkpoints(trainer, folder, experiment.trainer.max_to_keep, together)
+            trainer = whole_trainer(experiment, task)
+            parts, variables = trained_state(trainer)
+            kept_by = Checkpoints if together.is_chief else CheckpointsOfOthers
+            checkpoints = kept_by(tf.train.Checkpoint(**parts), variables, folder, experiment.trainer.max_to_keep)
             checkpoints.remove_leftovers()
             checkpoints.confirm_room(one_stays=validation is not None)
-            if last:
-                checkpoints.restore(last)
-            else:
-                trainer.initialize()
-                if task.continued is not None:
-                    _go_on_with(task.continued, trainer, experiment.trainer.train_steps)
-                if task.averages is not None:
-                    task.averages.begin()
+            begin(trainer, checkpoints, last, experiment.trainer.train_steps)
         termination = Termination(experiment.trainer.grace_seconds)
         progress = Progress(experiment, folder, step_log, tracker)
         skipped = SkippedSteps(experiment, folder / "skipped_steps", task.first_step, task.bad_records)
@@ -209,15 +201,36 @@ def _go_without_bad_record(error: tf.errors.OpError, controller: orbit.Controlle
     progress.go_on()
 
 
-def _checkpoints(trainer: base_trainer.Trainer, folder: Path, keep: int, together: Together) -> Checkpoints:
-    """Of the trainer's state and the averages."""
+def whole_trainer(experiment: cfg.ExperimentConfig, task: base_task.Task) -> base_trainer.Trainer:
+    """Model Garden's trainer of a task, with everything made that a step will change; in `strategy.scope()`."""
+    trainer = train_utils.create_trainer(experiment, task, train=True, evaluate=False, trainer_cls=LoggedTrainer)
+    create_state(trainer.optimizer, trainer.model.trainable_variables)
+    decay = experiment.trainer.optimizer_config.moving_average_decay
+    task.averages = Averages(trainer.model.trainable_variables, decay) if decay > 0.0 else None
+    return trainer
+
+
+def trained_state(trainer: base_trainer.Trainer) -> tuple[dict[str, Any], list[tf.Variable]]:
+    """What a checkpoint holds: its parts by name, and all their variables."""
     parts = {"global_step": trainer.global_step, "model": trainer.model, "optimizer": trainer.optimizer}
     variables = [trainer.global_step, *trainer.model.variables, *trainer.optimizer.variables()]
     averages = trainer.task.averages
     if averages is not None:
         parts["averages"] = averages
         variables += averages.values
-    return (Checkpoints if together.is_chief else CheckpointsOfOthers)(tf.train.Checkpoint(**parts), variables, folder, keep)
+    return parts, variables
+
+
+def begin(trainer: base_trainer.Trainer, checkpoints: Checkpoints, last: Path | None, train_steps: int) -> None:
+    """Sets what a step will change to what a checkpoint holds, or to what a training begins with; in `strategy.scope()`."""
+    if last:
+        checkpoints.restore(last)
+        return
+    trainer.initialize()
+    if trainer.task.continued is not None:
+        _go_on_with(trainer.task.continued, trainer, train_steps)
+    if trainer.task.averages is not None:
+        trainer.task.averages.begin()
 
 
 class _Enough(Exception):  # noqa: N818

@@ -129,11 +129,9 @@ class MaskRCNNTask(base_task.Task):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
         with tf.GradientTape() as tape:
-            outputs = model(images, true_shapes, groundtruth | {"seeds": self._seeds(groundtruth["position"])}, training=True)
-            values = model.compute_losses(outputs)
-            total = tf.add_n([*values.values(), *(tf.cast(loss, tf.float32) for loss in model.losses)])
+            losses, outputs = self.losses(model, (images, true_shapes, groundtruth))
             # Gradients are summed over replicas.
-            objective = total / replicas
+            objective = losses[TOTAL_LOSS] / replicas
             objective = optimizer.get_scaled_loss(objective) if scaled else objective
         variables = model.trainable_variables
         # Those of gathered biases come as slices, whose other rows TensorFlow 1 moved too, by their momentum.
@@ -142,8 +140,8 @@ class MaskRCNNTask(base_task.Task):
         replica = tf.distribute.get_replica_context()
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         # Not the losses alone: on a CPU max(NaN, 0) is 0, and behind the first ReLU nothing is left of a bad image.
-        finite = guards.is_finite([images, groundtruth["boxes"], groundtruth["weights"], *statistics, *values.values(), total])
-        figures = values | {TOTAL_LOSS: total, FINITE: tf.cast(finite, tf.float32)} | _sampled(outputs)
+        finite = guards.is_finite([images, groundtruth["boxes"], groundtruth["weights"], *statistics, *losses.values()])
+        figures = losses | {FINITE: tf.cast(finite, tf.float32)} | _sampled(outputs)
         figures = replica.all_reduce(tf.distribute.ReduceOp.MEAN, figures)
 
         finite, finite_gradients = figures[FINITE] == 1.0, guards.is_finite(gradients)
@@ -163,6 +161,14 @@ class MaskRCNNTask(base_task.Task):
         if self.step_log is not None:
             self.step_log.write(figures)
         return figures
+
+    def losses(self, model: MaskRCNN, inputs: Inputs) -> tuple[Tensors, Tensors]:
+        """The losses of a batch by their names, `TOTAL_LOSS` among them, with what regularization adds; and the network's outputs."""
+        images, true_shapes, groundtruth = inputs
+        outputs = model(images, true_shapes, groundtruth | {"seeds": self._seeds(groundtruth["position"])}, training=True)
+        losses = model.compute_losses(outputs)
+        total = tf.add_n([*losses.values(), *(tf.cast(loss, tf.float32) for loss in model.losses)])
+        return losses | {TOTAL_LOSS: total}, outputs
 
     def _seeds(self, positions: tf.Tensor) -> tf.Tensor:
         """Of the images at positions int64 [B]: the training's seed beside each, int32 [B, 2]."""

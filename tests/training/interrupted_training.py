@@ -3,12 +3,13 @@
     python tests/training/interrupted_training.py FOLDER
 
 A program, since determinism is for a whole process. Prints, as JSON, what both have left. Killing is an exception that no part of the loop
-expects, raised where a kill would be felt: after a loop, in an evaluation, and between the data and the index of a checkpoint.
+expects, raised where a kill would be felt: in an evaluation, and between the data and the index of a checkpoint.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -36,6 +37,7 @@ from tasks.training.experiment import load_experiment
 from tasks.training.loop import run_training
 from tasks.training.overrides import Overrides, adapt_to_machine, override
 from tasks.training.progress import Progress
+from tasks.training.replay import replay_step
 from tasks.training.step_file import StepFile
 from tests.training.trackers import Told
 
@@ -69,11 +71,12 @@ def prepared(root: Path) -> ModelDir:
     return model
 
 
-def experiment(model: ModelDir, evaluate_every: int) -> cfg.ExperimentConfig:
+def experiment(model: ModelDir, evaluate_every: int, keep: int = 2) -> cfg.ExperimentConfig:
     values = load_experiment(model.experiment)
     override(values, OVERRIDES)
     adapt_to_machine(values, 0)
-    values.trainer.override({"checkpoint_interval": 2, "evaluate_every": evaluate_every, "optimizer_config": {"moving_average_decay": 0.9}})
+    values.trainer.override({"checkpoint_interval": 2, "evaluate_every": evaluate_every, "max_to_keep": keep})
+    values.trainer.override({"optimizer_config": {"moving_average_decay": 0.9}})
     return values
 
 
@@ -141,7 +144,7 @@ def main() -> None:
     for folder in (through, interrupted):
         folder.mkdir()
 
-    run_training(experiment(model, evaluate_every=0), through, Told())
+    run_training(experiment(model, evaluate_every=0, keep=3), through, Told())
 
     def train(folder: Path, tracker: Told | None = None) -> None:
         tracker = tracker or Told()
@@ -150,10 +153,7 @@ def main() -> None:
         finally:
             evaluated.extend(step for metrics, step in tracker.metrics if any(name.startswith("val/") for name in metrics))
 
-    with contextlib.suppress(Killed):
-        train(interrupted, Told(3, kill))
-    with contextlib.suppress(Killed), killed_while_measuring():
-        train(interrupted)
+    # Evaluated at 3, and killed at 5, which takes step 4 with it too.
     with contextlib.suppress(Killed), killed_while_writing(5):
         train(interrupted)
     code = None
@@ -161,8 +161,12 @@ def main() -> None:
         train(interrupted, Told(4, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     except SystemExit as ended:
         code = ended.code
+    with contextlib.suppress(Killed), killed_while_measuring():
+        train(interrupted)
     train(interrupted)
-    print(json.dumps({"through": left(through), "interrupted": left(interrupted), "code": code, "evaluated": evaluated}))
+    again = dataclasses.asdict(replay_step(experiment(model, evaluate_every=0), through, 4))
+    answer = {"replayed": again, "through": left(through), "interrupted": left(interrupted), "code": code, "evaluated": evaluated}
+    print(json.dumps(answer, default=str))
 
 
 if __name__ == "__main__":

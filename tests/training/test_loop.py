@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 PROGRAM = Path(__file__).with_name("interrupted_training.py")
@@ -32,7 +33,7 @@ def test_kills_and_a_sigterm_change_no_loss_and_no_weight(trained: dict[str, Any
     # The orchestrator's sign to try again.
     assert trained["code"] == 143
     # Of the newest steps at which one was due, at which SIGTERM came, or that were evaluated.
-    assert through["checkpoints"] == ["ckpt-4", "ckpt-6"]
+    assert through["checkpoints"] == ["ckpt-2", "ckpt-4", "ckpt-6"]
     assert interrupted["checkpoints"] == ["ckpt-4", "ckpt-6"]
 
 
@@ -41,6 +42,21 @@ def test_an_evaluation_that_was_killed_is_done_again_and_counts_once(trained: di
     assert [row["step"] for row in evaluations] == trained["evaluated"] == [3, 6]
     assert all("DetectionMasks_Precision/mAP" in row["metrics"] for row in evaluations)
     assert trained["through"]["evaluations"] == []
+
+
+def test_a_skipped_step_is_taken_again_and_its_bad_part_named(trained: dict[str, Any]) -> None:
+    again, kept = trained["replayed"], trained["through"]["skipped"]["step-4.json"]
+    # From the checkpoint of two steps before, to the bit.
+    assert Path(again["start"]).name == "ckpt-2"
+    # Files have the fewest digits that name a float32.
+    assert {name: np.float32(again["figures"][name]) for name in kept["figures"]} == {
+        name: np.float32(value) for name, value in kept["figures"].items()
+    }
+    (image,) = again["images"]
+    assert (image["record"], image["broken"]) == (kept["records"][0], ["weights"])
+    # Alone, as it was in its batch of one.
+    assert image["losses"]["Loss/total_loss"] == pytest.approx(kept["figures"]["Loss/total_loss"], rel=1e-7)
+    assert again["broken_gradients"] == []
 
 
 def test_averages_lie_beside_the_weights_and_come_back_too(trained: dict[str, Any]) -> None:
