@@ -47,13 +47,12 @@ def loops_with_log() -> Callable[[], None]:
 
 def loops_with_files(folder: Path) -> Callable[[], None]:
     log = StepLog(tf.distribute.get_strategy(), most_steps=1000)
-    run, file, events = ModelRun(ModelDir(folder)), StepFile(folder / "train" / "metrics.jsonl"), EventFile(folder / "train", 1)
+    tracker = EventFile(folder / "train" / "tensorboard", 1, ModelRun(ModelDir(folder)))
+    file = StepFile(folder / "train" / "metrics.jsonl")
 
     def after(step: int) -> None:
         rows = [{STEP: step + number, **figures} for number, figures in enumerate(log.read(STEPS, time.time()))]
-        start, end = file.append(rows)
-        events.write(rows)
-        run.log_steps(file.file, start, end)
+        tracker.log_steps(file.file, *file.append(rows))
 
     return _loops(log, after)
 

@@ -58,6 +58,8 @@ _STEPS = (
 )
 _LAYOUTS = {"validation pictures": {"columns": 1, "cardHeight": 900}}
 _PRECISIONS = ("DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU", "DetectionBoxes_Precision/mAP")
+_ON_THE_WAY = "val/"
+"""Before the names of what training measures on the way; `evaluate` measures one step"""
 _MOST_PICTURES = 8
 
 
@@ -127,7 +129,7 @@ def _state(search: str, order: str) -> dict[str, Any]:
         "accuracy": [_bar(name) for name in ("mask_ap", "mask_ap50", "box_ap")],
         "losses": [_line(name) for name in _LOSSES],
         "validation pictures": [_pictures()],
-        "AP over steps": [_line(name) for name in _PRECISIONS],
+        "AP over steps": [_line(f"{_ON_THE_WAY}{name}", name) for name in _PRECISIONS],
         "steps": [_line(name) for name in _STEPS],
         "speed": [_bar(name) for name in ("seconds_per_image", "images_per_second")],
     }
@@ -156,12 +158,13 @@ def _bar(metric: str) -> dict[str, Any]:
     return {"type": "BAR", "runsCountToCompare": 10, "metricKey": mlflow_name(metric)}
 
 
-def _line(metric: str) -> dict[str, Any]:
+def _line(*metrics: str) -> dict[str, Any]:
+    names = [mlflow_name(metric) for metric in metrics]
     return {
         "type": "LINE",
         "runsCountToCompare": 10,
-        "metricKey": mlflow_name(metric),
-        "selectedMetricKeys": [mlflow_name(metric)],
+        "metricKey": names[0],
+        "selectedMetricKeys": names,
         "lineSmoothness": 0,
         "xAxisScaleType": "linear",
         "scaleType": "linear",

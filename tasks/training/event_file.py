@@ -1,41 +1,59 @@
-"""The numbers of steps as TensorBoard reads them."""
+"""A training's numbers as TensorBoard reads them."""
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from tasks.running.line_file import whole_lines
+from tasks.training.progress import Tracker
 from tasks.training.step_file import COMPILED, STEP, TIME
 
 
 class EventFile:
-    """A new event file in `folder`; of the files before it TensorBoard leaves out the steps from `first_step` on, which come again."""
+    """A tracker that writes what it is told to a new event file in `folder`, and tells `tracker`.
 
-    def __init__(self, folder: Path, first_step: int) -> None:
-        # The queue is as long as a loop may be: adding waits for no disk.
-        self._writer: EventFileWriter | None = EventFileWriter(str(folder), max_queue_size=1000)
-        start = SessionLog(status=SessionLog.START)
-        self._writer.add_event(Event(step=first_step, session_log=start))
+    Of the files that are there already TensorBoard leaves out the steps from `first_step` on, which come again. Where the file cannot be
+    written, that is said once, and nothing else comes of it.
+    """
 
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds steps as `StepFile` has them; where they cannot be written, says so once, and nothing else comes of it."""
-        if self._writer is None:
+    def __init__(self, folder: Path, first_step: int, tracker: Tracker) -> None:
+        self._folder, self._first_step, self._tracker = folder, first_step, tracker
+        self._writer: EventFileWriter | None = None
+        self._failed = False
+
+    def log_steps(self, file: Path, start: int, end: int) -> None:
+        rows = (json.loads(line) for line, _ in whole_lines(file, start, end))
+        self._write(_event(row, row[STEP], row[TIME]) for row in rows)
+        self._tracker.log_steps(file, start, end)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int, *, once: bool = False) -> None:
+        self._write([_event(metrics, step, time.time())])
+        self._tracker.log_metrics(metrics, step, once=once)
+
+    def _write(self, events: Iterable[Event]) -> None:
+        if self._failed:
             return
         try:
-            for row in rows:
-                values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name not in (STEP, TIME, COMPILED)]
-                self._writer.add_event(Event(step=row[STEP], wall_time=row[TIME], summary=Summary(value=values)))
+            if self._writer is None:
+                # The queue is as long as a loop may be: adding waits for no disk.
+                self._writer = EventFileWriter(str(self._folder), max_queue_size=1000)
+                self._writer.add_event(Event(step=self._first_step, session_log=SessionLog(status=SessionLog.START)))
+            for event in events:
+                self._writer.add_event(event)
             self._writer.flush()
         except Exception as error:  # the disk is full, say: the training's own file will tell what that means for it
-            self._writer = None
+            self._failed = True
             print(f"WARNING: TensorBoard gets no more of this training: {error}", file=sys.stderr, flush=True)
 
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+
+def _event(figures: Mapping[str, float], step: int, at: float) -> Event:
+    values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items() if name not in (STEP, TIME, COMPILED)]
+    return Event(step=step, wall_time=at, summary=Summary(value=values))

@@ -27,6 +27,7 @@ from tasks.training import task as _registers_the_task  # noqa: F401
 from tasks.training.averages import Averages
 from tasks.training.cluster import LEFT, Cluster, meet
 from tasks.training.devices import Together, build_strategy, left_by_none
+from tasks.training.event_file import EventFile
 from tasks.training.left_out import BAD_RECORDS, RecordsLeftOut
 from tasks.training.optimization import create_state
 from tasks.training.precision import computing_in, precision_of
@@ -51,7 +52,7 @@ def run_training(experiment: cfg.ExperimentConfig, folder: Path, tracker: Tracke
     and else the last, `last_checkpoint`, and `standing`, which tells a person; `seconds` of all steps and `images_per_second` (without
     those that compile), `bad_records` (how many were left out), and `losses`, each the mean over the last tenth of the steps.
     `metrics.jsonl` keeps the numbers of every step, and `tracker` is told after each loop where the new ones stand, and the figures of each
-    evaluation; `tensorboard/` has the former too.
+    evaluation; `tensorboard/` has both.
     A resumed training sees the data that it would have seen, and draws what it would have drawn: steps are sought, not replayed.
 
     Of a `cluster` this process is one worker, and all see `folder`, where the chief alone writes, evaluates and keeps checkpoints; what the
@@ -86,6 +87,7 @@ def _run_training(
     together.confirm_same(_what_is_trained(experiment, shared, last))
     if strategy.num_replicas_in_sync > 1:
         print(_share_of_work(experiment, strategy.num_replicas_in_sync), flush=True)
+    tracker = EventFile(folder / "tensorboard", start + 1, tracker)
     validation = _validation(experiment, folder, start, tracker, together)
     # After the network of the validation is made, which draws initial weights too.
     tf_keras.utils.set_random_seed(experiment.task.train_data.seed)
@@ -118,7 +120,7 @@ def _run_training(
         if task.beginning:
             print(task.beginning, flush=True)
         progress.start(trainer.global_step)
-        with progress, termination.listening(), _silent_stdout(), strategy.scope(), contextlib.suppress(_Enough):
+        with termination.listening(), _silent_stdout(), strategy.scope(), contextlib.suppress(_Enough):
             between.begin()
             while True:
                 try:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import tensorflow as tf
 from official.core import config_definitions as cfg
 
-from tasks.training.event_file import EventFile
 from tasks.training.machine_load import MachineLoad
 from tasks.training.step_file import COMPILED, STEP, StepFile
 from tasks.training.step_log import INPUT_WAIT, SECONDS, StepLog
@@ -48,7 +47,7 @@ class Untracked:
 
 
 class Progress:
-    """An Orbit action: after each loop a line for a person, and the numbers of its steps to `metrics.jsonl`, TensorBoard and the tracker.
+    """An Orbit action: after each loop a line for a person, and the numbers of its steps to `metrics.jsonl` and to the tracker.
 
     The line's losses are means over the loop, without the steps that were skipped.
     """
@@ -60,7 +59,6 @@ class Progress:
         self._total_steps = experiment.trainer.train_steps
         self._batch_size = experiment.task.train_data.global_batch_size
         self._file = StepFile(folder / "metrics.jsonl")
-        self._events_folder = folder / "tensorboard"
         self._step_log = step_log
         self._tracker = tracker
         # Orbit writes to standard output what is said here in a form for people; see `loop._silent_stdout`.
@@ -69,7 +67,8 @@ class Progress:
         self._seconds_per_step = 0.0
 
     def start(self, global_step: tf.Variable) -> None:
-        """Starts the clock."""
+        """Starts the clock, and to look at the machine."""
+        self._load = MachineLoad()
         self._global_step = global_step
         self._step = int(global_step.numpy())
         if self._step < self._total_steps:
@@ -80,14 +79,6 @@ class Progress:
     def step(self) -> int:
         """The last that a line has told of."""
         return self._step
-
-    def __enter__(self) -> Progress:
-        self._load = MachineLoad()
-        self._events = EventFile(self._events_folder, self._step + 1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._events.close()
 
     def go_on(self) -> None:
         """Starts the clock again, after what belongs to no step."""
@@ -107,7 +98,6 @@ class Progress:
         rows = self._rows()
         self._step, self._seconds_per_step = step, seconds / steps
         start, stop = self._file.append(rows)
-        self._events.write(rows)
         self._tracker.log_steps(self._file.file, start, stop)
         print(self._line(step, steps / seconds), file=self._out, flush=True)
 

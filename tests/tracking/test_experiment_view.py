@@ -92,7 +92,9 @@ def test_every_chart_has_its_section_and_every_picture_its_place(client, experim
     by_section = {name: [chart for chart in charts if sections[chart["metricSectionId"]] == name] for name in sections.values()}
     assert [chart["metricKey"] for chart in by_section["accuracy"]] == ["mask_ap", "mask_ap50", "box_ap"]
     # In MLflow's spelling, or the page would find no such metric.
-    assert "DetectionMasks_Precision/mAP:at:.50IOU" in [chart["metricKey"] for chart in by_section["AP over steps"]]
+    # What training measured on the way, and the one that `evaluate` did.
+    name = "DetectionMasks_Precision/mAP:at:.50IOU"
+    assert [f"val/{name}", name] in [chart["selectedMetricKeys"] for chart in by_section["AP over steps"]]
     for section in ("losses", "steps"):
         assert [chart["type"] for chart in by_section[section]] == ["LINE"] * 6
     (pictures,) = by_section["validation pictures"]
