@@ -27,7 +27,7 @@ State = dict[str, Any]
 
 
 class Preparation:
-    """Called with a position, int64 [], it gives `image`, `true_shape`, `position`, objects and their masks.
+    """Called with a position, int64 [], it gives `image`, `true_shape`, `position`, objects, their masks and their numbers.
 
     `stages` are its parts by name, in their order; each takes what the one before it gave, the first a `State` of the `position`.
     """
@@ -86,8 +86,11 @@ class Preparation:
         objects["classes"] = tf.cast(objects.pop("category_ids"), tf.int32) - 1
         if self._data.merge_multiple_label_boxes:
             objects = merge_equal_boxes(objects, self._label_map.num_classes)
+        met = tf.shape(objects["boxes"])[0]
         objects = {name: values[: self._data.max_number_of_boxes] for name, values in objects.items()}
         wanted, rulers = objects.pop(STORED_AT), resize_rulers(Rulers(*state["rulers"]), self._resizer)
         stored = (state["serialized"], state["source_id"], state["count"], state["stored_size"])
         finished = {name: state[name] for name in ("image", "true_shape", "position")}
-        return finished | objects | self._parser.masks(*stored, wanted, rulers) | {"num_boxes": tf.shape(objects["boxes"])[0]}
+        counted = tf.shape(objects["boxes"])[0]
+        counts = {"num_boxes": counted, "objects_cut_off": met - counted}
+        return finished | objects | self._parser.masks(*stored, wanted, rulers) | counts

@@ -28,6 +28,7 @@ TOTAL_LOSS = "Loss/total_loss"
 GRADIENT_NORM, LEARNING_RATE = "gradient_norm", "learning_rate"
 FINITE, APPLIED = "finite", "applied"
 SAMPLED_ANCHORS, POSITIVE_ANCHORS = "sampled/anchors", "sampled/positive_anchors"
+OBJECTS_CUT_OFF = "objects_cut_off"
 SAMPLED_PROPOSALS, POSITIVE_PROPOSALS = "sampled/proposals", "sampled/positive_proposals"
 
 _CALIBRATION_BATCHES = 4
@@ -116,7 +117,8 @@ class MaskRCNNTask(base_task.Task):
 
         The losses by their names and `TOTAL_LOSS`; `GRADIENT_NORM`, of all gradients before they are clipped; `LEARNING_RATE`; `FINITE`, 0
         where an input, a loss or a gradient was no number, which leaves weights, momentum and statistics as they were; `APPLIED`, 0 there
-        too, and where float16 looks for a loss scale; and, means over images, how many anchors and proposals were sampled and are positive.
+        too, and where float16 looks for a loss scale; and, means over images, how many anchors and proposals were sampled and are positive,
+        and how many objects were cut off.
         """
         images, true_shapes, groundtruth = inputs
         if self.pads_alike:
@@ -141,7 +143,7 @@ class MaskRCNNTask(base_task.Task):
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         # Not the losses alone: on a CPU max(NaN, 0) is 0, and behind the first ReLU nothing is left of a bad image.
         finite = guards.is_finite([images, groundtruth["boxes"], groundtruth["weights"], *statistics, *losses.values()])
-        figures = losses | {FINITE: tf.cast(finite, tf.float32)} | _sampled(outputs)
+        figures = losses | {FINITE: tf.cast(finite, tf.float32)} | _sampled(outputs) | _cut_off(groundtruth)
         figures = replica.all_reduce(tf.distribute.ReduceOp.MEAN, figures)
 
         finite, finite_gradients = figures[FINITE] == 1.0, guards.is_finite(gradients)
@@ -174,6 +176,12 @@ class MaskRCNNTask(base_task.Task):
         """Of the images at positions int64 [B]: the training's seed beside each, int32 [B, 2]."""
         positions = tf.cast(positions, tf.int32)
         return tf.stack([tf.fill(tf.shape(positions), self.task_config.train_data.seed or 0), positions], axis=1)
+
+
+def _cut_off(groundtruth: Tensors) -> Tensors:
+    """How many objects of an image are more than `max_number_of_boxes`, a mean over the batch; none of a batch that does not tell."""
+    told = groundtruth.get(OBJECTS_CUT_OFF)
+    return {} if told is None else {OBJECTS_CUT_OFF: tf.reduce_mean(tf.cast(told, tf.float32))}
 
 
 def _sampled(outputs: Tensors) -> Tensors:

@@ -154,7 +154,7 @@ def test_only_so_many_objects_of_an_image_count(tmp_path: Path) -> None:
         writer.write(record(image__object__class__text=[b"dog", b"cat", b"dog"], image__object__mask=[png] * 3, **sides))
     data = DataConfig(input_path=str(path), max_number_of_boxes=2)
     _, _, truth = next(iter(training_dataset(data, config.ImageResizer(kind="identity"), LABELS, 1)))
-    assert truth["num_boxes"].numpy().tolist() == [2]
+    assert (truth["num_boxes"].numpy().tolist(), truth["objects_cut_off"].numpy().tolist()) == ([2], [1])
     assert truth["classes"].numpy().tolist() == [[2, 0]]
     np.testing.assert_array_equal(frames_of(truth, 0), [MASK, MASK])
 

@@ -26,7 +26,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_kills_and_a_sigterm_change_no_loss_and_no_weight(trained: dict[str, Any]) -> None:
     through, interrupted = trained["through"], trained["interrupted"]
     assert [row["step"] for row in through["rows"]] == ["1", "2", "3", "4", "5", "6"]
-    assert len(through["rows"][0]) == 15  # the step, six losses, the norm, the rate, whether it was taken and what it sampled
+    # The step, six losses, the norm, the rate, whether it was taken, what it sampled and what was cut off.
+    assert len(through["rows"][0]) == 16
     assert interrupted["rows"] == through["rows"]
     assert len(through["weights"]) > 500
     assert interrupted["weights"] == through["weights"]

@@ -22,6 +22,7 @@ from tasks.training.task import (
     FINITE,
     GRADIENT_NORM,
     LEARNING_RATE,
+    OBJECTS_CUT_OFF,
     POSITIVE_ANCHORS,
     POSITIVE_PROPOSALS,
     SAMPLED_ANCHORS,
@@ -86,6 +87,7 @@ def training() -> Training:
 
 def test_a_step_answers_with_its_figures_and_clips_by_the_norm_that_it_tells(training: Training) -> None:
     inputs = batch(training.model, 10, 11)
+    inputs[2]["objects_cut_off"] = tf.constant([3, 0])
     before = [variable.numpy() for variable in training.model.trainable_variables]
     figures = {name: float(value) for name, value in training.step(inputs).items()}
     losses = [value for name, value in figures.items() if name.startswith("Loss/") and name != TOTAL_LOSS]
@@ -95,6 +97,7 @@ def test_a_step_answers_with_its_figures_and_clips_by_the_norm_that_it_tells(tra
     # Every object has an anchor, and at most half of the sample are positive. Objects are proposals, and a quarter of 6 is 1.
     assert (figures[SAMPLED_ANCHORS], figures[SAMPLED_PROPOSALS], figures[POSITIVE_PROPOSALS]) == (16, 6, 1)
     assert 1 <= figures[POSITIVE_ANCHORS] <= 8
+    assert figures[OBJECTS_CUT_OFF] == 1.5
     # The first step of momentum goes along the gradient: its length is the rate times the norm that was left.
     moved = [variable.numpy() - old for variable, old in zip(training.model.trainable_variables, before, strict=True)]
     assert figures[GRADIENT_NORM] > 1e-3
