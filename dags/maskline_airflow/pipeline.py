@@ -30,6 +30,8 @@ DAG_SETTINGS: dict[str, Any] = {
         "retry_delay": timedelta(seconds=20),
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(minutes=10),
+        # Longer than any step but a training; one that hangs is stopped, and tried again from what it has done.
+        "execution_timeout": timedelta(days=2),
     },
 }
 """What all DAGs have in common."""
@@ -118,7 +120,8 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
             "mlflow_url": "{{ ti.xcom_pull(task_ids='open_run')['summary']['mlflow_url'] }}",
         }
         # Evaluating a model comes before training the next, so that results arrive as early as they can.
-        on_gpu: dict[str, Any] = {"pool": "gpu", "weight_rule": "absolute"}
+        # The queue is one of workers with a GPU, where an executor knows queues.
+        on_gpu: dict[str, Any] = {"pool": "gpu", "queue": "gpu", "weight_rule": "absolute"}
 
         convert = StepOperator(
             task_id="convert",
@@ -147,6 +150,7 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
             step="train",
             arguments=[convert.output["model"]],
             options=settings,
+            execution_timeout=timedelta(days=30),
             priority_weight=1,
             **on_gpu,
             **named,

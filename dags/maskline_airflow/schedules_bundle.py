@@ -52,7 +52,7 @@ class SchedulesBundle(BaseDagBundle):
         """Makes the DAG files those of the schedules that there are; one whose schedule has not changed keeps its time of change."""
         self._path.mkdir(parents=True, exist_ok=True)
         files = schedule_files()
-        wanted = {self._path / _file_name(file, files): _dag_file(file) for file in files}
+        wanted = {self._path / _file_name(file, files): dag_file(file) for file in files}
         for path, text in wanted.items():
             if not path.exists() or path.read_text() != text:
                 _write(path, text)
@@ -70,8 +70,8 @@ def _file_name(schedule: Path, files: list[Path]) -> str:
     return f"{as_file_name(schedule.stem if schedule == first else str(schedule))}.py"
 
 
-def _dag_file(schedule: Path) -> str:
-    """With the schedule's text, so that Airflow shows it as the DAG's code and reads the file again when it changes."""
+def dag_file(schedule: Path) -> str:
+    """The DAG file of a schedule, with its text: Airflow shows it as the DAG's code, and reads the file again when it changes."""
     text = schedule.read_text(errors="replace") if schedule.is_file() else ""
     text = text.replace("\\", "\\\\").replace('"""', "'''")
     return _DAG_FILE.format(file=str(schedule), text=text.rstrip())
