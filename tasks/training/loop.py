@@ -184,7 +184,7 @@ def _go_on_with(state: TrainingState, trainer: LoggedTrainer, train_steps: int) 
     task.beginning += "\n" + take_over(state, trainer.model, trainer.optimizer, trainer.global_step, train_steps)
     task.continued = None
     task.first_step = state.step
-    trainer.train_dataset = trainer.distribute_dataset(task.build_inputs, task.task_config.train_data)
+    _read_anew(trainer)
 
 
 def _go_without_bad_record(error: tf.errors.OpError, controller: orbit.Controller, progress: Progress) -> None:
@@ -199,8 +199,13 @@ def _go_without_bad_record(error: tf.errors.OpError, controller: orbit.Controlle
             action(outputs)
     task.bad_records.add(error, step)
     task.first_step = step
-    trainer.train_dataset = trainer.distribute_dataset(task.build_inputs, task.task_config.train_data)
+    _read_anew(trainer)
     progress.go_on()
+
+
+def _read_anew(trainer: base_trainer.Trainer) -> None:
+    """Lets the next step's batch be that of the task's `first_step`, without its bad records."""
+    trainer.train_dataset = trainer.distribute_dataset(trainer.task.build_inputs, trainer.task.task_config.train_data)
 
 
 def whole_trainer(experiment: cfg.ExperimentConfig, task: base_task.Task) -> base_trainer.Trainer:
@@ -229,6 +234,9 @@ def begin(trainer: base_trainer.Trainer, checkpoints: Checkpoints, last: Path | 
         checkpoints.restore(last)
         return
     trainer.initialize()
+    if trainer.task.bad_records and trainer.task.bad_records.records:
+        # Met by what reads before the first step, and by then the steps' own reading was made.
+        _read_anew(trainer)
     if trainer.task.continued is not None:
         _go_on_with(trainer.task.continued, trainer, train_steps)
     if trainer.task.averages is not None:
@@ -242,7 +250,8 @@ class _Enough(Exception):  # noqa: N818
 class _BetweenLoops:
     """An Orbit action, the last after each loop: tells of skipped steps, saves and evaluates when it is time, stops when it is told to.
 
-    Nothing is saved while steps are skipped one after the other, so that the last checkpoint is one from which training went on.
+    Nothing is saved while steps are skipped one after the other, nor evaluated, which would save first: so the last checkpoint is one from
+    which training went on.
     """
 
     def __init__(
@@ -300,6 +309,9 @@ class _BetweenLoops:
         if self._validation is None:
             return
         if self._together.of_chief(self._validation.is_due(step)):
+            if self._skipped.in_doubt and step < self._trainer.train_steps:
+                print(f"step {step} is not evaluated: the steps before it were skipped", file=self._out, flush=True)
+                return
             self._validation.evaluate(step, *self._weights, self._checkpoints, self._termination)
             self._saved = time.monotonic()
         if self._together.of_chief(self._validation.is_enough) and step < self._trainer.train_steps:

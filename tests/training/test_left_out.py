@@ -129,6 +129,15 @@ def test_frozen_batch_norms_take_their_statistics_from_what_can_be_read(damaged:
     assert all(np.any(layer.moving_mean.numpy() != 0.0) for layer in moved)
 
 
+def test_what_the_batch_norms_have_left_out_no_step_meets(damaged: DatasetDir, tmp_path: Path) -> None:
+    settings = experiment(damaged, most=1)
+    settings.task.model.feature_extractor.batch_norm_trainable = False
+    (tmp_path / "train").mkdir()
+    summary = run_training(settings, tmp_path / "train", Told())
+    assert (summary["steps"], summary["bad_records"]) == (STEPS, 1)
+    assert [one["step"] for one in json.loads((tmp_path / "train" / BAD_RECORDS).read_text())] == [0]
+
+
 def test_an_error_that_no_record_is_to_blame_for_goes_on_its_way(scenes: DatasetDir, tmp_path: Path) -> None:
     left_out = RecordsLeftOut(experiment(scenes, most=5).task, tmp_path, 0)
     error = DATA_ERRORS[0](None, None, "of the network")

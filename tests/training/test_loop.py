@@ -6,10 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+
+from tasks.training.loop import _BetweenLoops
 
 PROGRAM = Path(__file__).with_name("interrupted_training.py")
 
@@ -74,3 +78,22 @@ def test_the_step_of_a_bad_record_is_skipped_and_kept_once(trained: dict[str, An
     (record,) = kept["records"]
     assert (kept["step"], kept["seed"], record["position"], record["record"], record["source_id"]) == (4, 1, 3, 2, "3")
     assert (kept["figures"]["finite"], kept["checkpoint"]) == (0.0, "ckpt-2")
+
+
+@pytest.mark.parametrize(("in_doubt", "step", "evaluated"), [(False, 30, True), (True, 30, False), (True, 40, True)])
+def test_what_would_save_weights_that_may_be_bad_is_not_done_before_the_end(in_doubt: bool, step: int, evaluated: bool) -> None:
+    checkpoints, validation = Mock(last=None), Mock(is_enough=False)
+    together = SimpleNamespace(of_chief=lambda value: value, any=lambda told: told)
+    between = _BetweenLoops(
+        SimpleNamespace(trainer=SimpleNamespace(train_steps=40, checkpoint_interval=10)),
+        Mock(global_step=Mock(numpy=lambda: step)),
+        checkpoints,
+        Mock(told=False),
+        Mock(steps=[]),
+        Mock(in_doubt=in_doubt, look_at=lambda *_: []),
+        validation,
+        together,
+    )
+    between({})
+    assert checkpoints.save.called is evaluated
+    assert validation.evaluate.called is evaluated
