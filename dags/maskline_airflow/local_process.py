@@ -1,27 +1,36 @@
-"""A step as a process of this machine that outlives the Airflow task which started it."""
+"""A step as a process of this machine that outlives the Airflow task which started it.
+
+MASKLINE_TRAINER   the command that takes a step's name and arguments; default `<repository>/.venv/bin/python -m tasks`
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 
-KEEPER = Path(__file__).with_name("step_keeper.py")
-GRACE_SECONDS = 60.0
-"""Time after SIGTERM for a training to finish its loop of steps and write a checkpoint, before SIGKILL."""
+from maskline_airflow import step_runner
+from maskline_airflow.form import REPOSITORY
+from maskline_airflow.step_log import LogReader
+from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, Step
 
-RUNNING = "running"
-SUCCEEDED = "succeeded"
-FAILED = "failed"
-LOST = "lost"
-"""Gone without an exit code: its keeper was killed, or the machine was restarted."""
+KEEPER = Path(__file__).with_name("step_keeper.py")
+
+_AIRFLOW_VARIABLES = re.compile(r"_*AIRFLOW|PYTHONPATH$|VIRTUAL_ENV$")
+"""A step must not see Airflow's secrets, nor its interpreter's paths."""
+
+log = logging.getLogger(__name__)
 
 _SAME_START_SECONDS = 2.0
 """Start times of one process, read at two moments, differ by this much where the clock was corrected in between."""
@@ -36,42 +45,33 @@ class LocalProcess:
     started: float
     folder: str
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    poll_seconds: ClassVar[float] = 0.5
 
-    @property
-    def log(self) -> Path:
-        return Path(self.folder) / "log.txt"
+    def identity(self) -> dict[str, Any]:
+        return asdict(self)
 
     @property
     def result(self) -> Path:
         return Path(self.folder) / "result.json"
 
-    @property
-    def exit_code(self) -> int | None:
-        """The step's exit code, or None while it runs and when it was lost."""
-        try:
-            return int((Path(self.folder) / "exit_code").read_text())
-        except FileNotFoundError:
-            return None
-
-    @property
-    def status(self) -> str:
-        """One of RUNNING, SUCCEEDED, FAILED and LOST."""
+    def outcome(self) -> Outcome:
         # Looked at first: whoever is gone afterwards has written its exit code before.
         alive = self._keeper() is not None
-        code = self.exit_code
-        if code is None:
-            return RUNNING if alive else LOST
-        return SUCCEEDED if code == 0 else FAILED
+        try:
+            code = int((Path(self.folder) / "exit_code").read_text())
+        except FileNotFoundError:
+            return Outcome(RUNNING if alive else LOST)
+        return Outcome(FAILED if code else SUCCEEDED, code)
+
+    def new_lines(self, *, whole: bool = False) -> list[str]:
+        return self._log.new_lines(whole=whole)
 
     def stop(self) -> None:
-        """Asks the step to end; its keeper ends it by force after GRACE_SECONDS. Returns at once."""
         keeper = self._keeper()
         if keeper is not None:
             keeper.terminate()
 
-    def kill_orphans(self) -> None:
+    def clear(self) -> None:
         """Kills what a killed keeper has left running, so that a new try does not write beside it."""
         if self.host != socket.gethostname() or psutil.pid_exists(self.pid):
             return
@@ -81,6 +81,10 @@ class LocalProcess:
                     process.kill()
             except (ProcessLookupError, psutil.NoSuchProcess):
                 continue
+
+    @cached_property
+    def _log(self) -> LogReader:
+        return LogReader(Path(self.folder) / "log.txt")
 
     def _keeper(self) -> psutil.Process | None:
         if self.host != socket.gethostname():
@@ -93,14 +97,22 @@ class LocalProcess:
             return None
 
 
-def start(command: Sequence[str], folder: Path, environment: Mapping[str, str], working_directory: Path) -> LocalProcess:
-    """Returns the identity of `command`, started in its own session; log and exit code go to the empty `folder`."""
-    keeper = [sys.executable, "-I", str(KEEPER), str(folder), str(GRACE_SECONDS)]
-    with (folder / "keeper.txt").open("wb") as errors:
+def attach(identity: Mapping[str, Any]) -> LocalProcess:
+    return LocalProcess(**identity)
+
+
+def start(step: Step) -> LocalProcess:
+    """The step, started in a session of its own."""
+    trainer = shlex.split(os.environ.get("MASKLINE_TRAINER") or f"{REPOSITORY}/.venv/bin/python -m tasks")
+    command = [*trainer, *step.command]
+    log.info("Running in %s: %s", REPOSITORY, shlex.join(command))
+    inherited = {name: value for name, value in os.environ.items() if not _AIRFLOW_VARIABLES.match(name)}
+    keeper = [sys.executable, "-I", str(KEEPER), str(step.folder), str(step_runner.GRACE_SECONDS)]
+    with (step.folder / "keeper.txt").open("wb") as errors:
         process = subprocess.Popen(
             [*keeper, *command],
-            env=dict(environment),
-            cwd=working_directory,
+            env=inherited | dict(step.environment),
+            cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=subprocess.STDOUT,
@@ -110,5 +122,5 @@ def start(command: Sequence[str], folder: Path, environment: Mapping[str, str], 
         host=socket.gethostname(),
         pid=process.pid,
         started=psutil.Process(process.pid).create_time(),
-        folder=str(folder),
+        folder=str(step.folder),
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
-
-_TAIL_LINES = 15
 
 
 def as_file_name(text: str) -> str:
@@ -38,13 +37,12 @@ def _latest_try(task: Path) -> int:
 
 
 class LogReader:
-    """Hands out the lines that a growing file gained since the last look, and remembers the last few as `tail`."""
+    """Hands out the lines that a growing file gained since the last look."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
         self._rest = b""
-        self.tail: list[str] = []
 
     def new_lines(self, *, whole: bool = False) -> list[str]:
         """Complete lines only; with `whole`, also what stands after the last line break."""
@@ -58,6 +56,27 @@ class LogReader:
         if whole and self._rest:
             complete.append(self._rest)
             self._rest = b""
-        lines = [line.decode(errors="replace").rstrip() for line in complete]
-        self.tail = (self.tail + lines)[-_TAIL_LINES:]
-        return lines
+        return [line.decode(errors="replace").rstrip() for line in complete]
+
+
+class StampedLog:
+    """Hands out once each line of a log that an engine tells with their times, however often it tells one; keeps them in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._newest = ""
+
+    @property
+    def last(self) -> float | None:
+        """When the newest line was printed, in seconds of the epoch, rounded down; None before there is one."""
+        return datetime.fromisoformat(self._newest[:19] + "+00:00").timestamp() if self._newest else None
+
+    def new_lines(self, told: bytes) -> list[str]:
+        """Those of the lines `2026-11-26T08:00:00.000000000Z WORDS` that are newer than all before."""
+        pairs = [line.partition(" ")[::2] for line in told.decode(errors="replace").split("\n") if line]
+        new = [(moment, words.rstrip()) for moment, words in pairs if moment > self._newest]
+        if new:
+            with self._path.open("a" if self._newest else "w") as stream:
+                stream.writelines(f"{words}\n" for _, words in new)
+            self._newest = max(moment for moment, _ in new)
+        return [words for _, words in new]

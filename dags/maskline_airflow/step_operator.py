@@ -2,8 +2,7 @@
 
 Deployment settings, read from the worker's environment when a task runs (never while a DAG file is parsed):
 
-    MASKLINE_TRAINER     the command that takes a step's name and arguments;
-                         default `<repository>/.venv/bin/python -m tasks`
+    MASKLINE_RUNNER      where the command runs, step_runner.py
     MASKLINE_WORKSPACE   the folder that runs, data sets and step logs are written to;
                          default `<repository>/workspace`
 """
@@ -12,9 +11,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,21 +23,18 @@ from airflow.configuration import conf
 from airflow.sdk import BaseOperator, BaseOperatorLink, Context, ResumableJobMixin
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from maskline_airflow import local_process
+from maskline_airflow import step_runner
 from maskline_airflow.form import REPOSITORY
-from maskline_airflow.local_process import LocalProcess
-from maskline_airflow.step_log import LogReader, as_file_name, new_try, task_folder
+from maskline_airflow.step_log import as_file_name, new_try, task_folder
+from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, StartedStep, Step
 
 USER_ERROR = 2
 """Exit code of a step whose input a person has to mend; trying again would end the same way."""
 
-_POLL_SECONDS = 0.5
-_AIRFLOW_VARIABLES = re.compile(r"_*AIRFLOW|PYTHONPATH$|VIRTUAL_ENV$")
-"""A step must not see Airflow's secrets, nor its interpreter's paths."""
+GPU_POOL = "gpu"
+"""A task of this pool gets as many GPUs as it takes slots."""
 
-
-def trainer_command() -> list[str]:
-    return shlex.split(os.environ.get("MASKLINE_TRAINER") or f"{REPOSITORY}/.venv/bin/python -m tasks")
+_TAIL_LINES = 15
 
 
 def workspace() -> Path:
@@ -66,7 +62,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
     The result's JSON (names, paths, small numbers) is the task's XCom, and each of its `outputs` one more under its
     own name, so that `materialize.output["dataset"]` is the path that `materialize` wrote and orders the two tasks.
 
-    The step runs in a session of its own and outlives the task. When the task is killed, the next try re-attaches to
+    Where the step runs is the deployment's to say; it outlives the task everywhere. When the task is killed, the next try re-attaches to
     the running step, or takes the result that it has left meanwhile. Marking the task failed or clearing it stops the
     step: SIGTERM, time to write a checkpoint, then SIGKILL.
 
@@ -102,7 +98,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         self.options = dict(options or {})
         self.instance_name = instance_name
         self.mlflow_url = mlflow_url
-        self._process: LocalProcess | None = None
+        self._started: StartedStep | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         self._publish_link(context)
@@ -110,6 +106,8 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         result = self._result()
         # Forgotten once it is done, so that clearing the task runs the step again; what is done, the step knows itself.
         context["task_state_store"].delete(self.external_id_key)
+        if self._started is not None:
+            self._started.clear()
         self.mlflow_url = result["summary"].get("mlflow_url") or self.mlflow_url
         for name, path in result["outputs"].items():
             context["ti"].xcom_push(key=name, value=path)
@@ -126,67 +124,79 @@ class StepOperator(ResumableJobMixin, BaseOperator):
     def submit_job(self, context: Context) -> dict[str, Any]:
         ti = context["ti"]
         folder = new_try(task_folder(workspace(), ti.run_id, ti.task_id, ti.map_index))
-        command = [*trainer_command(), *self.command(), "--result", str(folder / "result.json")]
-        self.log.info("Running in %s: %s", REPOSITORY, shlex.join(command))
+        command = [*self.command(), "--result", str(folder / "result.json")]
+        task = {name: str(getattr(ti, name)) for name in ("dag_id", "run_id", "task_id", "try_number")}
+        task["map_index"] = str(-1 if ti.map_index is None else ti.map_index)
+        self.log.info("The step: %s", shlex.join(command))
         self.log.info("The step's log is %s", folder / "log.txt")
-        self._process = local_process.start(command, folder, self._environment(context), REPOSITORY)
-        return self._process.to_json()
+        gpus = self.pool_slots if self.pool == GPU_POOL else 0
+        self._started, identity = step_runner.start(Step(command, folder, self._environment(context), task, gpus))
+        return identity
 
     def get_job_status(self, external_id: Any, context: Context) -> str:  # noqa: ARG002
-        self._process = LocalProcess(**external_id)
-        if self._process.status == local_process.LOST:
-            self._process.kill_orphans()
-        return self._process.status
+        self._started = step_runner.attach(external_id)
+        status = self._started.outcome().status
+        if status in (FAILED, LOST):
+            self._started.clear()
+        return status
 
     def is_job_active(self, status: str) -> bool:
-        return status == local_process.RUNNING
+        return status == RUNNING
 
     def is_job_succeeded(self, status: str) -> bool:
-        return status == local_process.SUCCEEDED
+        return status == SUCCEEDED
 
     def poll_until_complete(self, external_id: Any, context: Context) -> None:  # noqa: ARG002
         """Shows the step's output as it comes, and returns when the step has ended well."""
-        self._process = process = LocalProcess(**external_id)
-        log = LogReader(process.log)
-        while (status := process.status) == local_process.RUNNING:
-            self._print(log.new_lines())
-            time.sleep(_POLL_SECONDS)
-        self._print(log.new_lines(whole=True))
-        if status == local_process.SUCCEEDED:
+        started = self._started = self._started or step_runner.attach(external_id)
+        tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        while (outcome := started.outcome()).status == RUNNING:
+            self._print(started.new_lines(), tail)
+            time.sleep(started.poll_seconds)
+        self._print(started.new_lines(whole=True), tail)
+        if outcome.status == SUCCEEDED:
             return
-        tail = "\n".join(log.tail)
-        if status == local_process.LOST:
-            process.kill_orphans()
-            raise AirflowException(f"{self.step} vanished without an exit code; its last words:\n{tail}")
-        if process.exit_code == USER_ERROR:
-            raise AirflowFailException(f"{self.step} needs a person:\n{tail}")
-        raise AirflowException(f"{self.step} ended with code {process.exit_code}; its last words:\n{tail}")
+        started.clear()
+        words = "\n".join(tail)
+        reason = f" ({outcome.reason})" if outcome.reason else ""
+        if outcome.status == LOST:
+            raise AirflowException(f"{self.step} vanished without an exit code; its last words:\n{words}")
+        if outcome.exit_code == USER_ERROR:
+            raise AirflowFailException(f"{self.step} needs a person:\n{words}")
+        how = "was ended" if outcome.exit_code is None else f"ended with code {outcome.exit_code}"
+        raise AirflowException(f"{self.step} {how}{reason}; its last words:\n{words}")
 
     def get_job_result(self, external_id: Any, context: Context) -> dict[str, Any]:  # noqa: ARG002
         return self._result()
 
     def on_kill(self) -> None:
-        if self._process is not None:
-            self._process.stop()
+        if self._started is not None:
+            self._started.stop()
 
     def _result(self) -> dict[str, Any]:
-        assert self._process is not None, "only a started step has a result"
-        result: dict[str, Any] = json.loads(self._process.result.read_text())
+        assert self._started is not None, "only a started step has a result"
+        try:
+            result: dict[str, Any] = json.loads(self._started.result.read_text())
+        except FileNotFoundError:
+            raise AirflowException(
+                f"{self.step} ended well, and there is no {self._started.result}\n"
+                "  fix: mount for the step the same workspace as the worker's, where MASKLINE_WORKSPACE says"
+            ) from None
         return result
 
     def _publish_link(self, context: Context) -> None:
         if self.mlflow_url:
             context["ti"].xcom_push(key=MlflowRunLink().xcom_key, value=self.mlflow_url)
 
-    def _print(self, lines: list[str]) -> None:
+    def _print(self, lines: list[str], tail: deque[str]) -> None:
+        tail.extend(lines)
         for line in lines:
             self.log.info(line)
 
     def _environment(self, context: Context) -> dict[str, str]:
         ti = context["ti"]
-        inherited = {name: value for name, value in os.environ.items() if not _AIRFLOW_VARIABLES.match(name)}
         base_url = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
-        return inherited | {
+        return {
             "PYTHONUNBUFFERED": "1",
             "MASKLINE_WORKSPACE": str(workspace()),
             "MASKLINE_AIRFLOW_DAG_ID": ti.dag_id,

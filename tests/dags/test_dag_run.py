@@ -18,8 +18,10 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.asset import AssetEvent, AssetModel
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.utils.session import create_session
+from maskline_airflow import docker_container, kubernetes_pod
 from maskline_airflow.pipeline import offer_for_promotion
 from maskline_airflow.retrain import retrain_dag
+from maskline_airflow.step_runner import Step
 from sqlalchemy import select
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -59,7 +61,7 @@ def run_dag(
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
-        patch.setattr("maskline_airflow.step_operator._POLL_SECONDS", 0.05)
+        patch.setattr("maskline_airflow.local_process.LocalProcess.poll_seconds", 0.05)
         dag = retrain_dag(str(schedule)) if schedule else DagBag(REPOSITORY / "dags").dags[dag_id]
         assert dag is not None
         done = dag.test(run_conf=conf)
@@ -303,9 +305,12 @@ def test_a_data_set_can_be_written_without_a_training(materialized: DagRun) -> N
 
 def parse(*runs: DagRun) -> list[tuple[str, dict[str, Any]]]:
     """Step and parsed parameters of every command of the runs, as the trainer's own parser reads them."""
+    return parse_commands([words for run in runs for words in run.commands])
+
+
+def parse_commands(commands: list[list[str]]) -> list[tuple[str, dict[str, Any]]]:
     if not TRAINER.exists():
         pytest.skip(f"the trainer environment is not here: {TRAINER}")
-    commands = [words for run in runs for words in run.commands]
     answer = subprocess.run(
         [TRAINER, Path(__file__).with_name("parse_commands.py")],
         input=json.dumps(commands),
@@ -330,6 +335,24 @@ def test_real_parser_accepts_every_command_of_a_schedule_and_of_a_data_set_alone
     assert "steps=7" in first["settings"]
     (remembered, again) = (parameters["run"] for step, parameters in commands if step == "remember")
     assert (remembered, again) == (first["run"], insisted["run"])
+
+
+def test_real_parser_accepts_every_command_from_containers_and_pods_too(
+    one_fails: DagRun, one_alone: DagRun, retrained: Retrained, materialized: DagRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKLINE_IMAGE", f"trainer@sha256:{'a' * 64}")
+    monkeypatch.setenv("MASKLINE_DOCKER_USER", "10001:0")
+    runs = (one_fails, one_alone, retrained.first, retrained.insisted, materialized)
+    task = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": "-1", "try_number": "1"}
+    steps = [Step(words, tmp_path, {"MASKLINE_WORKSPACE": "/workspace"}, task, gpus=1) for run in runs for words in run.commands]
+    containers = [docker_container.render(step, ["0"])["command"] for step in steps]
+    pods = [kubernetes_pod.render(step).spec.containers[0].args for step in steps]
+    local = [parameters for _, parameters in parse(*runs)]
+    for rendered in (containers, pods):
+        assert [parameters for _, parameters in parse_commands(rendered)] == local
+    assert {words[0] for words in pods} == {
+        *("preflight", "materialize", "open-run", "recall", "convert", "plan", "train", "evaluate", "compare", "remember"),
+    }
 
 
 def test_real_parser_accepts_every_command_of_the_dag(parsed: list[tuple[str, dict[str, Any]]]) -> None:

@@ -5,59 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
-from maskline_airflow import local_process
+from maskline_airflow import step_runner
 from maskline_airflow.local_process import LocalProcess
 from maskline_airflow.pipeline import Plan
 from maskline_airflow.step_operator import MlflowRunLink, StepOperator, run_dir
 
+from tests.dags.task_try import TaskStateStore, Try, wait_until
+
 Commands = Callable[[], list[dict[str, Any]]]
-
-
-class TaskStateStore(dict[str, Any]):
-    """What outlives a try of a task, as Airflow's own store does."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = value
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
-
-
-class Try:
-    """One try of one task: a fresh operator and task instance over the state that tries share."""
-
-    def __init__(self, store: TaskStateStore, number: int = 1, kind: type[StepOperator] = StepOperator) -> None:
-        self.xcoms: dict[str, Any] = {}
-        self.operator = kind(
-            task_id="train",
-            step="train",
-            arguments=["runs/r/some_model"],
-            options={"--steps": 7, "--learning-rate": 0.5, "--precision": None, "--proposals": ""},
-            mlflow_url="http://mlflow.example/parent",
-        )
-        task_instance = SimpleNamespace(
-            dag_id="mask_rcnn_zoo",
-            run_id="manual__2026-01-02T03:04:05+00:00",
-            task_id="backbone.train",
-            map_index=3,
-            try_number=number,
-            stats_tags={},
-            xcom_push=lambda key, value: self.xcoms.__setitem__(key, value),
-        )
-        self.context = {"ti": task_instance, "task_state_store": store}
-
-    def execute(self) -> dict[str, Any]:
-        # Past Airflow's guard, which wants a task runner around the call.
-        return type(self.operator).execute.__wrapped__(self.operator, self.context)
 
 
 @pytest.fixture
@@ -67,14 +29,7 @@ def store() -> TaskStateStore:
 
 @pytest.fixture(autouse=True)
 def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskline_airflow.step_operator._POLL_SECONDS", 0.02)
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "waited 20 s in vain"
-        time.sleep(0.02)
+    monkeypatch.setattr(LocalProcess, "poll_seconds", 0.02)
 
 
 def test_runs_the_step_with_the_options_that_were_given(workspace: Path, commands: Commands, store: TaskStateStore) -> None:
@@ -169,7 +124,7 @@ def test_next_try_takes_the_result_that_a_killed_tasks_step_has_left(
 ) -> None:
     killed = Try(store)
     store["step_process"] = killed.operator.submit_job(killed.context)
-    wait_until(lambda: LocalProcess(**store["step_process"]).status == local_process.SUCCEEDED)
+    wait_until(lambda: step_runner.attach(store["step_process"]).outcome().status == step_runner.SUCCEEDED)
     assert Try(store, number=2).execute()["status"] == "done"
     assert len(commands()) == 1
 
@@ -218,7 +173,7 @@ def test_next_try_leaves_nothing_running_beside_it_when_the_keeper_was_killed(
 def test_killing_the_task_ends_the_step_by_term_and_a_deaf_one_by_kill(
     workspace: Path, commands: Commands, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch, deaf: bool, code: int
 ) -> None:
-    monkeypatch.setattr(local_process, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(step_runner, "GRACE_SECONDS", 0.3)
     monkeypatch.setenv("FAKE_TRAINER_WAITS", str(workspace / "gate"))
     if deaf:
         monkeypatch.setenv("FAKE_TRAINER_DEAF", "1")
@@ -238,7 +193,7 @@ def test_killing_the_task_ends_the_step_by_term_and_a_deaf_one_by_kill(
 def test_another_process_with_the_same_number_is_not_the_step(workspace: Path) -> None:
     myself = psutil.Process()
     stranger = LocalProcess(host=os.uname().nodename, pid=myself.pid, started=myself.create_time() - 60, folder=str(workspace))
-    assert stranger.status == local_process.LOST
+    assert stranger.outcome() == step_runner.Outcome(step_runner.LOST)
     stranger.stop()  # which would end this test, were it taken for the step
 
 
@@ -261,7 +216,7 @@ def test_plan_that_does_not_come_stops_nothing(
 ) -> None:
     monkeypatch.setenv("FAKE_TRAINER_WAITS", str(workspace / "never"))
 
-    def interrupted(_self: StepOperator, _lines: list[str]) -> None:
+    def interrupted(_self: StepOperator, _lines: list[str], _tail: Any) -> None:
         if commands():
             raise error
 
