@@ -25,6 +25,7 @@ from tasks import tracking
 from tasks.checkpoints.own_checkpoint import checkpoint_at, step_of, written_checkpoints
 from tasks.records.record_set import RecordSet
 from tasks.running.errors import UserError
+from tasks.running.lease import leased
 from tasks.running.workspace import ModelDir, StepResult, read_json, write_json, write_text
 from tasks.training.cluster import Cluster
 from tasks.training.compared_settings import compared_settings
@@ -64,8 +65,16 @@ def train(
 ) -> StepResult:
     """Trains to the last step, or goes on to it; outputs name the model's folder and the checkpoint that the next steps use.
 
-    Of the workers of a `cluster` the chief does all of it, and the others train beside it.
+    Of the workers of a `cluster` the chief does all of it, and the others train beside it. UserError where another process trains in the
+    model's folder.
     """
+    if cluster and not cluster.is_chief:
+        return _train(model, overrides, devices, cluster)
+    with leased(model.training_lock, "is trained"):
+        return _train(model, overrides, devices, cluster)
+
+
+def _train(model: ModelDir, overrides: Overrides | None, devices: Devices | None, cluster: Cluster | None) -> StepResult:
     overrides, gpus = overrides or Overrides(), gpus_here()
     trained, result = model.train / "experiment.yaml", model.train / "result.json"
     # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.

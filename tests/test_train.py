@@ -27,7 +27,9 @@ from tasks.evaluate import BOX_AP, MASK_AP, evaluate
 from tasks.materialize import materialize
 from tasks.records.label_map import LabelMap
 from tasks.records.record_set import RecordSet
+from tasks.running import lease
 from tasks.running.errors import UserError
+from tasks.running.lease import leased
 from tasks.running.workspace import DatasetDir, ModelDir, write_json
 from tasks.serving.trained_model import read_trained_model
 from tasks.tracking import tracking_uri
@@ -309,6 +311,15 @@ def test_the_best_checkpoint_is_kept_and_used_and_patience_ends_a_training(
     assert read_trained_model(model.train).checkpoint == str(model.train / "ckpt-10")
     with pytest.raises(UserError, match="has no best checkpoint"):
         read_trained_model(model.train, "best")
+
+
+def test_two_trainings_never_write_to_one_folder(model: ModelDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_SECONDS_TO_WAIT", 0.0)
+    with (
+        leased(model.training_lock, "is trained"),
+        pytest.raises(UserError, match=rf"{model.name} is trained by process {os.getpid()} on .*\n  fix: wait until that has ended"),
+    ):
+        train(model)
 
 
 def test_evaluating_before_training_says_what_to_run(model: ModelDir) -> None:

@@ -114,6 +114,11 @@ class ModelDir:
         return self.root / "train"
 
     @property
+    def training_lock(self) -> Path:
+        """Locked by the process that trains here, whose name it holds."""
+        return self.root / ".training.lock"
+
+    @property
     def trained_label_map(self) -> Path:
         """The classes that were trained, for a later training that starts here: the dataset's own file may have others by then."""
         return self.train / "label_map.pbtxt"
