@@ -636,6 +636,31 @@ def predict_command(
         answer(predict(model, images, output, options, label_map, checkpoint), result)
 
 
+@app.command("adopt")
+def adopt_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of an Object Detection API project; nothing is written there.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(parser=new_folder, metavar="FOLDER", help="Run folder; by default the workspace's, by the project's name."),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="The pipeline.config to take where there are several, or none: a path, or a zoo config's name.")
+    ] = None,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure the old model on its own records at once.")] = False,
+    verbose: VerboseOption = False,
+    result: ResultOption = None,
+) -> None:
+    """Make a run of an old project's folder: what is there, what is missing, and how the work goes on."""
+    from tasks.running.tensorflow_log import tensorflow_log
+
+    with tensorflow_log(None if verbose else Path(os.devnull)):
+        from tasks.adopt import adopt
+
+        adopted = adopt(folder, output, config, evaluate=evaluate)
+    answer(adopted, result)
+    print("go on with\n  " + "\n  ".join(adopted.summary["commands"]))
+
+
 @app.command("open-run")
 def open_run_command(
     run: Annotated[Path, typer.Argument(parser=new_folder, metavar="FOLDER", help="Folder of the pipeline run.")],

@@ -4,7 +4,8 @@
     maskline evaluate MODEL_DIR --from-matches [--slices FILE.csv] [--split test]
     maskline evaluate NEW_DIR --results DETECTIONS.json --dataset DATASET_DIR [--split test]
 
-Reads the best checkpoint, or the last where training has measured none, and `train/experiment.yaml`; writes `evaluation/`: in COCO's format
+Reads the best checkpoint, or the last where training has measured none, and `train/experiment.yaml`; before a model is trained that is to
+go on from a whole checkpoint of the original, reads that one. Writes `evaluation/`: in COCO's format
 `groundtruth.json`, `detections.json` (masks, or boxes where the model has no masks) and, beside masks, `detections_boxes.json`;
 `matches.npz`, from which all figures are derived; `analysis/`, what lies behind them, and `slices/`, the same by attributes of the images;
 `pictures/`, and last `metrics.json`. pycocotools finds the same figures in COCO's files: `COCOeval(truth, truth.loadRes("detections.json"),
@@ -41,7 +42,6 @@ from rich.table import Table
 
 from tasks import tracking
 from tasks.annotations.split_names import TEST, VAL, split_meaning
-from tasks.checkpoints.own_checkpoint import step_of
 from tasks.coco.figures import SUMMARY_NAMES
 from tasks.coco.matches import Matches, read_matches, write_matches
 from tasks.evaluation.analysis import write_analysis
@@ -142,7 +142,7 @@ def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, ch
             write_json(folder / "metrics.json", found)
         _remove_parts(model, name)
         prefix = f"{TEST}/" if is_test else ""
-        run.log_metrics({f"{prefix}{name}": value for name, value in found["metrics"].items()}, step_of(trained.checkpoint))
+        run.log_metrics({f"{prefix}{name}": value for name, value in found["metrics"].items()}, trained.step)
         if not is_test:
             run.log_summary(_figures(found) | {"val_objects": found["objects"]})
             run.log_pictures(evaluation / "pictures")

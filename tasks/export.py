@@ -83,7 +83,7 @@ def export(model: ModelDir, choice: Choice = Choice(), checkpoint: str | Path = 
     _confirm(choice)
     trained = read_trained_model(model.train, checkpoint)
     files = {
-        "experiment.yaml": _read(model.train / "experiment.yaml"),
+        "experiment.yaml": _read(trained.experiment_file),
         "pipeline.config": _read(model.pipeline_config),
         "label_map.pbtxt": _read(Path(trained.experiment.task.validation_data.label_map_path)),
     }

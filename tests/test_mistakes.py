@@ -61,6 +61,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
         ("--label-map", "label map"),
         ("--checkpoint", "own checkpoint"),
     ],
+    "adopt": [("folder", "model"), ("--output", "new")],
     "recall": ["weekly", ("run", "new"), ("--dataset", "dataset"), "--config", "mask_rcnn_inception_v2_coco"],
     "remember": ["weekly", ("run", "run")],
     "open-run": [("run", "new"), ("--dataset", "dataset")],
@@ -74,7 +75,13 @@ GO_TOGETHER = (
     | {("--results", "--dataset"), ("--dataset", "--results")}
 )
 """Options that are given besides the wrong one, though a call does without: (wrong, option)."""
-RIGHT = {("lint", "config", "empty file"), ("inspect", "--against", "manifest"), ("profile-input", "target", "model")}
+RIGHT = {
+    ("lint", "config", "empty file"),
+    ("inspect", "--against", "manifest"),
+    ("profile-input", "target", "model"),
+    ("adopt", "folder", "dataset"),
+    ("adopt", "folder", "run"),
+}
 """What is not wrong, or told in a report of findings: (command, parameter, thing)."""
 
 

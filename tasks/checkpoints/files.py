@@ -25,7 +25,7 @@ from tasks.running.scratch import without_pattern
 # Of the zoo's and slim's tarballs the largest unpacks to under 2 GiB.
 UNPACKED_LIMIT_BYTES = 8 * 2**30
 
-_TARBALLS = (".tar.gz", ".tgz", ".tar")
+TARBALLS = (".tar.gz", ".tgz", ".tar")
 # An index and data files (V2), called model.ckpt or, by TensorFlow 2, ckpt-25; or one file of the bare name (V1, as slim's ImageNet
 # checkpoints are).
 _FILE = re.compile(r"(?P<prefix>.+\.ckpt(-\d+)?|ckpt-\d+)(?P<part>\.index|\.data-\d{5}-of-\d{5})?")
@@ -58,13 +58,13 @@ def find_checkpoint(path: Path, config: str) -> Path:
     if (trained_here := checkpoint_to_start_from(path)) is not None:
         return trained_here
     for folder in (path, path / _EXPORTED):
-        if folder.is_dir() and _prefixes(folder):
+        if folder.is_dir() and prefixes(folder):
             _only_prefix(folder, str(folder))
             return folder
     if (graph := _exported_graph(path)) is not None:
         _confirm_fetched(graph)
         return graph
-    own = re.compile(rf"({re.escape(config)}(?:_\d{{4}}_\d\d_\d\d)?)(?:{'|'.join(map(re.escape, _TARBALLS))})?")
+    own = re.compile(rf"({re.escape(config)}(?:_\d{{4}}_\d\d_\d\d)?)(?:{'|'.join(map(re.escape, TARBALLS))})?")
     found: dict[str, Path] = {}
     # A folder comes before the tarball that it was unpacked from.
     for entry in sorted(path.iterdir()):
@@ -73,7 +73,7 @@ def find_checkpoint(path: Path, config: str) -> Path:
     if not found:
         raise UserError(
             f"{path} holds no checkpoint for {config}",
-            f"put one there: files such as model.ckpt.index, a {FROZEN_GRAPH} or SavedModel, or a folder or {_TARBALLS[0]} called "
+            f"put one there: files such as model.ckpt.index, a {FROZEN_GRAPH} or SavedModel, or a folder or {TARBALLS[0]} called "
             f"{config}, with or without a date",
         )
     if len(found) > 1:
@@ -111,11 +111,12 @@ def is_saved_model(prefix: str) -> bool:
     return Path(prefix).name == _SAVED_VARIABLES
 
 
-def file_digest(path: Path) -> str | None:
-    """SHA-256 of what tells a checkpoint from others: the index beside its prefix, which holds a checksum of every tensor, or the file
-    itself; None where there is none, or a folder."""
-    index = path.with_name(f"{path.name}.index")
-    file = index if index.is_file() else path
+def checkpoint_digest(path: Path) -> str | None:
+    """SHA-256 of what tells a checkpoint from others: its index, which holds a checksum of every tensor, or the one file that it is, a
+    tarball or graph; None where nothing is there. UserError for a folder without a single one."""
+    prefix = Path(_prefix_in(path, str(path)) if path.is_dir() else _graph_prefix(path) if _is_graph(path) else path)
+    index = prefix.with_name(f"{prefix.name}.index")
+    file = index if index.is_file() else prefix
     if not file.is_file():
         return None
     with file.open("rb") as stream:
@@ -145,13 +146,13 @@ def _graph_prefix(graph: Path) -> str:
 
 def _prefix_in(folder: Path, where: str) -> str:
     """The one checkpoint in a folder, or what was exported there."""
-    if not _prefixes(folder) and (graph := _exported_graph(folder)) is not None:
+    if not prefixes(folder) and (graph := _exported_graph(folder)) is not None:
         return _graph_prefix(graph)
     return _only_prefix(folder, where)
 
 
 def _is_tarball(path: Path) -> bool:
-    return path.is_file() and path.name.endswith(_TARBALLS)
+    return path.is_file() and path.name.endswith(TARBALLS)
 
 
 def _checked_prefix(path: Path) -> str:
@@ -162,31 +163,38 @@ def _checked_prefix(path: Path) -> str:
         raise UserError(f"checkpoint {path} is one file of several", f"name them by their common prefix, {path.with_name(match['prefix'])}")
     raise UserError(
         f"checkpoint {path} does not exist",
-        f"give a prefix (with {path.name}.index beside it), a folder that holds one checkpoint, a {_TARBALLS[0]} of one, or a graph "
+        f"give a prefix (with {path.name}.index beside it), a folder that holds one checkpoint, a {TARBALLS[0]} of one, or a graph "
         f"({_GRAPH})",
     )
 
 
-def _prefixes(folder: Path) -> list[str]:
+def prefixes(folder: Path) -> list[str]:
+    """The names of the checkpoints that lie in a folder itself."""
     matches = filter(None, (_FILE.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_file()))
     return sorted({match["prefix"] for match in matches if match["part"] in (".index", None)})
 
 
 def _only_prefix(folder: Path, where: str) -> str:
     """The one checkpoint in a folder; of several, the one that TensorFlow's `checkpoint` file calls the latest."""
-    prefixes = _prefixes(folder)
-    if not prefixes:
+    there = prefixes(folder)
+    if not there:
         raise UserError(
             f"{where} holds no TensorFlow checkpoint", f"one has a file such as model.ckpt.index; {FROZEN_GRAPH} and SavedModels do, too"
         )
-    if len(prefixes) == 1:
-        return _fetched(folder / prefixes[0])
+    if len(there) == 1:
+        return _fetched(folder / there[0])
+    latest = latest_prefix(folder)
+    if latest is None:
+        raise UserError(f"{where} holds {len(there)} checkpoints: {', '.join(there)}", "name one of them by its prefix")
+    return _fetched(folder / latest)
+
+
+def latest_prefix(folder: Path) -> str | None:
+    """The name of the checkpoint that TensorFlow's file `checkpoint` in a folder calls the latest; None where it is not there."""
     state = folder / "checkpoint"
     # The file may have been written elsewhere: only the last part of the path counts.
-    latest = _LATEST.search(state.read_text()) if state.is_file() else None
-    if latest is None or latest[1] not in prefixes:
-        raise UserError(f"{where} holds {len(prefixes)} checkpoints: {', '.join(prefixes)}", "name one of them by its prefix")
-    return _fetched(folder / latest[1])
+    latest = _LATEST.search(state.read_text(errors="replace")) if state.is_file() else None
+    return latest[1] if latest and latest[1] in prefixes(folder) else None
 
 
 def _fetched(prefix: Path) -> str:
@@ -232,7 +240,7 @@ def _unpacked_place(folder: Path, name: str) -> Path | None:
     """Where a tarball's file goes; None for one that is not wanted."""
     if _FILE.fullmatch(name):
         return folder / name
-    if _prefixes(folder):
+    if prefixes(folder):
         return None
     if _VARIABLES.fullmatch(name):
         return folder / _SAVED_VARIABLES / name

@@ -13,12 +13,14 @@ import tf_keras
 
 from tasks.checkpoints.original_names import original_variables
 from tasks.checkpoints.own_checkpoint import own_checkpoint
-from tasks.checkpoints.reader import stored_variables
+from tasks.checkpoints.reader import StoredVariables, stored_variables
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.running.errors import UserError
 
 # TF1's names of what an optimizer keeps of a variable, by Keras's; momentum has two, by what else there is.
 _SLOTS = {"momentum": ("RMSProp_1", "Momentum"), "rms": ("RMSProp",), "m": ("Adam",), "v": ("Adam_1",)}
+
+_STEP = "global_step"
 
 Array = npt.NDArray[Any]
 
@@ -40,7 +42,7 @@ def stored_training_state(model: MaskRCNN, checkpoint: Path) -> TrainingState | 
     if own_checkpoint(checkpoint) is not None:
         return None
     with stored_variables(checkpoint, model.config.feature_extractor.network) as stored:
-        if stored.shapes.get("global_step") != ():
+        if stored.shapes.get(_STEP) != ():
             return None
         slots = {}
         for name, variable in original_variables(model).items():
@@ -48,7 +50,24 @@ def stored_training_state(model: MaskRCNN, checkpoint: Path) -> TrainingState | 
                 found = next((f"{name}/{one}" for one in theirs if f"{name}/{one}" in stored.shapes), None)
                 if found and stored.shapes[found] == tuple(variable.shape):
                     slots[name, slot] = stored.read(found)
-        return TrainingState(int(stored.read("global_step")), slots, stored.of_objects)
+        return TrainingState(int(stored.read(_STEP)), slots, stored.of_objects)
+
+
+def stored_step(checkpoint: Path) -> int:
+    """The step at which a training of the original had written a checkpoint; 0 where it does not say so."""
+    with stored_variables(checkpoint, "") as stored:
+        return step_in(stored)
+
+
+def step_in(stored: StoredVariables) -> int:
+    """As `stored_step`, of one that is open."""
+    return int(stored.read(_STEP)) if stored.shapes.get(_STEP) == () else 0
+
+
+def has_optimizer_state(stored: StoredVariables) -> bool:
+    """Whether there is what an optimizer keeps of variables."""
+    endings = tuple(f"/{name}" for names in _SLOTS.values() for name in names)
+    return any(name.endswith(endings) for name in stored.shapes)
 
 
 def take_over(

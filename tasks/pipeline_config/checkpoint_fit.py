@@ -37,6 +37,14 @@ def missing_scopes(config: TrainEvalPipelineConfig, shapes: Shapes) -> list[str]
     return [scope for scope in wanted if not any(name.startswith(f"{scope}/") for name in shapes)]
 
 
+def network_of(shapes: Shapes) -> str | None:
+    """The feature extractor, by the zoo's name, whose detector the checkpoint is of; None where it does not say so."""
+    for extractor, network in _NETWORKS.items():
+        if any(name.startswith(f"FirstStageFeatureExtractor/{network}/") for name in shapes):
+            return extractor
+    return None
+
+
 def head_classes(shapes: Shapes) -> int | None:
     """How many classes the checkpoint's heads know, the background not counted; None where it has none."""
     return shapes[_CLASSES][0] - 1 if _CLASSES in shapes else None

@@ -21,7 +21,7 @@ import tensorflow as tf
 from official.core import config_definitions as cfg
 
 import tasks
-from tasks.checkpoints.files import file_digest
+from tasks.checkpoints.files import checkpoint_digest
 from tasks.records.record_set import RecordSet
 from tasks.running.errors import UserError
 from tasks.running.schedule_memory import code
@@ -129,7 +129,7 @@ def _checkpoint(path: str) -> str:
     """The digest of a checkpoint, or of the file that stands for one."""
     if not path:
         return "from scratch"
-    return file_digest(Path(path)) or f"{path}, which is not there"
+    return checkpoint_digest(Path(path)) or f"{path}, which is not there"
 
 
 def _digest(file: Path) -> str:

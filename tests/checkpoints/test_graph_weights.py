@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tarfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tasks.checkpoints import graph_weights
-from tasks.checkpoints.files import file_digest, find_checkpoint
+from tasks.checkpoints.files import checkpoint_digest, find_checkpoint
 from tasks.checkpoints.importing import import_checkpoint
 from tasks.checkpoints.reader import stored_variables
 from tasks.running.errors import UserError
@@ -78,10 +79,14 @@ def test_halves_are_read_as_floats(tmp_path: Path) -> None:
         np.testing.assert_array_equal(stored.read("Conv/weights"), [1.5, 2.5])
 
 
-def test_a_digest_tells_graphs_apart(exported: Path) -> None:
+def test_a_digest_tells_one_checkpoint_from_another_wherever_it_lies(exported: Path, tmp_path: Path) -> None:
     graph = exported / "frozen_inference_graph.pb"
-    assert file_digest(graph) != file_digest(exported / "saved_model" / "saved_model.pb")
-    assert file_digest(exported) is None
+    variables = exported.parent / "with_variables" / "saved_model"
+    index = variables / "variables" / "variables.index"
+    expected = {graph: graph, exported: graph, variables: index, variables / "saved_model.pb": index}
+    for place, file in expected.items():
+        assert checkpoint_digest(place) == hashlib.sha256(file.read_bytes()).hexdigest(), place
+    assert checkpoint_digest(tmp_path / "nowhere" / "model.ckpt") is None
 
 
 def constant(name: str, shape: list[int], values: bytes = b"") -> graph_pb2.GraphDef:
