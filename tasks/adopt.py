@@ -209,12 +209,10 @@ def _project(found: ProjectFolder, chosen: Candidate | None, wish: str | None) -
 
 def _stand_in(found: ProjectFolder, readable: Sequence[Opened], wish: str | None) -> _Project:
     """A project whose config is lost: the zoo's of the same network stands for it."""
-    networks = {one: network_of(one.shapes) for one in readable}
+    networks = {network_of(one.shapes) for one in readable}
     zoo = {name: read_pipeline_config(file) for name, file in zoo_configs().items()}
-    name = wish or next(
-        (name for network in networks.values() for name, one in zoo.items() if one.model.faster_rcnn.feature_extractor.type == network),
-        STAND_IN,
-    )
+    alike = (name for name, one in zoo.items() if one.model.faster_rcnn.feature_extractor.type in networks)
+    name = wish or next(alike, STAND_IN)
     return _Project(found, AdoptedConfig(zoo[name]), None, name)
 
 

@@ -144,6 +144,15 @@ def test_what_was_exported_alone_is_a_model_again(project: Path, stored: dict[st
         adopt(project, project.parent / "again", evaluate=True)
 
 
+def test_a_graph_alone_gets_the_zoo_s_config_of_its_network(project: Path, stored: dict[str, Any]) -> None:
+    graph = write_frozen_graph(project, stored)
+    found = adopt(project)
+    name = "mask_rcnn_inception_v2_coco"
+    task = yaml.safe_load((project.parent / "workspace" / "runs" / "old_project" / name / "experiment.yaml").read_text())["task"]
+    assert (found.summary["config"], task["init_checkpoint"], task["model"]["num_classes"]) == (name, str(graph), CLASSES)
+    assert [line.partition(":")[0] for line in found.summary["missing"]] == ["no pipeline.config", "no label map", "no records to train on"]
+
+
 def test_records_without_a_config_get_the_zoo_s(project: Path, scenes: DatasetDir, capsys: pytest.CaptureFixture[str]) -> None:
     put_records(scenes, project / "tfrecords", "my_train.tfrecord", "my_val.tfrecord")
     shutil.copyfile(scenes.label_map, project / "tfrecords" / "object-detection.pbtxt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tasks.checkpoints.class_match import match_classes
 from tasks.checkpoints.files import find_checkpoint
 from tasks.checkpoints.importing import import_checkpoint
 from tasks.checkpoints.keras_names import VALUE, names_of_keys
@@ -114,6 +115,12 @@ def test_what_a_detector_and_a_whole_backbone_restore(model: MaskRCNN, tmp_path_
     assert set(import_checkpoint(model, whole, "classification").restored) == backbones
     for name in backbones:
         np.testing.assert_array_equal(variables[name], make_weight(name, variables[name].shape, 0), err_msg=name)
+    # Heads by class name: two classes have changed places since.
+    report = import_checkpoint(model, detector, "full", classes=match_classes({1: "cat", 2: "dog"}, {1: "dog", 2: "cat"}))
+    name = "SecondStageBoxPredictor/ClassPredictor/weights"
+    theirs = make_weight(name, variables[name].shape, 0)
+    np.testing.assert_array_equal(variables[name].numpy()[:, :3], theirs[:, [0, 2, 1]])
+    assert (report.known_classes, report.missing) == (("cat", "dog"), ())
     with pytest.raises(UserError, match=r"nothing for FirstStageFeatureExtractor/resnet_v1_50, .*; it holds resnet_v1_50"):
         import_checkpoint(model, whole, "detection")
     with pytest.raises(UserError, match=r"nothing for FirstStage.*; it holds Conv, FirstStageBoxPredictor, "):
