@@ -26,7 +26,8 @@ goes on from its last checkpoint.
 *The GPU*: `train` and `evaluate` take a slot of the pool `gpu`; give it as many slots as trainings may run at a time.
 
 *Logs*: each task shows the output of its step. The button **MLflow run** opens what it wrote: of `open_run` and `compare`,
-and of a task that has not ended yet, all models of this run side by side.
+and of a task that has not ended yet, all models of this run side by side. **Comparison**, of `compare`, opens the page of verdicts,
+curves and pictures.
 """,
     **DAG_SETTINGS,
 ):

@@ -61,7 +61,7 @@ from tasks.running.workspace import DatasetDir, ModelDir, StepResult, located, r
 MASK_AP, MASK_AP50 = "DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU"
 BOX_AP = "DetectionBoxes_Precision/mAP"
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _BATCH_ON_GPU = 8
 _MOST_WORKERS = 8
 _JOBS_AHEAD = 4
@@ -137,6 +137,7 @@ def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, ch
         with staged_directory(evaluation) as folder:
             about = {"config": model.name, "split": name, "dataset": records.name, **basis}
             found = {**about, **_derived(attributes.added_to(write_results(parts, folder, about)), folder)}
+            found["records"] = list(parts.files)
             found["latency"] = latency(detect, network.config.image_resizer, data, batch_size)
             found["seconds_per_image"] = found["latency"]["seconds_per_image"]["1"]["p50"]
             write_json(folder / "metrics.json", found)
@@ -196,7 +197,7 @@ def evaluate_results(model: ModelDir, results: Path, dataset: DatasetDir, split:
             parts.write(number, progress.over(workers.stream(partial(image_result, settings), jobs, _JOBS_AHEAD)))
         found = {**about, **_derived(attributes.added_to(write_results(parts, folder, about)), folder)}
         parts.remove()
-        write_json(folder / "metrics.json", found)
+        write_json(folder / "metrics.json", found | {"records": files})
     return _answer("done", evaluation, found, {})
 
 

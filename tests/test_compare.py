@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 
 from tasks.coco.figures import figures
 from tasks.coco.matches import write_matches
-from tasks.compare import BOX_AP, MASK_AP, MASK_AP50, compare, compare_models
+from tasks.compare import compare, compare_models
+from tasks.comparison.rows import BOX_AP, MASK_AP, MASK_AP50
 from tasks.open_run import open_run
 from tasks.records.manifest import Manifest, write_manifest
 from tasks.running.errors import UserError
@@ -60,7 +61,8 @@ def evaluated(run, config, mask_ap, *, mask_ap50=0.5, box_ap=0.4, seconds=0.25, 
 
 def table_of(run):
     """{config: {column title: cell}} of the Markdown table, in its order."""
-    lines = [line for line in (run.comparison / "comparison.md").read_text().splitlines() if line.startswith("|")]
+    text = (run.comparison / "comparison.md").read_text().partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     titles, _, *rows = [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: dict(zip(titles, row, strict=True)) for row in rows}
 
@@ -87,7 +89,7 @@ def test_two_models_and_one_that_failed(run, dataset, capsys):
     assert table["mask_rcnn_resnet101_atrous_coco"] == {
         "config": "mask_rcnn_resnet101_atrous_coco",
         "mask AP": "0.312",
-        "mask AP50": "0.625",
+        "AP50": "0.625",
         "box AP": "0.375",
         "parameters": "63.1 M",
         "train images/s": "1",
@@ -120,10 +122,11 @@ def test_two_models_and_one_that_failed(run, dataset, capsys):
     assert "Measured on 2 images with 5 objects." in note
     assert f"({result.summary['mlflow_url']})" in note
     assert "comparison.png" not in note
+    assert result.summary["page_url"].split("?")[0].endswith(f"/runs/{parent.info.run_id}/artifacts/compare/comparison.html")
     assert f"MLflow, these models side by side: {result.summary['mlflow_url']}" in said
     assert f"viewStateShareKey={parent.info.run_id}" in result.summary["mlflow_url"]
     assert {file.path for file in client.list_artifacts(parent.info.run_id, "compare")} == {
-        f"compare/comparison.{kind}" for kind in ("md", "json", "png")
+        f"compare/comparison.{kind}" for kind in ("md", "json", "png", "html")
     }
 
     # The failed one is mended, and comparing again closes the run as finished.

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, A
 from maskline_airflow.assets import CANDIDATE, MaterializeOperator
 from maskline_airflow.form import lines_template, template, unknown_fields
 from maskline_airflow.schedule import LAST_GOOD_RUN
-from maskline_airflow.step_operator import StepOperator, run_dir
+from maskline_airflow.step_operator import ComparisonLink, MlflowRunLink, StepOperator, run_dir
 
 DAG_SETTINGS: dict[str, Any] = {
     "catchup": False,
@@ -83,6 +83,18 @@ class Plan(StepOperator):
             reason = str(error) or f"more than {self.execution_timeout} were over"
             self.log.warning("There is no plan, and the training goes on without: %s", reason)
             return {"step": self.step, "status": "failed", "outputs": {}, "summary": {"reason": reason}}
+
+
+class Compare(StepOperator):
+    """The last step, with a button that opens the comparison's page."""
+
+    operator_extra_links = (MlflowRunLink(), ComparisonLink())
+    page_url: str | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        result = super().execute(context)
+        self.page_url = result["summary"].get("page_url")
+        return result
 
 
 def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
@@ -167,7 +179,7 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
 
     backbones = backbone.expand(config=configs)
 
-    compare = StepOperator(
+    compare = Compare(
         task_id="compare",
         step="compare",
         arguments=[RUN_DIR],

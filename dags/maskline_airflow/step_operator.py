@@ -56,6 +56,15 @@ class MlflowRunLink(BaseOperatorLink):
         return getattr(operator, "mlflow_url", None) or ""
 
 
+class ComparisonLink(BaseOperatorLink):
+    """The button of the comparison that opens its page, kept by MLflow."""
+
+    name = "Comparison"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002
+        return getattr(operator, "page_url", None) or ""
+
+
 class StepOperator(ResumableJobMixin, BaseOperator):
     """Runs `<trainer> <step> <arguments> <options> --result FILE` and answers with the step's result.
 
@@ -78,7 +87,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
 
     # In the order of rendering: arguments and options may say `task.instance_name`.
     template_fields: Sequence[str] = ("instance_name", "arguments", "options", "mlflow_url")
-    operator_extra_links = (MlflowRunLink(),)
+    operator_extra_links: tuple[BaseOperatorLink, ...] = (MlflowRunLink(),)
     external_id_key = "step_process"
     ui_color = "#e8f1f8"
 

@@ -69,7 +69,7 @@ def draw_comparison(
       names: category id -> name; an id keeps its colour in every picture.
       title: a line above the panels, such as the image's file name.
     """
-    kept = _confident(detections, min_score)
+    kept = surest(detections, min_score)
     left = _panel(image, groundtruth, names)
     right = _panel(image, kept, names)
     unit = max(left.width, left.height) / _SMALLEST_PANEL
@@ -93,10 +93,12 @@ def draw_comparison(
     return encoded.getvalue()
 
 
-def draw_objects(image: npt.NDArray[np.uint8], objects: PictureObjects, names: Mapping[int, str]) -> bytes:
+def draw_objects(
+    image: npt.NDArray[np.uint8], objects: PictureObjects, names: Mapping[int, str], longest_side: int = _LARGEST_PANEL
+) -> bytes:
     """A JPEG: the image, uint8 [height, width, 3], RGB, with the masks, boxes and names of its objects."""
     encoded = io.BytesIO()
-    _panel(image, objects, names).save(encoded, "JPEG", quality=_JPEG_QUALITY)
+    _panel(image, objects, names, longest_side).save(encoded, "JPEG", quality=_JPEG_QUALITY)
     return encoded.getvalue()
 
 
@@ -108,8 +110,8 @@ def category_color(category_id: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _confident(detections: PictureObjects, min_score: float) -> PictureObjects:
-    """The surest detections, surest first."""
+def surest(detections: PictureObjects, min_score: float) -> PictureObjects:
+    """The surest detections of at least `min_score`, surest first; all objects where they have no scores."""
     if detections.scores is None:
         return detections
     scores = np.asarray(detections.scores, np.float64)
@@ -122,10 +124,12 @@ def _confident(detections: PictureObjects, min_score: float) -> PictureObjects:
     )
 
 
-def _panel(image: npt.NDArray[np.uint8], objects: PictureObjects, names: Mapping[int, str]) -> Image.Image:
+def _panel(
+    image: npt.NDArray[np.uint8], objects: PictureObjects, names: Mapping[int, str], longest_side: int = _LARGEST_PANEL
+) -> Image.Image:
     height, width = image.shape[:2]
     longer = max(height, width)
-    scale = min(max(longer, _SMALLEST_PANEL), _LARGEST_PANEL) / longer
+    scale = min(max(longer, _SMALLEST_PANEL), longest_side) / longer
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     panel = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
     boxes = np.asarray(objects.boxes_yxyx, np.float64).reshape(-1, 4) * scale

@@ -55,8 +55,8 @@ def _write(matches: Matches, parts: Sequence[Slice], attribute: str, folder: Pat
     curves = {part.name: {kind: accumulated(matches, kind, part.images) for kind in matches.kinds} for part in parts}
     found: dict[str, dict[str, Any]] = {
         "summary": {part.name: _summary(matches, part, curves[part.name]) for part in parts},
-        "categories": {part.name: _categories(matches, part, curves[part.name]) for part in parts},
-        "curves": {part.name: _curves(matches, part, curves[part.name][matches.kind]) for part in parts},
+        "categories": {part.name: category_figures(matches, part, curves[part.name]) for part in parts},
+        "curves": {part.name: precision_curves(matches, part, curves[part.name][matches.kind]) for part in parts},
         "calibration": {part.name: calibration(matches, part) for part in parts},
         "confusion": {part.name: confusion(matches, part) for part in parts},
         "errors": {part.name: error_split(matches, part, MIN_SCORE) for part in parts},
@@ -94,7 +94,7 @@ def _summary(matches: Matches, part: Slice, curves: Mapping[str, Curves]) -> dic
     return found
 
 
-def _categories(matches: Matches, part: Slice, curves: Mapping[str, Curves]) -> dict[str, Any]:
+def category_figures(matches: Matches, part: Slice, curves: Mapping[str, Curves]) -> dict[str, Any]:
     """Of each category how many objects it has, its AP by each kind of overlap, and the share of its objects that is found at IoU 0.5."""
     counts = np.bincount(matches.objects.category[_objects(matches, part)], minlength=len(matches.categories))
     found = {}
@@ -105,7 +105,7 @@ def _categories(matches: Matches, part: Slice, curves: Mapping[str, Curves]) -> 
     return found
 
 
-def _curves(matches: Matches, part: Slice, curves: Curves) -> dict[str, Any]:
+def precision_curves(matches: Matches, part: Slice, curves: Curves) -> dict[str, Any]:
     """The precision at each of COCO's 101 recalls: the mean over categories at some IoUs, and each category's at 0.5."""
     precision = _precision(curves, part)
     has_objects = np.array((precision > -1).all(axis=(0, 1)))

@@ -5,7 +5,7 @@ journal first; when MLflow does not answer, a loud warning says so, the step goe
 """
 
 from tasks.tracking.metric_names import mlflow_name, original_name
-from tasks.tracking.outbox import ModelOutbox, PipelineOutbox, RunIdentity, comparison_url, pipeline_run_identity
+from tasks.tracking.outbox import ModelOutbox, PipelineOutbox, RunIdentity, artifact_url, comparison_url, pipeline_run_identity
 from tasks.tracking.runs import ModelRun, add_to_pipeline_run, close_pipeline_run, model_run, open_pipeline_run, send_backlog
 from tasks.tracking.store import probe, tracking_uri, ui_address
 
@@ -15,6 +15,7 @@ __all__ = [
     "PipelineOutbox",
     "RunIdentity",
     "add_to_pipeline_run",
+    "artifact_url",
     "close_pipeline_run",
     "comparison_url",
     "mlflow_name",

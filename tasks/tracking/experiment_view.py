@@ -101,6 +101,11 @@ def run_address(experiment_id: str, run_id: str) -> str:
     return f"{store.ui_address()}/#/experiments/{experiment_id}/runs/{run_id}?{_TRAINING_PAGES}"
 
 
+def artifact_address(experiment_id: str, run_id: str, path: str) -> str:
+    """The page of one of a run's artifacts, which shows what a browser can show."""
+    return f"{store.ui_address()}/#/experiments/{experiment_id}/runs/{run_id}/artifacts/{quote(path)}?{_TRAINING_PAGES}"
+
+
 def compare_address(experiment_id: str, run_ids: Sequence[str]) -> str:
     """MLflow's page that sets the parameters and metrics of exactly these runs side by side."""
     runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [experiment_id]))

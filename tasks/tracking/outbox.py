@@ -74,6 +74,11 @@ def comparison_url(identity: RunIdentity) -> str:
     return experiment_view.view_address(identity.experiment_id, identity.run_id, charts=True)
 
 
+def artifact_url(identity: RunIdentity, path: str) -> str:
+    """The page that shows one of a run's artifacts."""
+    return experiment_view.artifact_address(identity.experiment_id, identity.run_id, path)
+
+
 @dataclass
 class _Batch:
     """Points that go in one call, and how far MLflow has the journal once it has taken them."""

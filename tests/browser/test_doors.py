@@ -130,6 +130,27 @@ def test_button_leads_to_the_curves_and_pictures_of_these_models(mlflow_page: Pa
     assert drawn.first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
 
+def test_button_leads_to_the_comparison_s_page(page: Page, settings: stack.Settings, run: str) -> None:
+    open_dag(page, settings, f"{stack.DAG_ID}/runs/{run}/tasks/compare/details")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Comparison", exact=True).first.click()
+    shown = opened.value.frame_locator("iframe")
+    expect(shown.get_by_role("heading", name="The models")).to_be_visible()
+    expect(shown.get_by_role("cell", name="inception_v2").first).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_comparison_s_page_fits_a_screen_and_a_telephone(page: Page, settings: stack.Settings, run: str, width: int) -> None:
+    del run
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto((settings.workspace / "runs" / "from_the_form" / "compare" / "comparison.html").as_uri())
+    expect(page.get_by_role("heading", name="The models")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert said == []
+
+
 def test_experiment_shows_the_backbones_with_their_figures(page: Page, settings: stack.Settings, run: str) -> None:
     del run
     page.set_viewport_size({"width": 2200, "height": 1000})

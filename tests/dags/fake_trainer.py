@@ -56,7 +56,12 @@ def told(step: str, arguments: list[str]) -> tuple[str, dict[str, Any]]:
         return "done", {"reason": "new", "starts": {name: {"checkpoint": f"/last/{name}", "label_map": ""} for name in configs}}
     summary = {} if step in ("preflight", "remember") else {"mlflow_url": f"http://mlflow.example/{step}"}
     if step == "compare":
-        summary |= {"best": "mask_rcnn_inception_v2_coco", "mask_ap": 0.5, "mlflow_run_id": "parent"}
+        summary |= {
+            "best": "mask_rcnn_inception_v2_coco",
+            "mask_ap": 0.5,
+            "mlflow_run_id": "parent",
+            "page_url": "http://mlflow.example/page",
+        }
     return "done", summary
 
 

@@ -150,6 +150,7 @@ def test_training_survives_its_task_under_the_real_scheduler_and_down_leaves_not
         first = next(task for task in airflow.task_instances(stack.DAG_ID, run) if task["task_id"] == "check_request")
         assert first["try_number"] == 2
         assert link(airflow, run, "open_run") == {"MLflow run": "http://mlflow.example/open-run"}
+        assert link(airflow, run, "compare") == {"MLflow run": "http://mlflow.example/compare", "Comparison": "http://mlflow.example/page"}
         steps = [line.split('"')[3] for line in kept.read_text().splitlines()]
         assert steps == ["preflight", "materialize", "open-run", "convert", "train", "evaluate", "compare"]
     finally:
