@@ -202,9 +202,6 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
     assert len([file for file in client.list_artifacts(run.info.run_id, "images") if file.path.endswith(".png")]) == 2
 
     assert (train(model, SMALL).status, evaluate(model).status) == ("skipped", "skipped")
-    # Another training that ends at the same step is not taken for this one.
-    write_json(model.evaluation / "metrics.json", measured | {"checkpoint_digest": "0" * 64})
-    assert evaluate(model).status == "done"
     with pytest.raises(UserError, match=r"other settings.*learning_rate.*\[0\.003.*\[0\.001"):
         train(model, dataclasses.replace(SMALL, learning_rate=0.001))
     with pytest.raises(UserError, match="2 steps, more than the 1"):
@@ -217,8 +214,21 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
         del values["trainer"][name]
     del values["trainer"]["optimizer_config"]["moving_average_decay"]
     trained.write_text(yaml.safe_dump(values))
-    assert train(model, dataclasses.replace(SMALL, steps=3)).summary["steps"] == 3
+    # As if it had been evaluated on the way, and had ended early: with more patience it goes on, and without evaluations the last counts.
+    write_json(model.train / "result.json", result | {"ended_early": True})
+    rows = [{"step": 2, "metrics": {MASK_AP: 0.5}}]
+    write_json(model.train / "evaluations.json", {"metric": MASK_AP, "best": {"checkpoint": "ckpt-2", "step": 2}, "evaluations": rows})
+    assert read_trained_model(model.train).checkpoint == str(model.train / "ckpt-2")
+    capsys.readouterr()
+    going_on = train(model, dataclasses.replace(SMALL, steps=3))
+    assert (going_on.summary["steps"], going_on.outputs["checkpoint"]) == (3, str(model.train / "ckpt-3"))
+    assert "the last checkpoint is what is used from here on" in capsys.readouterr().out
+    assert read_trained_model(model.train).checkpoint == str(model.train / "ckpt-3")
+    with pytest.raises(UserError, match="has no best checkpoint"):
+        read_trained_model(model.train, "best")
     assert [row["step"] for row in lines(model)] == [1, 2, 3]
+    # A checkpoint of the same name, of another training, is not taken for this one.
+    write_json(model.evaluation / "metrics.json", measured | {"checkpoint": str(model.train / "ckpt-3")})
     assert evaluate(model).status == "done"
 
 
@@ -304,13 +314,6 @@ def test_the_best_checkpoint_is_kept_and_used_and_patience_ends_a_training(
     assert [(point.step, point.value) for point in curve] == [(2, 0.3), (4, 0.5), (6, 0.4), (8, 0.2)]
 
     assert train(model, asked).status == "skipped"
-    # With more patience it goes on; without evaluations the last checkpoint counts.
-    again = train(model, dataclasses.replace(asked, evaluate_every=None, patience=None))
-    assert (again.summary["steps"], again.outputs["checkpoint"]) == (10, str(model.train / "ckpt-10"))
-    assert "the last checkpoint is what is used from here on" in capsys.readouterr().out
-    assert read_trained_model(model.train).checkpoint == str(model.train / "ckpt-10")
-    with pytest.raises(UserError, match="has no best checkpoint"):
-        read_trained_model(model.train, "best")
 
 
 def test_two_trainings_never_write_to_one_folder(model: ModelDir, monkeypatch: pytest.MonkeyPatch) -> None:
