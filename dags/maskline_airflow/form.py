@@ -113,13 +113,14 @@ def _training() -> dict[str, Param]:
         ),
         "checkpoint": _text(
             "Checkpoint",
-            "To start from: a TF1 checkpoint's prefix, folder or tarball, a model that was trained here, or a folder that holds one for "
-            "each chosen config, named as the zoo's are, such as that of a run. Empty: from scratch.",
+            "To start from: a checkpoint of the original by its prefix, folder or tarball, its frozen graph or SavedModel, a model that was "
+            "trained here, or a folder that holds one for each chosen config, named as the zoo's are, such as that of a run. Empty: from "
+            "scratch.",
         ),
         "checkpoint_label_map": _text(
             "Label map of the checkpoint",
             "With one, the heads are restored too, for the classes that both label maps name; `coco` is the zoo's. "
-            "Empty: of a TF1 checkpoint the backbone alone is restored; a model that was trained here brings its own.",
+            "Empty: of a checkpoint of the original the backbone alone is restored; a model that was trained here brings its own.",
             examples=["coco"],
         ),
     }
