@@ -113,7 +113,7 @@ def _training() -> dict[str, Param]:
         ),
         "checkpoint": _text(
             "Checkpoint",
-            "To start from: a checkpoint of the original by its prefix, folder or tarball, its frozen graph or SavedModel, a model that was "
+            "To start from: a checkpoint of the original by its prefix, folder or tarball, its frozen graph or SavedModel, a model "
             "trained here, or a folder that holds one for each chosen config, named as the zoo's are, such as that of a run. Empty: from "
             "scratch.",
         ),
