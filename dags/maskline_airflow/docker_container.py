@@ -19,7 +19,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,12 +27,13 @@ from typing import Any, ClassVar
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, Mount
+from requests.exceptions import RequestException
 
 import docker
 from maskline_airflow import step_runner
 from maskline_airflow.container_settings import passed_environment, trainer_image
 from maskline_airflow.step_log import StampedLog
-from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, Step
+from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, StartedStep, Step, UnreachableError
 
 log = logging.getLogger(__name__)
 
@@ -45,24 +46,17 @@ _SECONDS_TO_ASK = 3.0
 
 
 @dataclass(frozen=True)
-class Container:
+class Container(StartedStep):
     """Identity of a step's container."""
 
     id: str
-    folder: str
 
     poll_seconds: ClassVar[float] = 2.0
 
-    def identity(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def result(self) -> Path:
-        return Path(self.folder) / "result.json"
-
     def outcome(self) -> Outcome:
         try:
-            state = self._client.api.inspect_container(self.id)["State"]
+            with _asking():
+                state = self._client.api.inspect_container(self.id)["State"]
         except NotFound:
             return Outcome(LOST)
         if state["Status"] not in _ENDED:
@@ -72,9 +66,11 @@ class Container:
 
     def new_lines(self, *, whole: bool = False) -> list[str]:  # noqa: ARG002
         try:
-            return self._log.new_lines(self._client.api.logs(self.id, timestamps=True, since=self._log.last))
+            with _asking():
+                told = self._client.api.logs(self.id, timestamps=True, since=self._log.last)
         except NotFound:
             return []
+        return self._log.new_lines(told)
 
     def stop(self) -> None:
         """The engine goes on with it when this process ends, which Airflow sees to after five seconds."""
@@ -94,11 +90,14 @@ class Container:
 
     @cached_property
     def _client(self) -> docker.DockerClient:
-        return _client()
+        try:
+            return docker.from_env()
+        except DockerException as error:
+            raise UnreachableError(str(error)) from error
 
     @cached_property
     def _log(self) -> StampedLog:
-        return StampedLog(Path(self.folder) / "log.txt")
+        return StampedLog(self.log)
 
 
 def attach(identity: Mapping[str, Any]) -> Container:
@@ -149,6 +148,19 @@ def render(step: Step, gpus: Sequence[str]) -> dict[str, Any]:
         "network_mode": os.environ.get("MASKLINE_DOCKER_NETWORK") or None,
         "device_requests": [_device_request(gpus)] if gpus else None,
     }
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """An engine that is being restarted comes back, and its containers may have gone on."""
+    try:
+        yield
+    except APIError as error:
+        if error.is_server_error():
+            raise UnreachableError(f"the engine does not answer: {error.explanation or error}") from error
+        raise
+    except (RequestException, UnreachableError) as error:
+        raise UnreachableError(f"the engine does not answer: {error}") from error
 
 
 def _client() -> docker.DockerClient:

@@ -12,11 +12,12 @@ The pod is built by KubernetesPodOperator; secrets reach it by the template (`en
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,12 +30,13 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import PodManager, dete
 from airflow.sdk.exceptions import AirflowFailException
 from kubernetes.client import CoreV1Api, V1Pod
 from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from maskline_airflow import step_runner
 from maskline_airflow.container_settings import is_secret, passed_environment, trainer_image
 from maskline_airflow.form import REPOSITORY
 from maskline_airflow.step_log import StampedLog
-from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, Step
+from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, StartedStep, Step, UnreachableError
 
 log = logging.getLogger(__name__)
 
@@ -44,31 +46,24 @@ _FOLDER = "maskline/folder"
 _QUEUE = "kueue.x-k8s.io/queue-name"
 _SAME_TASK = ("dag_id", "run_id", "task_id", "map_index")
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_NOT_FOUND, _NOT_STARTED = 404, 400
+_NOT_FOUND, _NOT_STARTED, _TOO_MANY, _SERVER_ERROR = 404, 400, 429, 500
 _CLOCKS_DIFFER = 60
 """Seconds of the log that are asked for once more: the clocks of worker and node need not agree."""
 
 
 @dataclass(frozen=True)
-class Pod:
+class Pod(StartedStep):
     """Identity of a step's pod."""
 
     name: str
     namespace: str
-    folder: str
 
     poll_seconds: ClassVar[float] = 5.0
 
-    def identity(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def result(self) -> Path:
-        return Path(self.folder) / "result.json"
-
     def outcome(self) -> Outcome:
         try:
-            return outcome_of(self._client.read_namespaced_pod(self.name, self.namespace))
+            with _asking():
+                return outcome_of(self._client.read_namespaced_pod(self.name, self.namespace))
         except ApiException as error:
             if error.status == _NOT_FOUND:
                 return Outcome(LOST)
@@ -77,9 +72,10 @@ class Pod:
     def new_lines(self, *, whole: bool = False) -> list[str]:  # noqa: ARG002
         since = {"since_seconds": int(time.time() - self._log.last) + _CLOCKS_DIFFER} if self._log.last else {}
         try:
-            answer = self._client.read_namespaced_pod_log(
-                self.name, self.namespace, container=CONTAINER, timestamps=True, _preload_content=False, **since
-            )
+            with _asking():
+                answer = self._client.read_namespaced_pod_log(
+                    self.name, self.namespace, container=CONTAINER, timestamps=True, _preload_content=False, **since
+                )
         except ApiException as error:
             if error.status in (_NOT_FOUND, _NOT_STARTED):
                 return []
@@ -106,7 +102,7 @@ class Pod:
 
     @cached_property
     def _log(self) -> StampedLog:
-        return StampedLog(Path(self.folder) / "log.txt")
+        return StampedLog(self.log)
 
 
 def outcome_of(pod: V1Pod) -> Outcome:
@@ -121,7 +117,31 @@ def outcome_of(pod: V1Pod) -> Outcome:
         return Outcome(FAILED, None, ": ".join(filter(None, [pod.status.reason, pod.status.message])))
     if hopeless := detect_pod_terminate_early_issues(pod):
         return Outcome(FAILED, None, hopeless)
-    return Outcome(RUNNING)
+    return Outcome(RUNNING, reason=_waits_for(pod))
+
+
+def _waits_for(pod: V1Pod) -> str:
+    """Why a pod has not begun: no node has room, its queue holds it back, its image is being fetched."""
+    if pod.status.phase != "Pending":
+        return ""
+    waiting = [status.state.waiting for status in pod.status.container_statuses or () if status.state and status.state.waiting]
+    refused = [condition for condition in pod.status.conditions or () if condition.status == "False" and condition.message]
+    gates = ", ".join(gate.name for gate in pod.spec.scheduling_gates or ()) if pod.spec else ""
+    told = [": ".join(filter(None, [one.reason, one.message])) for one in (*waiting, *refused)]
+    return "; ".join([*([f"held back by {gates}"] if gates else []), *told])
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """The pods of a cluster whose API does not answer for a while go on."""
+    try:
+        yield
+    except HTTPError as error:
+        raise UnreachableError(f"the cluster does not answer: {error}") from error
+    except ApiException as error:
+        if error.status == _TOO_MANY or error.status >= _SERVER_ERROR:
+            raise UnreachableError(f"the cluster does not answer: {error.status} {error.reason}") from error
+        raise
 
 
 def attach(identity: Mapping[str, Any]) -> Pod:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ import psutil
 from maskline_airflow import step_runner
 from maskline_airflow.form import REPOSITORY
 from maskline_airflow.step_log import LogReader
-from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, Step
+from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, StartedStep, Step
 
 KEEPER = Path(__file__).with_name("step_keeper.py")
 
@@ -37,22 +37,14 @@ _SAME_START_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class LocalProcess:
+class LocalProcess(StartedStep):
     """Identity of a started step. The start time tells it from a later process with the same number."""
 
     host: str
     pid: int
     started: float
-    folder: str
 
     poll_seconds: ClassVar[float] = 0.5
-
-    def identity(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def result(self) -> Path:
-        return Path(self.folder) / "result.json"
 
     def outcome(self) -> Outcome:
         # Looked at first: whoever is gone afterwards has written its exit code before.
@@ -84,7 +76,7 @@ class LocalProcess:
 
     @cached_property
     def _log(self) -> LogReader:
-        return LogReader(Path(self.folder) / "log.txt")
+        return LogReader(self.log)
 
     def _keeper(self) -> psutil.Process | None:
         if self.host != socket.gethostname():

@@ -26,7 +26,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from maskline_airflow import step_runner
 from maskline_airflow.form import REPOSITORY
 from maskline_airflow.step_log import as_file_name, new_try, task_folder
-from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, StartedStep, Step
+from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, StartedStep, Step, UnreachableError
 
 USER_ERROR = 2
 """Exit code of a step whose input a person has to mend; trying again would end the same way."""
@@ -35,6 +35,8 @@ GPU_POOL = "gpu"
 """A task of this pool gets as many GPUs as it takes slots."""
 
 _TAIL_LINES = 15
+_SILENT_SECONDS = 600.0
+"""An engine or cluster may be restarted; one that is silent for longer fails the task, and its next try looks again."""
 
 
 def workspace() -> Path:
@@ -159,10 +161,22 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         """Shows the step's output as it comes, and returns when the step has ended well."""
         started = self._started = self._started or step_runner.attach(external_id)
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        while (outcome := started.outcome()).status == RUNNING:
-            self._print(started.new_lines(), tail)
-            time.sleep(started.poll_seconds)
-        self._print(started.new_lines(whole=True), tail)
+        told, answered = "", time.monotonic()
+        outcome = Outcome(RUNNING)
+        while outcome.status == RUNNING:
+            try:
+                outcome = started.outcome()
+                self._print(started.new_lines(whole=outcome.status != RUNNING), tail)
+                answered = time.monotonic()
+            except UnreachableError as error:
+                if time.monotonic() - answered > _SILENT_SECONDS:
+                    raise
+                outcome = Outcome(RUNNING, reason=str(error))
+            if outcome.status == RUNNING:
+                if outcome.reason and outcome.reason != told:
+                    self.log.info("Waiting: %s", outcome.reason)
+                told = outcome.reason
+                time.sleep(started.poll_seconds)
         if outcome.status == SUCCEEDED:
             return
         started.clear()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
@@ -46,34 +47,52 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step stands: RUNNING, SUCCEEDED, FAILED or LOST, and what is known of its end."""
+    """How a step stands: RUNNING, SUCCEEDED, FAILED or LOST, and what is known of its end, or of what it waits for."""
 
     status: str
     exit_code: int | None = None
     reason: str = ""
 
 
-class StartedStep(Protocol):
-    """A step that runs or has run, wherever that is."""
+class UnreachableError(Exception):
+    """The engine or cluster does not answer, which says nothing of the step."""
+
+
+@dataclass(frozen=True)
+class StartedStep(ABC):
+    """A step that runs or has run, wherever that is; its fields are its identity."""
+
+    folder: str
 
     poll_seconds: ClassVar[float]
     """Time between two looks at it"""
 
     def identity(self) -> dict[str, Any]:
         """What the place's `attach` needs to find it again; JSON."""
+        return asdict(self)
 
     @property
     def result(self) -> Path:
         """The file with its result, once it has succeeded."""
+        return Path(self.folder) / "result.json"
 
-    def outcome(self) -> Outcome: ...
+    @property
+    def log(self) -> Path:
+        return Path(self.folder) / "log.txt"
 
+    @abstractmethod
+    def outcome(self) -> Outcome:
+        """UnreachableError where nobody can tell just now."""
+
+    @abstractmethod
     def new_lines(self, *, whole: bool = False) -> list[str]:
         """The lines that it printed since the last call; with `whole`, also what stands after the last line break."""
 
+    @abstractmethod
     def stop(self) -> None:
         """Asks it to end, and has it ended by force after GRACE_SECONDS. Returns at once."""
 
+    @abstractmethod
     def clear(self) -> None:
         """Leaves nothing of it running, nor anything but its folder behind; its log is in the folder."""
 

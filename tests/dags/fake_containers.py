@@ -85,6 +85,8 @@ class Engine:
         self.there: dict[str, Running] = {}
         self.asked: list[Running] = []
         self.requests: list[str] = []
+        self.refuses = 0
+        """How many of the next requests it does not answer, as while it is being restarted"""
 
     def stop_all(self) -> None:
         for one in self.asked:
@@ -118,7 +120,14 @@ class _Handler(BaseHTTPRequestHandler):
     def route(self) -> None:
         raise NotImplementedError
 
-    do_GET = do_POST = do_DELETE = lambda self: self.route()  # noqa: N815
+    def do_GET(self) -> None:
+        if self.engine.refuses > 0:
+            self.engine.refuses -= 1
+            self.answer(503, {"message": "being restarted"})
+        else:
+            self.route()
+
+    do_POST = do_DELETE = do_GET  # noqa: N815
 
 
 class _DockerHandler(_Handler):

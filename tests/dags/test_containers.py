@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from maskline_airflow import step_runner
 from maskline_airflow.docker_container import Container
-from maskline_airflow.kubernetes_pod import Pod
+from maskline_airflow.kubernetes_pod import Pod, outcome_of
+from maskline_airflow.step_runner import FAILED, RUNNING, SUCCEEDED, Outcome, UnreachableError
 
 from tests.dags.fake_containers import Engine, docker_engine, kubernetes_cluster
 from tests.dags.task_try import TaskStateStore, Try, wait_until
@@ -149,6 +152,28 @@ def test_container_that_somebody_removed_is_started_anew(
     assert Try(store, number=2).execute()["status"] == "done"
 
 
+def test_engine_that_is_restarted_ends_no_step_and_one_that_stays_silent_fails_the_task(
+    workspace: Path, engine: Engine, commands: Commands, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = workspace / "gate"
+    monkeypatch.setenv("FAKE_TRAINER_WAITS", str(gate))
+    first = Try(store)
+    identity = store["step_process"] = first.operator.submit_job(first.context)
+    wait_until(commands)
+    monkeypatch.setattr("maskline_airflow.step_operator._SILENT_SECONDS", 0.0)
+    engine.refuses = 100
+    with pytest.raises(UnreachableError, match=r"the (engine|cluster) does not answer"):
+        first.operator.poll_until_complete(identity, first.context)
+
+    monkeypatch.setattr("maskline_airflow.step_operator._SILENT_SECONDS", 60.0)
+    engine.refuses = 5
+    threading.Timer(0.3, gate.touch).start()
+    first.operator.poll_until_complete(identity, first.context)
+    assert engine.refuses == 0
+    assert Try(store, number=2).execute()["status"] == "done"
+    assert len(engine.asked) == 1
+
+
 @pytest.mark.parametrize("deaf", [False, True])
 def test_killing_the_task_ends_the_container_by_term_and_a_deaf_one_by_kill(
     workspace: Path, engine: Engine, commands: Commands, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch, deaf: bool
@@ -225,6 +250,54 @@ def test_each_training_has_gpus_of_its_own_until_its_container_ends(
 def test_engine_that_is_not_there_says_so(workspace: Path, engine: Engine, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     with pytest.raises(AirflowException, match=r"there is no engine to run the step: (.|\n)*DOCKER_HOST"):
+        Try(store).execute()
+
+
+def told_pod(phase: str, state: dict[str, Any] | None = None, **status: Any) -> Any:
+    """A pod as a cluster tells of it, with a container of a mesh beside the step's."""
+    beside = {"name": "mesh", "state": {"running": {}}}
+    states = [{"name": "step", "state": state}, beside] if state else []
+    known = {"image": "i", "imageID": "", "ready": False, "restartCount": 0}
+    spec = {"containers": [{"name": "step"}], "schedulingGates": status.pop("gates", None)}
+    statuses = [{**known, **one} for one in states]
+    return PodGenerator.deserialize_model_dict({"spec": spec, "status": {"phase": phase, "containerStatuses": statuses, **status}})
+
+
+@pytest.mark.parametrize(
+    ("pod", "outcome"),
+    [
+        (told_pod("Running", {"running": {}}), Outcome(RUNNING)),
+        (told_pod("Running", {"terminated": {"exitCode": 0, "reason": "Completed"}}), Outcome(SUCCEEDED, 0)),
+        (told_pod("Running", {"terminated": {"exitCode": 2, "reason": "Error"}}), Outcome(FAILED, 2)),
+        (
+            told_pod("Failed", reason="Evicted", message="The node was low on memory"),
+            Outcome(FAILED, None, "Evicted: The node was low on memory"),
+        ),
+        (
+            told_pod("Pending", {"waiting": {"reason": "ErrImagePull", "message": "not found"}}),
+            Outcome(FAILED, None, "Image cannot be pulled, unable to start: ErrImagePull\nnot found"),
+        ),
+        (told_pod("Pending", {"waiting": {"reason": "ContainerCreating"}}), Outcome(RUNNING, reason="ContainerCreating")),
+        (
+            told_pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "NoNode", "message": "no GPU"}]),
+            Outcome(RUNNING, reason="NoNode: no GPU"),
+        ),
+        (
+            told_pod("Pending", gates=[{"name": "kueue.x-k8s.io/admission"}]),
+            Outcome(RUNNING, reason="held back by kueue.x-k8s.io/admission"),
+        ),
+    ],
+    ids=["runs", "ended beside a mesh", "failed", "evicted", "no image", "being made", "no node", "in a queue"],
+)
+def test_how_a_pod_stands(pod: Any, outcome: Outcome) -> None:
+    assert outcome_of(pod) == outcome
+
+
+def test_package_that_is_not_installed_is_named(workspace: Path, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKLINE_RUNNER", "docker")
+    monkeypatch.setitem(sys.modules, "docker", None)
+    monkeypatch.delitem(sys.modules, "maskline_airflow.docker_container")
+    with pytest.raises(AirflowFailException, match=r"docker is not installed\n  fix: .*uv sync --project dags --extra docker"):
         Try(store).execute()
 
 
