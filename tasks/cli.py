@@ -31,6 +31,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _LONGEST_MESSAGE = 500
+_REFUSED = 3
+"""The exit code of a model that is not promoted: no error, and nothing that another try would mend"""
 _SET_HELP = "Set a field of the config; repeatable. `NAME: PATH=VALUE` sets it in the config NAME alone."
 
 app = typer.Typer(
@@ -542,6 +544,9 @@ def evaluate_command(
     dataset: Annotated[
         DatasetDir | None, typer.Option(parser=local_dataset, metavar="FOLDER", help="Folder of the materialized dataset for --results.")
     ] = None,
+    register: Annotated[
+        bool, typer.Option("--register/--no-register", help="Export the model into MLflow's registry, whose versions can be promoted.")
+    ] = True,
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
@@ -563,7 +568,7 @@ def evaluate_command(
             answer(evaluate_from_matches(folder, split, slices), result)
             return
         effort = Effort(workers, batch_size, parse_range(shard_range) if shard_range else None, slices)
-        answer(evaluate(folder, split, effort, checkpoint), result)
+        answer(evaluate(folder, split, effort, checkpoint, register=register), result)
 
 
 @app.command("reproduce")
@@ -659,6 +664,52 @@ def adopt_command(
         adopted = adopt(folder, output, config, evaluate=evaluate)
     answer(adopted, result)
     print("go on with\n  " + "\n  ".join(adopted.summary["commands"]))
+
+
+ReasonOption = Annotated[str, typer.Option(help="Why; it is kept with the decision.")]
+ApproverOption = Annotated[str, typer.Option(metavar="NAME", help="Who decides; by default the user who runs this.")]
+
+
+@app.command("promote")
+def promote_command(
+    target: Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="Folder of a model, or of a pipeline run, whose best model it is.")],
+    reason: ReasonOption = "",
+    approved_by: ApproverOption = "",
+    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Rules that have to hold; by default configs/promotion.yaml.")] = None,
+    name: Annotated[str, typer.Option(help="The registered model in MLflow; by default the dataset's name.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the rules say, and decide nothing.")] = False,
+    decline: Annotated[bool, typer.Option("--decline", help="Record that a person keeps the champion.")] = False,
+    verbose: VerboseOption = False,
+    result: ResultOption = None,
+) -> None:
+    """Make an evaluated model the champion, if it shows what the policy asks for; ends with code 3 when it does not."""
+    with tensorflow_log(None if verbose else Path(os.devnull)):
+        from tasks.promote import Approval, promote
+        from tasks.promotion.ledger import confirm_reason, user
+        from tasks.promotion.policy import read_policy, shipped_policy
+
+        if not dry_run:
+            confirm_reason(reason)
+        approval = None if dry_run else Approval(approved_by or user(), reason, decline)
+        promoted = promote(target, read_policy(policy or shipped_policy()), approval, name)
+    answer(promoted, result)
+    if promoted.status == "refused" and not decline:
+        raise typer.Exit(_REFUSED)
+
+
+@app.command("rollback")
+def rollback_command(
+    name: Annotated[str, typer.Argument(help="The registered model in MLflow: the dataset's name.")],
+    reason: ReasonOption = "",
+    approved_by: ApproverOption = "",
+    result: ResultOption = None,
+) -> None:
+    """Give the champion's place back to the version before it."""
+    from tasks.promotion.ledger import confirm_reason, user
+    from tasks.rollback import rollback
+
+    confirm_reason(reason)
+    answer(rollback(name, approved_by or user(), reason), result)
 
 
 @app.command("open-run")

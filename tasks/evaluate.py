@@ -87,10 +87,13 @@ class Effort:
                 raise UserError(f"--{name.replace('_', '-')} is {value}", "give at least 1")
 
 
-def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, checkpoint: str | Path = "") -> StepResult:
+def evaluate(
+    model: ModelDir, split: str = VAL, effort: Effort | None = None, checkpoint: str | Path = "", *, register: bool = False
+) -> StepResult:
     """Evaluates `model.train` on the split `val` or `test`, by default its best checkpoint; outputs name the metrics and the detections.
 
-    `checkpoint` is as `read_trained_model` takes it: the last is the default where training has measured none on its way.
+    `checkpoint` is as `read_trained_model` takes it: the last is the default where training has measured none on its way. With `register`
+    the model, exported, goes into MLflow's registry under the dataset's name, with these figures.
     UserError for another split, and for `test` where the model's records are no materialized dataset with one, or are not those that it
     was trained on: other shares may have shown it what is now kept from it.
     """
@@ -99,6 +102,7 @@ def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, ch
 
     from tasks.evaluation.latency import latency
     from tasks.evaluation.measure import detect_parts, detector, parts_of
+    from tasks.serving.registration import is_prepared, prepare_registration, prepared_tags
     from tasks.serving.trained_model import read_trained_model, restored_model
     from tasks.training.records import records_read
 
@@ -117,13 +121,17 @@ def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, ch
         "checkpoint_digest": trained.checkpoint_digest,
         "dataset_digest": records.digest,
     }
+    name = TEST if is_test else VAL
     if effort.shard_range is None and (done := _measured(evaluation, basis)) is not None:
+        if register and not is_prepared(model, trained):
+            tags = prepare_registration(restored_model(trained), model, trained)
+            with tracking.model_run(model, records, "evaluate") as run:
+                run.register(model.registered / "model", tags, records, _of_split(_figures(done), name), trained.step)
         if effort.slices is not None:
             return evaluate_from_matches(model, split, effort.slices)
         return _answer("skipped", evaluation, done, read_json(model.tracking) if model.tracking.exists() else {})
     smallest = _BATCH_ON_GPU if tf.config.list_physical_devices("GPU") else 1
     batch_size = effort.batch_size or max(smallest, data.global_batch_size)
-    name = TEST if is_test else VAL
     with _workers(effort) as workers:
         network = restored_model(trained)
         detect = detector(network)
@@ -142,13 +150,20 @@ def evaluate(model: ModelDir, split: str = VAL, effort: Effort | None = None, ch
             found["seconds_per_image"] = found["latency"]["seconds_per_image"]["1"]["p50"]
             write_json(folder / "metrics.json", found)
         _remove_parts(model, name)
-        prefix = f"{TEST}/" if is_test else ""
-        run.log_metrics({f"{prefix}{name}": value for name, value in found["metrics"].items()}, trained.step)
+        run.log_metrics(_of_split(found["metrics"], name), trained.step)
         if not is_test:
             run.log_summary(_figures(found) | {"val_objects": found["objects"]})
             run.log_pictures(evaluation / "pictures")
         run.log_artifacts(evaluation, evaluation.name)
+        if register:
+            tags = prepared_tags(model) if is_prepared(model, trained) else prepare_registration(network, model, trained)
+            run.register(model.registered / "model", tags, records, _of_split(_figures(found), name), trained.step)
     return _answer("done", evaluation, found, vars(run.identity) if run.identity else {})
+
+
+def _of_split(figures: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """The figures under the names that MLflow has them by."""
+    return {f"{TEST}/{name}" if split == TEST else name: value for name, value in figures.items()}
 
 
 def evaluate_from_matches(model: ModelDir, split: str = VAL, slices: Path | None = None) -> StepResult:
@@ -340,6 +355,12 @@ def _figures(measured: dict[str, Any]) -> dict[str, float | None]:
     return found | {"seconds_per_image": measured.get("seconds_per_image")}
 
 
+def _registered(folder: Path) -> str | None:
+    """The model in MLflow's registry, as MLflow names it; None where it is not there, or not there yet."""
+    file = ModelDir(folder).registered / "version.json"
+    return "models:/{name}/{version}".format(**read_json(file)) if file.is_file() else None
+
+
 def _answer(status: str, evaluation: Path, measured: dict[str, Any], identity: dict[str, Any]) -> StepResult:
     _print(measured)
     return StepResult(
@@ -357,5 +378,6 @@ def _answer(status: str, evaluation: Path, measured: dict[str, Any], identity: d
             "objects": measured["objects"],
             "mlflow_run_id": identity.get("run_id"),
             "mlflow_url": identity.get("url"),
+            "registered": _registered(evaluation.parent),
         },
     )

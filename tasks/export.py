@@ -20,23 +20,17 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import tensorflow as tf
-
 from tasks.coco import paste
-from tasks.input.batches import record_files
-from tasks.input.config import DataConfig
-from tasks.input.record_faults import faulty_records_named
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, staged_directory, write_bytes, write_json
+from tasks.serving.record_images import record_images
 from tasks.serving.signatures import INPUTS, SIGNATURES, save_for_serving
 from tasks.serving.trained_model import TrainedModel, read_trained_model, restored_model
 
@@ -157,7 +151,7 @@ def _export_onnx(network: MaskRCNN, trained: TrainedModel, choice: Choice, folde
     names = read_label_map(Path(data.label_map_path)).names
     metadata = {"config": name, "checkpoint_digest": trained.checkpoint_digest, "class_names": json.dumps(names, ensure_ascii=False)}
     file = save_as_onnx(network, folder / "model.onnx", choice.signature, choice.image_size, metadata)
-    checked = check_onnx(network, file, _real_images(data, choice.image_size), _CHECKED_IMAGES)
+    checked = check_onnx(network, file, record_images(data, _CHECKED_IMAGES, choice.image_size), _CHECKED_IMAGES)
     if not checked["images"]:
         raise UserError(f"{data.input_path} holds no record to check the file on", "materialize the dataset with images in that split")
     _print(checked)
@@ -170,19 +164,10 @@ def _export_for_mlflow(network: MaskRCNN, trained: TrainedModel, folder: Path) -
     from tasks.serving.mlflow_model import save_for_mlflow
 
     data = trained.experiment.task.validation_data
-    example = next(_real_images(data, None), None)
+    example = next(record_images(data, 1), None)
     if example is None:
         raise UserError(f"{data.input_path} holds no record to make an example of", "materialize the dataset with images in that split")
     save_for_mlflow(network, folder, read_label_map(Path(data.label_map_path)).names, example)
-
-
-def _real_images(data: DataConfig, image_size: tuple[int, int] | None) -> Iterator[npt.NDArray[np.uint8]]:
-    """The first images of records, uint8 [H, W, 3], of `image_size` where there is one."""
-    encoded = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    with faulty_records_named(data):
-        for record in tf.data.TFRecordDataset(record_files(data)).take(_CHECKED_IMAGES):
-            image = tf.io.decode_image(tf.io.parse_single_example(record, encoded)["image/encoded"], channels=3, expand_animations=False)
-            yield (tf.cast(tf.round(tf.image.resize(image, image_size)), tf.uint8) if image_size else image).numpy()
 
 
 def _print(checked: Mapping[str, Any]) -> None:

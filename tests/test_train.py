@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -22,9 +23,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tasks.checkpoints.files import find_checkpoint
 from tasks.checkpoints.own_checkpoint import written_checkpoints
+from tasks.coco.matches import read_matches
 from tasks.convert import convert
 from tasks.evaluate import BOX_AP, MASK_AP, evaluate
 from tasks.materialize import materialize
+from tasks.promote import promote
+from tasks.promotion.champion import measured_champion
+from tasks.promotion.policy import read_policy, shipped_policy
 from tasks.records.label_map import LabelMap
 from tasks.records.record_set import RecordSet
 from tasks.running import lease
@@ -33,6 +38,7 @@ from tasks.running.lease import leased
 from tasks.running.workspace import DatasetDir, ModelDir, write_json
 from tasks.serving.trained_model import read_trained_model
 from tasks.tracking import tracking_uri
+from tasks.tracking.registry import Registry
 from tasks.train import confirm_measurable, train
 from tasks.training import validation
 from tasks.training.experiment import load_experiment
@@ -262,6 +268,7 @@ def assert_test_is_measured_apart(model: ModelDir, scenes: DatasetDir) -> None:
     """On its own images, into a folder and under metric names of its own; refused where these images may have been trained on."""
     assert evaluate(model, "testing").status == "done"
     assert evaluate(model, "test").status == "skipped"
+    assert_registered_model_is_the_checkpoint(model)
     measured = json.loads((model.test_evaluation / "metrics.json").read_text())
     assert (measured["split"], measured["images"]) == ("test", 1)
     truth = json.loads((model.test_evaluation / "groundtruth.json").read_text())
@@ -283,6 +290,24 @@ def assert_test_is_measured_apart(model: ModelDir, scenes: DatasetDir) -> None:
     with pytest.raises(UserError, match=r"have no split `test`\n.*test: 0.1"):
         evaluate(model, "test")
     scenes.manifest.write_text(manifest)
+
+
+def assert_registered_model_is_the_checkpoint(model: ModelDir) -> None:
+    """What the registry hands out is held against the checkpoint, and finds the same where a promotion measures it on other data."""
+    registered = evaluate(model, "test", register=True)
+    assert registered.status == "skipped"
+    own = read_matches(model.test_evaluation / "matches.npz")
+    dataset = json.loads((model.test_evaluation / "metrics.json").read_text())["dataset"]
+    registry = Registry(dataset)
+    version = registry.with_checkpoint(own.about["checkpoint_digest"])
+    assert version is not None
+    assert registered.summary["registered"] == f"models:/{dataset}/{version.number}"
+    moved = dataclasses.replace(version, tags={**version.tags, "model_dir": "gone"})
+    anew = measured_champion(registry, moved, model, own, "test").matches
+    assert len(anew.detections) == len(own.detections) > 0
+    np.testing.assert_allclose(np.sort(anew.detections.score), np.sort(own.detections.score), atol=1e-4)
+    rules = promote(model.root, read_policy(shipped_policy()), None).summary["rules"]
+    assert [rules[rule]["passed"] for rule in ("split_chose_nothing", "data_known", "export_agrees", "most_memory_gb")] == [True] * 4
 
 
 SMALL_ANCHORS = tuple(f"model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.{side}=64" for side in ("height", "width"))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tasks.coco.figures import RECALLS, by_category
 from tasks.coco.matches import Matches, bits
+from tasks.coco.matching import AREAS
 
 Weights = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -36,22 +37,36 @@ def resampled_precision(matches: Matches, weights: Weights, kind: str | None = N
     It is what the resampled images would be evaluated to, if each stood there as often as it was drawn. Only where an image has several
     detections of one category and one score, a copy of it might set them in another order.
     """
+    values = resampled_by_category(matches, weights, kind)
+    counts = (~np.isnan(values)).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        means: Floats = np.nansum(values, axis=0) / counts
+    return means
+
+
+def resampled_by_category(
+    matches: Matches, weights: Weights, kind: str | None = None, images: npt.NDArray[np.bool_] | None = None, area: str = "all"
+) -> Floats:
+    """The same of each category, float [categories, resamples], NaN where a resample holds no object of it.
+
+    Of all images or those of a mask [N], and of objects of one of COCO's sizes.
+    """
     kind = kind or matches.kind
-    found, objects = matches.detections, matches.objects
-    to_find = objects.counted()
+    found, objects, size = matches.detections, matches.objects, list(AREAS).index(area)
+    to_find = objects.counted(area)
+    if images is not None:
+        to_find &= images[objects.image]
     by_image = np.ascontiguousarray(weights.T.astype(np.int32))
-    sums, counts = np.zeros(len(weights)), np.zeros(len(weights))
-    for category, rows in enumerate(by_category(matches)):
+    values = np.full((len(matches.categories), len(weights)), np.nan)
+    for category, rows in enumerate(by_category(matches, images)):
         positives = by_image[objects.image[to_find & (objects.category == category)]].sum(axis=0)
         drawing = np.flatnonzero(positives)
-        counts[drawing] += 1
-        hit, out = (bits(packed[rows])[:, 0] for packed in (found.hits[kind], found.ignored[kind]))
+        hit, out = (bits(packed[rows])[:, size] for packed in (found.hits[kind], found.ignored[kind]))
         several = max(_FEWEST_RESAMPLES, _MOST_NUMBERS // max(1, len(rows)))
         for start in range(0, len(drawing), several):
             some = drawing[start : start + several]
-            sums[some] += _mean_precision(by_image[:, some], found.image[rows], positives[some], hit & ~out, out)
-    with np.errstate(invalid="ignore"):
-        return sums / counts
+            values[category, some] = _mean_precision(by_image[:, some], found.image[rows], positives[some], hit & ~out, out)
+    return values
 
 
 def _mean_precision(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import platform
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +30,12 @@ def latency(detect: Detector, resizer: ImageResizer, data: DataConfig, batch_siz
     """Seconds per image, `p50` and `p95`, at batch 1 and at `batch_size`, with the device, the machine's name and the images' size.
 
     Of each two runs warm up, which build what they need, and then up to 50 are timed, for ten seconds but three at least: from decoded and
-    resized images in memory to detections in memory. Images of one size, the commonest of the first 64.
+    resized images in memory to detections in memory. Images of one size, the commonest of the first 64. `peak_memory`: the most `bytes`
+    that were held meanwhile, `of` the GPU or of the whole process.
     """
     images = _of_one_size(data, resizer)
     batches = {}
+    _forget_peak_memory()
     for size in sorted({1, batch_size}):
         rounds = _rounds(images, size)
         seconds: list[float] = []
@@ -45,7 +50,13 @@ def latency(detect: Detector, resizer: ImageResizer, data: DataConfig, batch_siz
                 break
         p50, p95 = np.percentile(seconds, (50, 95))
         batches[str(size)] = {"p50": float(p50), "p95": float(p95), "runs": len(seconds)}
-    return {"device": device_name(), "machine": platform.node(), "image_size": list(images[0][0].shape[:2]), "seconds_per_image": batches}
+    return {
+        "device": device_name(),
+        "machine": platform.node(),
+        "image_size": list(images[0][0].shape[:2]),
+        "seconds_per_image": batches,
+        "peak_memory": _peak_memory(),
+    }
 
 
 def device_name() -> str:
@@ -55,6 +66,26 @@ def device_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "CPU")
+
+
+def _forget_peak_memory() -> None:
+    """Lets the peak begin anew; where the system does not allow it, it is that of all that the process has done."""
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.reset_memory_stats("GPU:0")
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark of resident memory
+
+
+def _peak_memory() -> dict[str, Any]:
+    if tf.config.list_physical_devices("GPU"):
+        return {"bytes": int(tf.config.experimental.get_memory_info("GPU:0")["peak"]), "of": "GPU"}
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.is_file() else []:
+        if line.startswith("VmHWM:"):
+            return {"bytes": int(line.split()[1]) * 1024, "of": "process"}
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"bytes": most if sys.platform == "darwin" else most * 1024, "of": "process"}
 
 
 def _of_one_size(data: DataConfig, resizer: ImageResizer) -> list[tuple[Any, Any]]:

@@ -180,6 +180,19 @@ def verdicts(
     return Verdicts(FIGURES[kind], images, resamples, tuple(standings), tuple(told))
 
 
+def paired_interval(first: Floats, second: Floats, images: int) -> tuple[float, tuple[float, float]]:
+    """The difference of two models' figures, `first` minus `second`, and the interval that holds it in 95 % of all data sets.
+
+    Each is [1 + resamples]: the figure itself, and those of resamples of `images` images; NaN where there is none.
+    """
+    drawn = ~(np.isnan(first) | np.isnan(second))
+    difference = (first - second)[drawn]
+    value, resampled = float(difference[0]), difference[1:]
+    error = {(0, 1): float(np.std(resampled, ddof=1)) * _for_few(images)}
+    reach = _critical({(0, 1): resampled - value}, error) * error[0, 1]
+    return value, (value - reach, value + reach)
+
+
 @dataclass(frozen=True)
 class _Seeds:
     """How far trainings that differ by their seed alone lie apart: the pooled variance, and its degrees of freedom, none for unknown.

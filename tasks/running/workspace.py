@@ -4,6 +4,7 @@
   mlflow.db, mlartifacts/                 tracking store and its artifacts
   datasets/<name>/                        materialize: DatasetDir
   schedules/<name>.json                   remember: the last good run of a schedule
+  promotions/<registered model>/          promote, rollback: the ledger
   record_indexes/                         where records begin in files that have no index beside them
   runs/<run>/                             one pipeline run: RunDir
     ingredients.json                      recall, in runs of a schedule
@@ -149,6 +150,11 @@ class ModelDir:
         return self.root / "export"
 
     @property
+    def registered(self) -> Path:
+        """What went, or is to go, into MLflow's registry: `model/`, `registration.json`, and `version.json` once it is there."""
+        return self.root / "registered"
+
+    @property
     def tensorflow_log(self) -> Path:
         """What TensorFlow itself had to say, in the order of the steps that ran."""
         return self.root / "tensorflow.log"
@@ -239,6 +245,11 @@ def schedule_file(name: str) -> Path:
     return workspace_root() / "schedules" / f"{name}.json"
 
 
+def promotion_dir(name: str) -> Path:
+    """The ledger of a registered model, and what its champions were measured at on other data."""
+    return workspace_root() / "promotions" / name
+
+
 def run_dir(name: str) -> RunDir:
     return RunDir(workspace_root() / "runs" / name)
 
@@ -308,6 +319,16 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist", "run the step that writes it first, or correct the path") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}", "name another file, or run the step that writes this one again") from error
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of all files in a folder, wherever it lies."""
+    found = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        found.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return found.hexdigest()
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from tasks.serving.signatures import save_for_serving
 
 # Not imported: the file registers itself with MLflow where it is loaded.
 _DETECTOR = Path(__file__).with_name("mlflow_detector.py")
+SAVED_MODEL = "saved_model"
+"""The folder's name below `artifacts/` in MLflow's model."""
 _MIN_SCORE = 0.5
 _EXAMPLE_SIDE = 320  # pixels of the example's longer side: it is sent with requests
 
@@ -49,11 +51,12 @@ SIGNATURE = ModelSignature(
 def save_for_mlflow(network: MaskRCNN, folder: Path, class_names: Mapping[int, str], example: npt.NDArray[np.uint8]) -> None:
     """Writes the model, whose code is a file of its own and whose weights are a SavedModel; `example` is an image uint8 [H, W, 3]."""
     with tempfile.TemporaryDirectory() as temporary:
-        artifacts = {"saved_model": Path(temporary) / "saved_model", "class_names": Path(temporary) / "class_names.json"}
-        save_for_serving(network, "image_tensor", artifacts["saved_model"])
+        artifacts = {SAVED_MODEL: Path(temporary) / SAVED_MODEL, "class_names": Path(temporary) / "class_names.json"}
+        save_for_serving(network, "image_tensor", artifacts[SAVED_MODEL])
         artifacts["class_names"].write_text(json.dumps(dict(class_names)))
         # Else it would put the uv.lock of the current folder, whatever project that is of, before the requirements.
         os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(_DETECTOR),

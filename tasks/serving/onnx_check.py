@@ -10,28 +10,21 @@ values: what still differs is a fault.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import tensorflow as tf
-from pycocotools import mask as pycoco
 
-from tasks.coco.paste import paste_masks
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.mask_rcnn.proposals import propose
 from tasks.running.errors import UserError
 from tasks.running.progress import Progress
+from tasks.serving.agreement import LEAST_IOU, TOLERANCE, Agreement, Arrays, matched, overlaps
 from tasks.serving.onnx_file import OnnxFile
 from tasks.serving.signatures import resized_images, served_of
-
-Arrays = dict[str, npt.NDArray[Any]]
-
-TOLERANCE = 1e-4
-"""Of scores, of boxes as shares of the image, and of all else as shares of its largest value."""
-LEAST_IOU = 0.999
-"""Of masks, pasted into their image."""
 
 _PARTS = ("the resizer", "the first stage", "the choice of proposals", "the second stage", "the choice of detections", "the masks")
 
@@ -47,7 +40,7 @@ def check_onnx(network: MaskRCNN, file: OnnxFile, images: Iterable[npt.NDArray[n
         for model in (file.path.read_bytes(), file.stages)
     )
     (key,) = (given.name for given in served.get_inputs())
-    found = {"images": 0, "detections": 0, "agreeing": 0, "score_difference": 0.0, "box_difference": 0.0, "least_mask_iou": 1.0}
+    found = Agreement()
     progress = Progress("checked", count)
     for image in images:
         batch = image[np.newaxis]
@@ -55,59 +48,10 @@ def check_onnx(network: MaskRCNN, file: OnnxFile, images: Iterable[npt.NDArray[n
         outputs = network(resized, true_shapes)
         expected = {name: value.numpy()[0] for name, value in served_of(network, outputs, true_shapes).items()}
         got = {name: value[0] for name, value in _run(served, {key: batch}).items()}
-        pairs = matched(expected, got)
-        agreeing, iou = _with_equal_masks(pairs, expected, got, image.shape[:2])
-        if len(agreeing) < max(int(expected["num_detections"]), int(got["num_detections"])):
+        if not found.add(expected, got, image.shape[:2]):
             _compare_parts(network, _run(stages, {key: batch}), {"images": resized} | outputs, image.shape[:2])
-        found["images"] += 1
-        found["detections"] += int(expected["num_detections"])
-        found["agreeing"] += len(agreeing)
-        for name in ("score", "box"):
-            differences = [_difference(expected, got, pair, name) for pair in agreeing]
-            found[f"{name}_difference"] = max([found[f"{name}_difference"], *differences])
-        found["least_mask_iou"] = min(found["least_mask_iou"], iou)
         progress.advance()
-    return found | {"decided_by_rounding": found["detections"] - found["agreeing"]}
-
-
-def matched(expected: Arrays, got: Arrays) -> list[tuple[int, int]]:
-    """Pairs of detections of one image, by place, that agree in class, score and box; each has one partner at most."""
-    pairs = []
-    free = np.arange(int(got["num_detections"]))
-    for index in range(int(expected["num_detections"])):
-        close = (
-            (got["detection_classes"][free] == expected["detection_classes"][index])
-            & (np.abs(got["detection_scores"][free] - expected["detection_scores"][index]) <= TOLERANCE)
-            & (np.abs(got["detection_boxes"][free] - expected["detection_boxes"][index]).max(axis=1, initial=0) <= TOLERANCE)
-        )
-        places = np.flatnonzero(close)
-        if places.size:
-            # Of several, the one at the same place, or the next to it.
-            place = places[np.abs(free[places] - index).argmin()]
-            pairs.append((index, int(free[place])))
-            free = np.delete(free, place)
-    return pairs
-
-
-def _with_equal_masks(
-    pairs: list[tuple[int, int]], expected: Arrays, got: Arrays, size: tuple[int, ...]
-) -> tuple[list[tuple[int, int]], float]:
-    """The pairs whose masks agree too, and the least of their overlaps."""
-    if "detection_masks" not in expected or not pairs:
-        return pairs, 1.0
-    ours, theirs = (list(places) for places in zip(*pairs, strict=True))
-    overlaps = _overlaps(expected["detection_masks"][ours], got["detection_masks"][theirs], expected["detection_boxes"][ours], size)
-    agreeing = [pair for pair, overlap in zip(pairs, overlaps, strict=True) if overlap > LEAST_IOU]
-    return agreeing, min((overlap for overlap in overlaps if overlap > LEAST_IOU), default=1.0)
-
-
-def _overlaps(masks: npt.NDArray[Any], others: npt.NDArray[Any], boxes: npt.NDArray[Any], size: tuple[int, ...]) -> list[float]:
-    """The IoU of each mask with its other, both pasted at the same box; 1 where neither has a pixel."""
-    found = []
-    for one, other in zip(*(paste_masks(each, boxes, *size) for each in (masks, others)), strict=True):
-        empty = not pycoco.area(one) and not pycoco.area(other)
-        found.append(1.0 if empty else float(pycoco.iou([one], [other], [0])[0, 0]))
-    return found
+    return asdict(found) | {"decided_by_rounding": found.detections - found.agreeing}
 
 
 def _compare_parts(network: MaskRCNN, stages: Arrays, outputs: dict[str, tf.Tensor], size: tuple[int, ...]) -> None:
@@ -140,7 +84,7 @@ def _compare_parts(network: MaskRCNN, stages: Arrays, outputs: dict[str, tf.Tens
         raise _refusal(_PARTS[4], "another choice")
     if network.config.number_of_stages == 3:
         masks, count = network.masks(given, true_shapes).numpy()[0], int(got["num_detections"])
-        least = min(_overlaps(masks[:count], got["detection_masks"][:count], got["detection_boxes"][:count], size), default=1.0)
+        least = min(overlaps(masks[:count], got["detection_masks"][:count], got["detection_boxes"][:count], size), default=1.0)
         if least <= LEAST_IOU:
             raise _refusal(_PARTS[5], f"an IoU of {least:.4f}")
 
@@ -160,11 +104,6 @@ def _refusal(part: str, what: str) -> UserError:
         f"the ONNX file does not do what the checkpoint does: {part} of the file gives {what}",
         "export a SavedModel (--format saved_model), and report this with the model's pipeline.config",
     )
-
-
-def _difference(expected: Arrays, got: Arrays, pair: tuple[int, int], name: str) -> float:
-    key = {"score": "detection_scores", "box": "detection_boxes"}[name]
-    return float(np.abs(expected[key][pair[0]] - got[key][pair[1]]).max())
 
 
 def _run(session: Any, feed: Arrays) -> Arrays:

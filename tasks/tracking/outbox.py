@@ -20,7 +20,7 @@ from typing import Any
 
 from tasks.running.line_file import whole_lines
 from tasks.running.workspace import ModelDir, RunDir, read_json, write_json
-from tasks.tracking import experiment_view, store
+from tasks.tracking import experiment_view, registry, store
 from tasks.tracking.experiment_view import NOTE, PIPELINE, PIPELINE_RUN, ROLE
 from tasks.tracking.journal import BusyError, Entry, Journal, Sent
 from tasks.tracking.metric_names import mlflow_name
@@ -36,7 +36,7 @@ _LOCK_SECONDS = 10.0
 _PARENT = "mlflow.parentRunId"
 """The tag by which earlier versions hung a model's run under its pipeline's, where MLflow's page hides it."""
 _REFUSED = "INVALID_PARAMETER_VALUE"
-_ON_ITS_OWN = ("artifact", "pictures", "dataset", "views")
+_ON_ITS_OWN = ("artifact", "pictures", "dataset", "views", "register")
 """What may be refused without keeping back what follows"""
 
 
@@ -472,6 +472,16 @@ class ModelOutbox(Outbox):
     def _parent(self) -> RunIdentity | None:
         """The run that this one belongs to; None where the folder above is no pipeline run's."""
         return pipeline_run_identity(self._run)
+
+    def _do_register(self, client: Any, run_id: str, entry: Entry) -> None:
+        path = self._path(entry)
+        told = path.with_name("registration.json")
+        digest = entry["tags"]["checkpoint_digest"]
+        if not path.is_dir() or read_json(told)["checkpoint_digest"] != digest:
+            store.warn_lost(path, f"the model of checkpoint {entry['tags']['checkpoint']}, which another has replaced")
+            return
+        version = registry.register(client, run_id, path, entry)
+        write_json(told.with_name("version.json"), {"name": version.name, "version": version.number, "model_id": version.model_id})
 
     def _experiment(self, client: Any, entry: Entry) -> str:
         return self._parent.experiment_id if self._parent else store.experiment_id(client, entry["experiment"])

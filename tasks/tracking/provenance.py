@@ -25,9 +25,14 @@ _AIRFLOW_VARIABLES = {
 _PACKAGES = ("maskline", "tensorflow", "tensorflow-cpu", "tf-models-official", "numpy")
 
 
+def airflow_tags() -> dict[str, str]:
+    """The Airflow task that this process is a part of, if it is."""
+    return {tag: os.environ[name] for tag, name in _AIRFLOW_VARIABLES.items() if os.environ.get(name)}
+
+
 def provenance_tags(step: str) -> dict[str, str]:
     """Tags of a run; those that nobody can answer are left out."""
-    airflow = {tag: os.environ[name] for tag, name in _AIRFLOW_VARIABLES.items() if os.environ.get(name)}
+    airflow = airflow_tags()
     tags = {
         "mlflow.source.name": f"maskline {step}",
         "mlflow.source.type": "JOB" if airflow else "LOCAL",

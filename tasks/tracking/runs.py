@@ -31,6 +31,7 @@ from tasks.tracking.outbox import (
     pipeline_run_identity,
 )
 from tasks.tracking.provenance import provenance_tags
+from tasks.tracking.registry import registered_name
 
 _PARAM_LENGTH, _ERROR_LENGTH = 6000, 1000
 # At its end a step waits so long for MLflow to take something, and so long for it to take all; a killed one has less.
@@ -165,6 +166,21 @@ class ModelRun:
         """Copies a file, or what a folder holds, into the run's artifacts, under `folder`: as it is when it is sent."""
         _append_artifact(self._outbox.journal, path, folder)
         self._sender.wake()
+
+    def register(self, folder: Path, tags: Mapping[str, str], records: RecordSet, figures: Mapping[str, float | None], step: int) -> None:
+        """Puts a model, as MLflow keeps models, into the registry under the dataset's name, one version for each checkpoint.
+
+        `tags` are the version's, `checkpoint_digest` among them; `figures` are what it was measured at on the records; None is left out.
+        """
+        self._log(
+            "register",
+            path=_from(self._outbox.journal, folder),
+            name=registered_name(records.name),
+            tags=dict(tags),
+            dataset={"name": records.name, "digest": records.digest},
+            values={name: value for name, value in figures.items() if value is not None},
+            step=step,
+        )
 
     def flush(self, seconds: float = _PATIENCE) -> None:
         """Waits until MLflow has all; not longer where it does not answer, or has taken nothing for so long."""

@@ -19,7 +19,8 @@ import tf_keras
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.running.errors import UserError
-from tasks.serving.onnx_check import check_onnx, matched
+from tasks.serving.agreement import matched
+from tasks.serving.onnx_check import check_onnx
 from tasks.serving.onnx_conversion.model import ConvertedFunction
 from tasks.serving.onnx_file import OnnxFile, save_as_onnx
 from tasks.serving.signatures import resized_images, served_outputs
@@ -161,6 +162,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "image_resizer": config.ImageResizer(
             min_dimension=64, max_dimension=90, pad_to_max_dimension=True, per_channel_pad_value=(9.0, 8.0, 7.0), resize_method="AREA"
         ),
+    },
+    "TensorFlow 2's form of a network, one mask for all classes, scaled logits": {
+        "feature_extractor": config.FeatureExtractor(type="faster_rcnn_resnet50_keras", first_stage_features_stride=16),
+        "second_stage": {"score_logit_scale": 1.5},
+        "first_stage": config.FirstStage(max_proposals=12, partitioned_nms=True),
+        "mask_head": config.MaskHead(height=9, width=9, conv_depth=16, class_agnostic=True),
     },
 }
 
