@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from tasks.training.left_out import RecordsLeftOut
 from tasks.training.loop import begin, compile_networks_only, trained_state, whole_trainer
 from tasks.training.precision import computing_in, precision_of
 from tasks.training.retention import Checkpoints
+from tasks.training.step_file import TIME
+from tasks.training.step_log import INPUT_WAIT, SECONDS, StepLog
 from tasks.training.task import TOTAL_LOSS, Inputs, MaskRCNNTask
 
 _IMAGE = "image"
@@ -68,6 +71,8 @@ def replay_step(experiment: cfg.ExperimentConfig, folder: Path, step: int) -> Re
         task.first_step = step_of(start) if start else 0
         # All: what was left out later was never read before.
         task.bad_records = RecordsLeftOut(experiment.task, folder, task.first_step, all_stay=True)
+        # By the trainer's own loop: another graph of the same step adds in another order.
+        task.step_log = StepLog(tf.distribute.get_strategy(), 1)
         trainer = whole_trainer(experiment, task)
         parts, state = trained_state(trainer)
         checkpoints = Checkpoints(tf.train.Checkpoint(**parts), state, folder, experiment.trainer.max_to_keep)
@@ -76,20 +81,20 @@ def replay_step(experiment: cfg.ExperimentConfig, folder: Path, step: int) -> Re
         between = step - 1 - task.first_step
         if between < 0:
             raise UserError(f"the training began after step {task.first_step}", "give a later one")
-        # Compiled once for images of all sizes.
-        signature = [trainer.train_dataset.element_spec]
-        take = tf.function(lambda inputs: task.train_step(inputs, trainer.model, trainer.optimizer), input_signature=signature)
-        batches, progress = iter(trainer.train_dataset), Progress("taken again", between * data.global_batch_size)
+        progress = Progress("taken again", between * data.global_batch_size)
         for done in range(between):
-            take(next(batches))
+            trainer.train(tf.constant(1))
             progress.reach((done + 1) * data.global_batch_size)
-        inputs = next(batches)
+        task.first_step = step - 1
+        inputs = next(iter(task.build_inputs(data)))
         look = tf.function(lambda inputs: _losses_and_gradients(task, trainer.model, inputs))
         variables = trainer.model.trainable_variables
         broken = [variable.name for variable, gradient in zip(variables, look(inputs)[1], strict=True) if not _is_finite(gradient)]
         records = records_at(data, inputs[2]["position"].numpy().tolist(), task.bad_records.records)
         images = _images(look, inputs, records)
-        figures = {name: float(value) for name, value in take(inputs).items()}
+        trainer.train(tf.constant(1))
+        (row,) = task.step_log.read(1, time.time())
+        figures = {name: value for name, value in row.items() if name not in (TIME, SECONDS, INPUT_WAIT)}
     return ReplayedStep(start, figures, images, broken, len(variables))
 
 
