@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow parity bench bench-input bench-check bench-data bench-eval bench-serving screenshots lint clean
+.PHONY: help setup demo up down test test-slow drills parity bench bench-input bench-check bench-data bench-eval bench-serving screenshots lint clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -38,6 +38,9 @@ test: setup  ## Run the tests; those in a browser skip where Chromium is missing
 test-slow: setup  ## Run the tests that take minutes each
 	dags/.venv/bin/python $(PYTEST) -q -m slow tests/dags
 	.venv/bin/python $(PYTEST) -q -m slow --ignore=tests/dags --ignore=tests/browser
+
+drills: setup  ## Kill trainings, MLflow and workers, fill disks, damage records; write docs/drills.md (ARGS: names, --go-on, --list)
+	.venv/bin/python -m tests.drills.report $(ARGS)
 
 parity: setup  ## Compare the models with the original, and write docs/parity.md (ARGS: other reference files, --help)
 	.venv/bin/python -m tests.parity.report $(ARGS)
