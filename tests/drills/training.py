@@ -154,10 +154,11 @@ def undisturbed(bench: Bench) -> Undisturbed:
             process.until(lambda: STEPS in training.evaluated())
             last = time.time()
             done = process.end()
+            end = time.time()
         if done.code:
             raise RuntimeError(f"the undisturbed training failed: {done.output[-500:]}")
         data, *_ = training.model.train.glob(f"ckpt-{training.checkpoints()[-1]}.data-*")
-        found = Undisturbed(training.left(), first - process.begun, last - checkpoint, time.time() - last, data.stat().st_size)
+        found = Undisturbed(training.left(), first - process.begun, last - checkpoint, end - last, data.stat().st_size)
         kept = {name: value for name, value in vars(found).items() if name != "left"}
         times.write_text(json.dumps(kept))
     return Undisturbed(left_in(folder), **json.loads(times.read_text()))
