@@ -517,7 +517,7 @@ def replay_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model; with --results, a new folder.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model; with --results or --predictor, a new folder.")],
     split: Annotated[
         str, typer.Option(help="val, by which models are compared, or test, which is kept for the end and has a folder of its own.")
     ] = "val",
@@ -541,8 +541,13 @@ def evaluate_command(
     results: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Evaluate the detections in this file, in COCO's results format, on --dataset.")
     ] = None,
+    predictor: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Evaluate this model on --dataset: a trained or exported one, a SavedModel or an ONNX file."),
+    ] = None,
     dataset: Annotated[
-        DatasetDir | None, typer.Option(parser=local_dataset, metavar="FOLDER", help="Folder of the materialized dataset for --results.")
+        DatasetDir | None,
+        typer.Option(parser=local_dataset, metavar="FOLDER", help="Folder of the materialized dataset for --results or --predictor."),
     ] = None,
     register: Annotated[
         bool, typer.Option("--register/--no-register", help="Export the model into MLflow's registry, whose versions can be promoted.")
@@ -553,13 +558,18 @@ def evaluate_command(
     """Measure COCO mask, box and boundary AP of a model, or of detections in a file, and show where they fail."""
     from tasks.annotations.record_choice import parse_range
 
-    if (results is None) != (dataset is None):
-        raise UserError("--results and --dataset go together", "give the file of detections, and the dataset that they are of")
-    if results is not None and dataset is not None:
-        from tasks.evaluate import Effort, evaluate_results
+    if results is not None and predictor is not None:
+        raise UserError("--results and --predictor are two things to evaluate", "give one of them")
+    if (results is None and predictor is None) != (dataset is None):
+        raise UserError("--results or --predictor and --dataset go together", "give what is to be evaluated, and the dataset that it is of")
+    if dataset is not None:
+        from tasks.evaluate import Effort, evaluate_predictor, evaluate_results
 
-        folder = ModelDir(new_folder(str(model)).absolute())
-        answer(evaluate_results(folder, results, dataset, split, Effort(workers, slices=slices)), result)
+        folder, effort = ModelDir(new_folder(str(model)).absolute()), Effort(workers, slices=slices)
+        if results is not None:
+            answer(evaluate_results(folder, results, dataset, split, effort), result)
+        elif predictor is not None:
+            answer(evaluate_predictor(folder, predictor, dataset, split, effort, checkpoint), result)
         return
     with _trained_in(model, verbose) as folder:
         from tasks.evaluate import Effort, evaluate, evaluate_from_matches

@@ -3,6 +3,7 @@
     maskline evaluate MODEL_DIR [--split test] [--workers N] [--batch-size N] [--shard-range A:B]
     maskline evaluate MODEL_DIR --from-matches [--slices FILE.csv] [--split test]
     maskline evaluate NEW_DIR --results DETECTIONS.json --dataset DATASET_DIR [--split test]
+    maskline evaluate NEW_DIR --predictor MODEL --dataset DATASET_DIR [--split test] [--checkpoint ...]
 
 Reads the best checkpoint, or the last where training has measured none, and `train/experiment.yaml`; before a model is trained that is to
 go on from a whole checkpoint of the original, reads that one. Writes `evaluation/`: in COCO's format
@@ -18,7 +19,7 @@ these metrics under names that start with `test/`.
 Each file of records is a part by itself. A run with `--shard-range` writes the parts of some files alone, and may run on another machine
 that shares the folder; a run without it writes those that are missing, joins all and gives the same result, bit for bit. With
 `--from-matches` no network runs, and no TensorFlow: the figures are derived again from the stored matches. `--results` evaluates another
-program's detections on the records of a materialized dataset.
+program's detections on the records of a materialized dataset, `--predictor` a model that lies anywhere: trained, exported, or an ONNX file.
 Runtime: a tenth of a second to a second per image on two CPU cores at the demo's image size.
 """
 
@@ -30,7 +31,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +49,7 @@ from tasks.evaluation.analysis import write_analysis
 from tasks.evaluation.given_results import GivenResults, read_results
 from tasks.evaluation.image_results import Job, Settings, image_result
 from tasks.evaluation.parts import Parts, free_image_id
+from tasks.evaluation.predicted import Predictions, processor_name
 from tasks.evaluation.results import MATCHES, measured, write_results
 from tasks.evaluation.slices import MOST_VALUES, read_attributes, unsliced, with_attributes
 from tasks.records.features import RecordFeatures
@@ -57,6 +59,7 @@ from tasks.running.errors import UserError
 from tasks.running.progress import Progress
 from tasks.running.workers import Workers
 from tasks.running.workspace import DatasetDir, ModelDir, StepResult, located, read_json, staged_directory, write_json
+from tasks.serving.predictor import find_model
 
 MASK_AP, MASK_AP50 = "DetectionMasks_Precision/mAP", "DetectionMasks_Precision/mAP@.50IOU"
 BOX_AP = "DetectionBoxes_Precision/mAP"
@@ -185,35 +188,103 @@ def evaluate_results(model: ModelDir, results: Path, dataset: DatasetDir, split:
 
     UserError for a folder that holds a training of ours, and for detections that are not of this split's images and categories.
     """
-    effort = effort or Effort()
-    attributes = _Attributes(effort.slices)
-    if model.train.exists():
-        raise UserError(f"{model.root} is a model that was trained here, with evaluations of its own", "name a new folder")
-    records = materialized(dataset)
-    name = TEST if _is_test(split) else VAL
-    if name not in records.patterns:
-        raise UserError(f"{dataset.root} has no split `{name}`", f"use one of {', '.join(records.patterns)}")
-    evaluation = _folder(model, split)
+    records, files = _materialized_split(model, dataset, split)
     given = read_results(results, records.labels)
     basis = {
         "format_version": FORMAT_VERSION,
         "results_digest": hashlib.sha256(results.read_bytes()).hexdigest(),
         "dataset_digest": records.digest,
     }
+
+    def detected() -> _Detected:
+        return _Detected(given.with_masks, _jobs(files, given), lambda: {})
+
+    return _evaluate_detected(model, split, effort or Effort(), records, files, basis, {"results": str(results)}, detected)
+
+
+def evaluate_predictor(
+    model: ModelDir, kept: Path, dataset: DatasetDir, split: str = VAL, effort: Effort | None = None, checkpoint: str = ""
+) -> StepResult:
+    """Evaluates a model that is kept anywhere on a split of a materialized dataset, into the folder `model`, one image after the other.
+
+    `kept` and `checkpoint` are as `find_model` takes them. UserError for a folder that holds a training of ours, for no model, and for
+    one that has none of the dataset's classes.
+    """
+    records, files = _materialized_split(model, dataset, split)
+    found = find_model(kept, checkpoint=checkpoint)
+    basis = {
+        "format_version": FORMAT_VERSION,
+        "predictor": str(found.path),
+        "predictor_digest": found.digest,
+        "dataset_digest": records.digest,
+    }
+
+    def detected() -> _Detected:
+        predictions = Predictions(found.load(), found.names, records.labels)
+        jobs = [predictions.jobs(file) for file in files]
+        return _Detected(predictions.has_masks(files[0]), jobs, lambda: _timed(predictions.latency(_device(found.kind))))
+
+    return _evaluate_detected(model, split, effort or Effort(), records, files, basis, {"kind": found.kind}, detected)
+
+
+@dataclass(frozen=True)
+class _Detected:
+    """Detections to evaluate: whether they have masks, for each file of records its images with them, and what is known after the last."""
+
+    with_masks: bool
+    jobs: Sequence[Iterator[Job]]
+    known: Callable[[], dict[str, Any]]
+
+
+def _materialized_split(model: ModelDir, dataset: DatasetDir, split: str) -> tuple[RecordSet, list[str]]:
+    if model.train.exists():
+        raise UserError(f"{model.root} is a model that was trained here, with evaluations of its own", "name a new folder")
+    records = materialized(dataset)
+    name = TEST if _is_test(split) else VAL
+    if name not in records.patterns:
+        raise UserError(f"{dataset.root} has no split `{name}`", f"use one of {', '.join(records.patterns)}")
+    return records, [str(file) for file in record_files(records.root / records.patterns[name])]
+
+
+def _evaluate_detected(
+    model: ModelDir,
+    split: str,
+    effort: Effort,
+    records: RecordSet,
+    files: Sequence[str],
+    basis: Mapping[str, Any],
+    told: Mapping[str, Any],
+    detected: Callable[[], _Detected],
+) -> StepResult:
+    attributes = _Attributes(effort.slices)
+    evaluation = _folder(model, split)
     if (done := _measured(evaluation, basis)) is not None:
         return _answer("skipped", evaluation, done, {}) if effort.slices is None else evaluate_from_matches(model, split, effort.slices)
-    settings = Settings(records.labels, given.with_masks)
-    files = [str(file) for file in record_files(records.root / records.patterns[name])]
-    about = {"config": model.name, "split": name, "dataset": records.name, "results": str(results), **basis}
+    name = TEST if _is_test(split) else VAL
+    ready = detected()
+    settings = Settings(records.labels, ready.with_masks)
+    about = {"config": model.name, "split": name, "dataset": records.name, **told, **basis}
     progress = Progress("evaluated", records.counts[name]["images"])
     with _workers(effort) as workers, staged_directory(evaluation) as folder:
         parts = Parts(folder / ".parts", files, settings)
-        for number, jobs in enumerate(_jobs(files, given)):
+        for number, jobs in enumerate(ready.jobs):
             parts.write(number, progress.over(workers.stream(partial(image_result, settings), jobs, _JOBS_AHEAD)))
-        found = {**about, **_derived(attributes.added_to(write_results(parts, folder, about)), folder)}
+        found = {**about, **_derived(attributes.added_to(write_results(parts, folder, about)), folder), **ready.known()}
         parts.remove()
-        write_json(folder / "metrics.json", found | {"records": files})
+        write_json(folder / "metrics.json", found | {"records": list(files)})
     return _answer("done", evaluation, found, {})
+
+
+def _timed(latency: dict[str, Any]) -> dict[str, Any]:
+    return {"latency": latency, "seconds_per_image": latency["seconds_per_image"]["1"]["p50"]}
+
+
+def _device(kind: str) -> str:
+    if kind == "onnx":
+        return processor_name()
+    from tasks.evaluation.latency import device_name
+
+    return device_name()
 
 
 def _jobs(files: Sequence[str], given: GivenResults) -> list[Iterator[Job]]:

@@ -52,7 +52,13 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "train": [("model", "model")],
     "replay": [("model", "model"), "1"],
     "reproduce": [("run", "reproducible"), ("--output", "new"), "--dry-run"],
-    "evaluate": [("model", "model"), ("--slices", "attributes"), ("--results", "detections"), ("--dataset", "dataset")],
+    "evaluate": [
+        ("model", "model"),
+        ("--slices", "attributes"),
+        ("--results", "detections"),
+        ("--predictor", "trained"),
+        ("--dataset", "dataset"),
+    ],
     "export": [("model", "trained"), ("--checkpoint", "own checkpoint")],
     "predict": [
         ("model", "trained"),
@@ -74,7 +80,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
 GO_TOGETHER = (
     {("config", "--output"), ("--dataset", "--output"), ("--checkpoint", "--output")}
     | {("--checkpoint-label-map", other) for other in ("--checkpoint", "--output")}
-    | {("--results", "--dataset"), ("--dataset", "--results")}
+    | {("--results", "--dataset"), ("--predictor", "--dataset"), ("--dataset", "--results")}
 )
 """Options that are given besides the wrong one, though a call does without: (wrong, option)."""
 RIGHT = {

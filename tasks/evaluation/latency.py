@@ -9,7 +9,6 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from tasks.evaluation.batches import batches_of_one_size
 from tasks.evaluation.measure import Detector
+from tasks.evaluation.predicted import processor_name
 from tasks.input.batches import record_files
 from tasks.input.config import DataConfig
 from tasks.mask_rcnn.config import ImageResizer
@@ -63,9 +63,7 @@ def device_name() -> str:
     """What computes: the first GPU's name, else the processor's."""
     for gpu in tf.config.list_physical_devices("GPU"):
         return str(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU"))
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "CPU")
+    return processor_name()
 
 
 def _forget_peak_memory() -> None:
