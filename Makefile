@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-slow drills parity bench bench-input bench-check bench-data bench-eval bench-serving screenshots lint clean
+.PHONY: help setup demo up down compose-up compose-down test test-slow drills parity bench bench-input bench-check bench-data bench-eval bench-serving screenshots lint clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -30,10 +30,18 @@ up: setup  ## Start Airflow and MLflow on 127.0.0.1
 down: dags/.venv/.installed  ## Stop them, and the steps that run under them
 	@dags/.venv/bin/python dags/local/stack.py down
 
+compose-up: | interpreter  ## Start Airflow with Celery, PostgreSQL, Redis, MLflow and an S3 store in containers (docker/.env: settings)
+	$(PYTHON) docker/make_secrets.py docker/secrets
+	cd docker && export COMMIT=$$(git describe --always --abbrev=40 --dirty --exclude='*' 2>/dev/null) && \
+		docker compose build mlflow && docker compose up --build --detach --wait
+
+compose-down:  ## Stop them; what they have stored stays in named volumes
+	cd docker && docker compose down
+
 test: setup  ## Run the tests; those in a browser skip where Chromium is missing
 	dags/.venv/bin/python $(PYTEST) -q -m "not slow" tests/dags
 	dags/.venv/bin/python $(PYTEST) -q tests/browser
-	.venv/bin/python $(PYTEST) -q -n 2 -m "not slow" --ignore=tests/dags --ignore=tests/browser
+	.venv/bin/python $(PYTEST) -q -n 2 --dist loadfile -m "not slow" --ignore=tests/dags --ignore=tests/browser
 
 test-slow: setup  ## Run the tests that take minutes each
 	dags/.venv/bin/python $(PYTEST) -q -m slow tests/dags
@@ -73,6 +81,7 @@ lint: setup  ## Check style, types and the direction of imports
 	cd dags && MYPYPATH=.:local ../.venv/bin/mypy --config-file ../pyproject.toml \
 		--python-executable .venv/bin/python maskline_airflow local
 	.venv/bin/lint-imports
+	.venv/bin/hadolint docker/*.Dockerfile
 
 clean:  ## Remove both environments and all caches; keep workspace/
 	rm -rf .venv dags/.venv .uv .mypy_cache dags/.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -54,7 +54,7 @@ def provenance_tags(step: str) -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with `-dirty` where files differ from it; None when this file is in no checkout."""
+    """The checkout's commit, with `-dirty` where files differ from it; in an image the commit that it was built from; else None."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
@@ -65,7 +65,7 @@ def commit() -> str | None:
         git("ls-files", "--error-unmatch", here.name)
         return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("MASKLINE_COMMIT") or None
 
 
 def dataset_input(entry: Mapping[str, Any]) -> Any:

@@ -1,0 +1,17 @@
+#!/bin/sh
+# The address of the database has its password in it, so it comes by a file, never by the command line.
+set -eu
+export MLFLOW_BACKEND_STORE_URI="$(cat /run/secrets/mlflow_database)"
+python - <<'PYTHON'
+import os
+
+import boto3
+from botocore.exceptions import ClientError
+
+objects = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
+try:
+    objects.head_bucket(Bucket="mlflow")
+except ClientError:
+    objects.create_bucket(Bucket="mlflow")
+PYTHON
+exec mlflow server --host 0.0.0.0 --port 5000 --workers 2 --artifacts-destination s3://mlflow/artifacts
