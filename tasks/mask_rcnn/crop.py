@@ -59,7 +59,7 @@ def _crop(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, size: int) -> t
             rows = tf.reshape(rows, [batch, count * size, height])
             return tf.reshape(tf.matmul(rows, wide, transpose_a=True), tf.shape(features))
 
-        return tf.image.crop_and_resize(features, flat_boxes, tf.repeat(tf.range(batch), count), [size, size]), gradient
+        return tf.image.crop_and_resize(features, flat_boxes, _owners(batch, count), [size, size]), gradient
 
     return crop(features)
 
@@ -151,7 +151,12 @@ def _along(boxes: tf.Tensor, axis: int) -> tf.Tensor:
 def _matmul_crop(features: tf.Tensor, boxes_yxyx_normalized: tf.Tensor, size: int) -> tf.Tensor:
     batch, count = tf.shape(boxes_yxyx_normalized)[0], tf.shape(boxes_yxyx_normalized)[1]
     flat_boxes = tf.reshape(boxes_yxyx_normalized, [-1, 4])
-    return matmul_crop_and_resize(features, flat_boxes, tf.repeat(tf.range(batch), count), (size, size))
+    return matmul_crop_and_resize(features, flat_boxes, _owners(batch, count), (size, size))
+
+
+def _owners(batch: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """The image of each of `count` boxes an image, int32 [batch * count]; on the host, which `tf.repeat` leaves and comes back to."""
+    return tf.range(batch * count) // tf.maximum(count, 1)
 
 
 def _sample_positions(start: tf.Tensor, end: tf.Tensor, count: int) -> tf.Tensor:

@@ -23,9 +23,10 @@ def random_subset(candidates: tf.Tensor, count: tf.Tensor | int, most: int, seed
     """
     size = tf.size(candidates)
     numbers = tf.random.stateless_uniform([size], _stream(seed, stream), 0, tf.int32.max, tf.int32, alg=_ALGORITHM)
-    best, indices = tf.math.top_k(tf.where(candidates, numbers, -1), tf.minimum(most, size))
-    chosen = (best >= 0) & (tf.range(tf.size(best)) < count)
-    return tf.scatter_nd(indices[:, tf.newaxis], chosen, [size])
+    # As int64, on which a GPU computes by itself; truth values it could not scatter.
+    best, indices = (tf.cast(found, tf.int64) for found in tf.math.top_k(tf.where(candidates, numbers, -1), tf.minimum(most, size)))
+    chosen = (best >= 0) & (tf.cast(tf.range(tf.size(best)), tf.int64) < tf.cast(count, tf.int64))
+    return tf.tensor_scatter_nd_update(tf.zeros([size]), indices[:, tf.newaxis], tf.cast(chosen, tf.float32)) > 0.0
 
 
 def dropout(features: tf.Tensor, rate: float, seeds: tf.Tensor, stream: int) -> tf.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tasks.mask_rcnn import config
+from tasks.mask_rcnn.targets import occupied
 
 RPN_LOCALIZATION = "Loss/RPNLoss/localization_loss"
 RPN_OBJECTNESS = "Loss/RPNLoss/objectness_loss"
@@ -23,7 +24,8 @@ def rpn_losses(outputs: dict[str, tf.Tensor], first_stage: config.FirstStage) ->
     """Losses of the sampled anchors: per image a sum over their number, then the mean over images.
 
     Of `outputs`: `rpn_box_encodings` [B, N, 4], `rpn_objectness_predictions_with_background` [B, N, 2] and, of the same N anchors,
-    `rpn_target_encodings` [B, N, 4], `rpn_target_box_weights`, `rpn_target_objectness` (int32, 1 for objects), `rpn_sampled` (0 or 1).
+    `rpn_target_encodings` [B, N, 4], `rpn_target_box_weights`, `rpn_target_objectness` (1 for objects, whole numbers),
+    `rpn_sampled` (0 or 1).
     """
     sampled = outputs["rpn_sampled"]
     normalizer = tf.maximum(tf.reduce_sum(sampled, axis=1), 1.0)
@@ -44,15 +46,16 @@ def box_losses(outputs: dict[str, tf.Tensor], second_stage: config.SecondStage) 
 
     Of `outputs`: `num_proposals` [B], `proposal_boxes` [B, P, 4] in pixels (for hard examples), `refined_box_encodings`
     [B * P, classes or 1, 4], `class_predictions_with_background` [B * P, 1 + classes], and the targets `target_encodings` [B, P, 4],
-    `target_classes` (int32 [B, P], 0 for background), `target_box_weights` and `target_class_weights` [B, P]. Where objects can have
+    `target_classes` (int64 [B, P], 0 for background), `target_box_weights` and `target_class_weights` [B, P]. Where objects can have
     several classes, there is also `target_class_sets` float32 [B, P, 1 + classes], with a 1 for each.
     """
     classes = outputs["target_classes"]
     batch, count = tf.shape(classes)[0], tf.shape(classes)[1]
-    valid = tf.sequence_mask(outputs["num_proposals"], count, tf.float32)
-    normalizer = tf.cast(tf.maximum(outputs["num_proposals"], 1), tf.float32)
+    valid = tf.cast(occupied(outputs["num_proposals"], count), tf.float32)
+    normalizer = tf.maximum(tf.cast(outputs["num_proposals"], tf.float32), 1.0)
     encodings = outputs["refined_box_encodings"]
-    encoded_class = tf.minimum(tf.maximum(tf.reshape(classes, [-1]) - 1, 0), tf.shape(encodings)[1] - 1)
+    last_class = tf.cast(tf.shape(encodings)[1] - 1, classes.dtype)
+    encoded_class = tf.minimum(tf.maximum(tf.reshape(classes, [-1]) - 1, 0), last_class)
     encodings = tf.reshape(tf.gather(encodings, encoded_class, axis=1, batch_dims=1), [batch, count, 4])
     logits = outputs["class_predictions_with_background"]
     logits = tf.reshape(logits, [batch, count, logits.shape[-1]])

@@ -44,7 +44,7 @@ class MaskHead(tf_keras.Model):
         self._columns = _shifted_interpolation(width, mask_head.width)
 
     def call(self, features: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        """Logits float32 [N, mask_h, mask_w] of class `classes` (int32 [N], zero-based) for `features` [N, h, w, C]."""
+        """Logits float32 [N, mask_h, mask_w] of class `classes` (whole numbers [N], zero-based) for `features` [N, h, w, C]."""
         if self._class_agnostic:
             classes = tf.zeros_like(classes)
         *hidden, last = self.convs
@@ -74,7 +74,7 @@ class MaskHead(tf_keras.Model):
         # Taps are moved beside the output channels: one product of the small map by [C, 3 * 3 * depth].
         _, _, channels, depth = kernel.shape
         taps = tf.reshape(tf.transpose(kernel, [2, 0, 1, 3]), [channels, _KERNEL * _KERNEL * depth])
-        products = tf.tensordot(features, taps, 1)
+        products = tf.matmul(tf.reshape(features, [-1, channels]), taps)
         products = tf.reshape(products, [-1, *features.shape[1:3], _KERNEL, _KERNEL, depth])
         wide = tf.einsum("nyxvud,Xux->nyvXd", products, tf.cast(self._columns, features.dtype))
         large = tf.einsum("nyvXd,Yvy->nYXd", wide, tf.cast(self._rows, features.dtype))

@@ -57,18 +57,19 @@ def _look_up(groundtruth: Tensors, images: tf.Tensor, objects: tf.Tensor) -> Loo
     images, objects = tf.cast(images, tf.int64), tf.cast(objects, tf.int64)
     # One of each more, so that a batch without objects can be looked at.
     pixels = tf.pad(tf.reshape(groundtruth["mask_pixels"], [-1]), [[0, 1]])
-    windows = tf.pad(tf.reshape(groundtruth["mask_windows"], [-1, WINDOW_FIELDS]), [[0, 1], [0, 0]])
+    windows = tf.reshape(tf.cast(groundtruth["mask_windows"], tf.int64), [-1, WINDOW_FIELDS])
+    windows = tf.concat([windows, tf.zeros([1, WINDOW_FIELDS], tf.int64)], axis=0)
     pixels_an_image = tf.shape(groundtruth["mask_pixels"], tf.int64)[1]
     objects_an_image = tf.shape(groundtruth["mask_windows"], tf.int64)[1]
-    window = tf.cast(tf.gather(windows, images * objects_an_image + objects), tf.int64)
-    starts, tops, lefts, heights, widths = tf.unstack(window[:, tf.newaxis, tf.newaxis], axis=-1)
+    window = tf.gather(windows, images * objects_an_image + objects)[:, tf.newaxis, tf.newaxis]
+    starts, tops, lefts, heights, widths = (window[..., field] for field in range(WINDOW_FIELDS))
     starts += (images * pixels_an_image)[:, tf.newaxis, tf.newaxis]
     transposed = tf.gather(groundtruth["mask_transposed"], images)[:, tf.newaxis, tf.newaxis]
 
     def shown(ruler: tf.Tensor, lines: tf.Tensor) -> tf.Tensor:
         """Which line of the stored mask each of the image's lines, int64 [R, c], shows, from 0, and -1 for none: int64 [R, c]."""
         places = images[:, tf.newaxis] * tf.shape(ruler, tf.int64)[1] + lines
-        return tf.cast(tf.gather(tf.reshape(ruler, [-1]), places), tf.int64) - 1
+        return tf.gather(tf.reshape(tf.cast(ruler, tf.int64), [-1]), places) - 1
 
     def look_up(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
         down = shown(groundtruth["mask_rows"], rows)[:, :, tf.newaxis]

@@ -15,7 +15,7 @@ from tasks.mask_rcnn.mask_head import MaskHead
 from tasks.mask_rcnn.mask_targets import mask_targets, whole_frames
 from tasks.mask_rcnn.proposals import propose
 from tasks.mask_rcnn.rpn import RegionProposalNetwork
-from tasks.mask_rcnn.targets import GroundTruth, filled, proposal_targets, rpn_targets, sample
+from tasks.mask_rcnn.targets import GroundTruth, filled, occupied, proposal_targets, rpn_targets, sample
 
 Tensors = dict[str, tf.Tensor]
 
@@ -197,7 +197,7 @@ class MaskRCNN(tf_keras.Model):
 
         def one(image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
             *image_truth, seed = image
-            targets = rpn_targets(anchors, _unpadded(*image_truth))
+            targets = rpn_targets(anchors, GroundTruth(*image_truth))
             objects = targets.matches >= 0
             size, fraction = first_stage.minibatch_size, first_stage.positive_balance_fraction
             eligible = targets.class_weights > 0
@@ -207,14 +207,14 @@ class MaskRCNN(tf_keras.Model):
             return (
                 targets.box_encodings,
                 targets.box_weights,
-                tf.cast(objects, tf.int32),
+                tf.cast(objects, tf.int64),
                 tf.cast(sampled, tf.float32),
             )
 
         encodings, box_weights, objectness, sampled = tf.map_fn(
             one,
             _per_image(truth_boxes, groundtruth),
-            fn_output_signature=(tf.float32, tf.float32, tf.int32, tf.float32),
+            fn_output_signature=(tf.float32, tf.float32, tf.int64, tf.float32),
         )
         targets = {
             "rpn_target_encodings": encodings,
@@ -222,7 +222,7 @@ class MaskRCNN(tf_keras.Model):
             "rpn_target_objectness": objectness,
             "rpn_sampled": sampled,
         }
-        return {name: tf.stop_gradient(value) for name, value in targets.items()}
+        return _without_gradient(targets)
 
     def _sampled_proposals(self, outputs: Tensors, truth_boxes: tf.Tensor, groundtruth: Tensors) -> Tensors:
         """The proposals that stage 2 trains on, [B, trained_proposals, ...], best first and zero padded, with their targets."""
@@ -230,39 +230,40 @@ class MaskRCNN(tf_keras.Model):
         size = self.config.trained_proposals
 
         def one(image: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-            image_proposals, num_proposals, *image_truth, seed = image
-            truth = _unpadded(*image_truth)
-            if not self.config.static_sampler:
-                image_proposals = image_proposals[:num_proposals]
+            image_proposals, exists, *image_truth, seed = image
+            truth = GroundTruth(*image_truth)
             targets = proposal_targets(image_proposals, truth)
-            objects = targets.matches >= 0
-            eligible = (targets.class_weights > 0) & (tf.range(tf.shape(image_proposals)[0]) < num_proposals)
+            objects, eligible = targets.matches >= 0, (targets.class_weights > 0) & exists
             if self.config.static_sampler:
                 eligible = filled(eligible, size)
             if second_stage.hard_example_miner.loss_type:
-                sampled = tf.range(tf.shape(image_proposals)[0]) < num_proposals
+                sampled = exists
             else:
                 sampled = sample(objects, eligible, size, second_stage.balance_fraction, seed, draws.PROPOSALS)
-            chosen = tf.where(sampled)[:, 0]
-            count = tf.size(chosen)
-            matches = tf.gather(targets.matches, chosen)
-            classes = tf.gather(tf.pad(truth.classes, [[0, 1]]), tf.maximum(matches, 0)) + 1
+            # The sampled are moved up, and what is behind them is zero: picked out, the host would have to wait for their number.
+            places = tf.size(sampled)
+            _, order = tf.math.top_k(tf.pad(tf.cast(sampled, tf.float32), [[0, tf.maximum(size - places, 0)]]), size)
+            order = tf.minimum(tf.cast(order, tf.int64), tf.cast(places - 1, tf.int64))
+            count = tf.math.count_nonzero(sampled)
+            is_sampled = tf.range(size, dtype=tf.int64) < count
+            matches = tf.gather(targets.matches, order)
+            one_more = tf.concat([truth.classes, tf.zeros([1], tf.int64)], axis=0)
+            classes = tf.gather(one_more, tf.maximum(matches, 0)) + 1
             rows = (
-                tf.gather(image_proposals, chosen),
+                tf.gather(image_proposals, order),
                 matches,
                 tf.where(matches >= 0, classes, 0),
-                tf.gather(targets.box_encodings, chosen),
-                tf.gather(targets.box_weights, chosen),
-                tf.gather(targets.class_weights, chosen),
+                tf.gather(targets.box_encodings, order),
+                tf.gather(targets.box_weights, order),
+                tf.gather(targets.class_weights, order),
             )
-            padded = [tf.pad(row, [[0, size - count]] + [[0, 0]] * (len(row.shape) - 1)) for row in rows]
-            shapes = ([size, 4], [size], [size], [size, 4], [size], [size])
-            return (*(tf.ensure_shape(row, shape) for row, shape in zip(padded, shapes, strict=True)), count)
+            return (*(tf.where(tf.reshape(is_sampled, [size] + [1] * (len(row.shape) - 1)), row, 0) for row in rows), count)
 
+        exists = occupied(outputs["num_proposals"], tf.shape(outputs["proposal_boxes"])[1])
         chosen, matches, classes, encodings, box_weights, class_weights, counts = tf.map_fn(
             one,
-            (outputs["proposal_boxes"], outputs["num_proposals"], *_per_image(truth_boxes, groundtruth)),
-            fn_output_signature=(tf.float32, tf.int32, tf.int32, tf.float32, tf.float32, tf.float32, tf.int32),
+            (outputs["proposal_boxes"], exists, *_per_image(truth_boxes, groundtruth)),
+            fn_output_signature=(tf.float32, tf.int64, tf.int64, tf.float32, tf.float32, tf.float32, tf.int64),
         )
         height, width = tf.unstack(outputs["image_size"])
         sampled = {
@@ -277,12 +278,12 @@ class MaskRCNN(tf_keras.Model):
         }
         if "class_sets" in groundtruth:
             sampled["target_class_sets"] = self._class_sets(groundtruth["class_sets"], matches)
-        return {name: tf.stop_gradient(value) for name, value in sampled.items()}
+        return _without_gradient(sampled)
 
     def _class_sets(self, object_sets: tf.Tensor, matches: tf.Tensor) -> tf.Tensor:
         """The classes of matched objects, background without a match: float32 [B, P, 1 + classes] of 0 and 1.
 
-        `object_sets` [B, M, C], of C classes at most those of the model; `matches` int32 [B, P], below 0 without a match.
+        `object_sets` [B, M, C], of C classes at most those of the model; `matches` int64 [B, P], below 0 without a match.
         """
         missing = self.config.num_classes - object_sets.shape[-1]
         # One more object, so that a batch without any can be gathered from.
@@ -313,7 +314,7 @@ class MaskRCNN(tf_keras.Model):
         }
 
     def mask_rows(self, target_classes: tf.Tensor) -> tf.Tensor:
-        """Which of the batch's proposals, counted through [B, P], the mask branch runs on: int32 [R], positives first, at least one.
+        """Which of the batch's proposals, counted through [B, P], the mask branch runs on: int64 [R], positives first, at least one.
 
         Only positives enter the loss. R is their number rounded up to quarters of what the sampler allows: for every new size a GPU tunes
         its convolutions, and XLA compiles them, anew.
@@ -321,9 +322,9 @@ class MaskRCNN(tf_keras.Model):
         background = tf.reshape(target_classes == 0, [-1])
         allowed = tf.shape(target_classes)[0] * self.config.most_positives
         quarter = tf.maximum((allowed + 3) // 4, 1)
-        positives = tf.math.count_nonzero(~background, dtype=tf.int32)
+        positives = tf.cast(tf.math.count_nonzero(~background), tf.int32)
         count = tf.maximum((positives + quarter - 1) // quarter, 1) * quarter
-        return tf.argsort(tf.cast(background, tf.int32), stable=True)[:count]
+        return tf.cast(tf.argsort(tf.cast(background, tf.float32), stable=True), tf.int64)[:count]
 
 
 def _pooled_size(second_stage: config.SecondStage) -> int:
@@ -341,8 +342,11 @@ def _proposals_as_detections(outputs: Tensors, true_shapes: tf.Tensor) -> Tensor
 
 
 def _per_image(truth_boxes: tf.Tensor, groundtruth: Tensors) -> tuple[tf.Tensor, ...]:
-    return truth_boxes, groundtruth["classes"], groundtruth["weights"], groundtruth["num_boxes"], groundtruth["seeds"]
+    """The elements of `GroundTruth` and the seeds, [B, ...]."""
+    exists = occupied(groundtruth["num_boxes"], tf.shape(truth_boxes)[1])
+    return truth_boxes, tf.cast(groundtruth["classes"], tf.int64), groundtruth["weights"], exists, groundtruth["seeds"]
 
 
-def _unpadded(truth_boxes: tf.Tensor, classes: tf.Tensor, weights: tf.Tensor, count: tf.Tensor) -> GroundTruth:
-    return GroundTruth(truth_boxes[:count], classes[:count], weights[:count])
+def _without_gradient(targets: Tensors) -> Tensors:
+    """Whole numbers have none, and as int32 would go to the host to be told so."""
+    return {name: value if value.dtype.is_integer else tf.stop_gradient(value) for name, value in targets.items()}

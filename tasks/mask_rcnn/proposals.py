@@ -38,15 +38,17 @@ def propose(
         kept = suppress(image_boxes, image_scores, first_stage, partitioned=training and first_stage.partitioned_nms)
         true_shape = tf.cast(true_shape, tf.float32)
         clipped = boxes.clip(tf.gather(image_boxes, kept), true_shape[0], true_shape[1])
-        with_area = tf.where(boxes.area(clipped) > 0)[:, 0]
-        count = tf.size(with_area)
-        missing = first_stage.max_proposals - count
-        selected = tf.pad(tf.gather(clipped, with_area), [[0, missing], [0, 0]])
-        selected_scores = tf.pad(tf.gather(tf.gather(image_scores, kept), with_area), [[0, missing]])
+        has_area = boxes.area(clipped) > 0
+        # Moved up, not picked out: how many they are, the host would have to wait for.
+        order = tf.argsort(tf.cast(~has_area, tf.float32), stable=True)
+        has_area = tf.gather(has_area, order)
+        selected = tf.where(has_area[:, tf.newaxis], tf.gather(clipped, order), 0.0)
+        selected_scores = tf.where(has_area, tf.gather(tf.gather(image_scores, kept), order), 0.0)
+        missing = first_stage.max_proposals - tf.size(kept)
         return (
-            tf.ensure_shape(selected, [first_stage.max_proposals, 4]),
-            tf.ensure_shape(selected_scores, [first_stage.max_proposals]),
-            count,
+            tf.ensure_shape(tf.pad(selected, [[0, missing], [0, 0]]), [first_stage.max_proposals, 4]),
+            tf.ensure_shape(tf.pad(selected_scores, [[0, missing]]), [first_stage.max_proposals]),
+            tf.cast(tf.math.count_nonzero(has_area), tf.int32),
         )
 
     selected, selected_scores, counts = tf.map_fn(
@@ -56,7 +58,7 @@ def propose(
 
 
 def suppress(boxes_yxyx: tf.Tensor, scores: tf.Tensor, first_stage: config.FirstStage, *, partitioned: bool = False) -> tf.Tensor:
-    """Indices int32 [K], best first, that non-maximum suppression of boxes float32 [N, 4] by their scores [N] keeps; K <= max_proposals.
+    """Indices int64 [K], best first, that non-maximum suppression of boxes float32 [N, 4] by their scores [N] keeps; K <= max_proposals.
 
     Suppression walks down the scores (of equals the first comes first, as in `top_k`), so if the best boxes alone fill every place, the
     others change nothing. On a GPU TensorFlow keeps a bit for every pair of boxes: 5 GB for the 200,000 anchors of 800 x 1333 pixels.
@@ -70,10 +72,11 @@ def suppress(boxes_yxyx: tf.Tensor, scores: tf.Tensor, first_stage: config.First
         iou_threshold = float(np.nextafter(np.float32(iou_threshold), np.float32(0)))
 
     def kept_of(some_boxes: tf.Tensor, their_scores: tf.Tensor) -> tf.Tensor:
-        return tf.image.non_max_suppression(
+        kept = tf.image.non_max_suppression(
             some_boxes, their_scores, first_stage.max_proposals, iou_threshold, first_stage.nms_score_threshold
         )
+        return tf.cast(kept, tf.int64)
 
     best_scores, best = tf.math.top_k(scores, tf.minimum(first_stage.max_proposals * _BEST_PER_PROPOSAL, tf.size(scores)))
-    kept = tf.gather(best, kept_of(tf.gather(boxes_yxyx, best), best_scores))
+    kept = tf.gather(tf.cast(best, tf.int64), kept_of(tf.gather(boxes_yxyx, best), best_scores))
     return tf.cond(tf.size(kept) == first_stage.max_proposals, lambda: kept, lambda: kept_of(boxes_yxyx, scores))

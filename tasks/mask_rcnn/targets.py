@@ -1,4 +1,7 @@
-"""What the two stages should have said: matching to ground truth, sampling, and targets. One image at a time, without gradient."""
+"""What the two stages should have said: matching to ground truth, sampling, and targets. One image at a time, without gradient.
+
+Whole numbers are int64 here: TensorFlow's kernels for int32 work in the host's memory, and a GPU would wait for each of them.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,23 @@ IGNORED = -2
 
 
 class GroundTruth(NamedTuple):
-    """The objects of one image, without padding: G of them."""
+    """The objects of one image: G places, some of which may be padding."""
 
     boxes: tf.Tensor
     """float32 [G, 4], yxyx in pixels of the resized image"""
     classes: tf.Tensor
-    """int32 [G], zero-based"""
+    """int64 [G], zero-based"""
     weights: tf.Tensor
     """float32 [G]"""
+    exists: tf.Tensor
+    """bool [G]: false for padding, which nothing matches"""
 
 
 class Targets(NamedTuple):
     """Targets of N anchors or proposals."""
 
     matches: tf.Tensor
-    """int32 [N]: index of the matched object, UNMATCHED for background, IGNORED for neither"""
+    """int64 [N]: index of the matched object, UNMATCHED for background, IGNORED for neither"""
     box_encodings: tf.Tensor
     """float32 [N, 4]: encoding of the matched object; zeros elsewhere"""
     box_weights: tf.Tensor
@@ -57,8 +62,13 @@ def proposal_targets(proposals: tf.Tensor, truth: GroundTruth) -> Targets:
 
 def filled(eligible: tf.Tensor, size: int) -> tf.Tensor:
     """The `eligible`, bool [N], and where these are fewer than `size`, others in their order: the original's sampler for fixed shapes."""
-    missing = size - tf.reduce_sum(tf.cast(eligible, tf.int32))
-    return eligible | (tf.cumsum(tf.cast(~eligible, tf.int32)) <= missing)
+    missing = size - tf.math.count_nonzero(eligible)
+    return eligible | (tf.cumsum(tf.cast(~eligible, tf.int64)) <= missing)
+
+
+def occupied(counts: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """Bool [B, places], true in the first `counts` [B], whole numbers, of each row; `tf.sequence_mask`, but for the device."""
+    return tf.cast(tf.range(places), tf.int64) < tf.cast(counts, tf.int64)[:, tf.newaxis]
 
 
 def sample(positive: tf.Tensor, eligible: tf.Tensor, size: int, positive_fraction: float, seed: tf.Tensor, stream: int) -> tf.Tensor:
@@ -69,7 +79,7 @@ def sample(positive: tf.Tensor, eligible: tf.Tensor, size: int, positive_fractio
     positive = positive & eligible
     most = int(size * positive_fraction)
     sampled_positive = draws.random_subset(positive, most, most, seed, stream)
-    left = size - tf.reduce_sum(tf.cast(sampled_positive, tf.int32))
+    left = size - tf.math.count_nonzero(sampled_positive)
     # Positives and negatives are different places of one list of random numbers.
     return sampled_positive | draws.random_subset(eligible & ~positive, left, size, seed, stream)
 
@@ -77,20 +87,21 @@ def sample(positive: tf.Tensor, eligible: tf.Tensor, size: int, positive_fractio
 def _targets(
     anchors: tf.Tensor, truth: GroundTruth, foreground_iou: float, background_iou: float, *, every_object_matches: bool
 ) -> Targets:
-    iou = boxes.pairwise_iou(truth.boxes, anchors)
     # A row of -1 stands for "no object": it wins where there are none, and is background by its IoU.
-    best = tf.argmax(tf.pad(iou, [[0, 1], [0, 0]], constant_values=-1.0), axis=0, output_type=tf.int32)
+    iou = tf.where(truth.exists[:, tf.newaxis], boxes.pairwise_iou(truth.boxes, anchors), -1.0)
+    best = tf.argmax(tf.pad(iou, [[0, 1], [0, 0]], constant_values=-1.0), axis=0)
     best_iou = tf.reduce_max(tf.pad(iou, [[0, 1], [0, 0]], constant_values=-1.0), axis=0)
     matches = tf.where(best_iou >= foreground_iou, best, IGNORED)
-    matches = tf.where(best_iou < background_iou, UNMATCHED, matches)
+    matches = tf.where(best_iou < background_iou, tf.constant(UNMATCHED, tf.int64), matches)
     if every_object_matches:
-        objects, count = tf.shape(iou)[0], tf.shape(iou)[1]
+        places, count = tf.shape(iou)[0], tf.shape(iou)[1]
+        nobody = tf.cast(places, tf.int64)
         # One more anchor, that no object prefers to any other: an image can be too small to hold a single one.
-        best_anchor = tf.argmax(tf.pad(iou, [[0, 0], [0, 1]], constant_values=-1.0), axis=1, output_type=tf.int32)
+        best_anchor = tf.argmax(tf.pad(iou, [[0, 0], [0, 1]], constant_values=-1.0), axis=1)
         # The smallest object index wins an anchor that is the best of several; objects without weight force nothing.
-        bids = tf.where(truth.weights > 0, tf.range(objects), objects)
-        forced = tf.tensor_scatter_nd_min(tf.fill([count + 1], objects), best_anchor[:, tf.newaxis], bids)[:count]
-        matches = tf.where(forced < objects, forced, matches)
+        bids = tf.where((truth.weights > 0) & truth.exists, tf.cast(tf.range(places), tf.int64), nobody)
+        forced = tf.tensor_scatter_nd_min(tf.fill([count + 1], nobody), best_anchor[:, tf.newaxis], bids)[:count]
+        matches = tf.where(forced < nobody, forced, matches)
     matched = matches >= 0
     indices = tf.maximum(matches, 0)
     # One more object of zeros, so that an image without objects can be gathered from.

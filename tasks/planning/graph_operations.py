@@ -90,7 +90,7 @@ class _Counter:
         by_kind: Counter[str] = Counter()
         work: list[tuple[int, int]] = []
         called: dict[tf.Operation, OperationCount] = {}
-        operations = _executed(graph)
+        operations = executed(graph)
         for operation in operations:
             if operation.type in _CALLS:
                 called[operation] = inner = self._called(operation)
@@ -198,14 +198,14 @@ def called_graphs(operation: tf.Operation) -> list[tf.Graph]:
 
 def all_operations(graph: tf.Graph) -> Iterator[tf.Operation]:
     """The operations that a run of a graph executes, and those of the graphs that it calls."""
-    for operation in _executed(graph):
+    for operation in executed(graph):
         yield operation
         if operation.type in _CALLS:
             for function in called_graphs(operation):
                 yield from all_operations(function)
 
 
-def _executed(graph: tf.Graph) -> list[tf.Operation]:
+def executed(graph: tf.Graph) -> list[tf.Operation]:
     """The operations that the answer or a change of state depends on, in the order of their making; a gradient that nobody asked for is
     made too, and dropped before a graph runs."""
     waiting = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs]

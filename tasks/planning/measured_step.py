@@ -148,7 +148,7 @@ def _measured(experiment: cfg.ExperimentConfig, on_gpu: bool) -> Iterator[tuple[
         start = time.monotonic()
         step.run(images, *rest)
         seconds = time.monotonic() - start
-        memory = tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else _most_resident_bytes()
+        memory = tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else most_resident_bytes()
         yield "step", {"seconds": seconds, "memory": memory, "height": images.shape[1], "width": images.shape[2]}
     yield "input", _input_rate(iter(step.dataset), experiment.task.train_data.global_batch_size)
 
@@ -170,7 +170,7 @@ def _resident_bytes(process: int | None) -> int:
         return 0
 
 
-def _most_resident_bytes() -> int:
+def most_resident_bytes() -> int:
     """Of this process since its start; `getrusage` would tell the parent's where that was larger."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

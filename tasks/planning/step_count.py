@@ -17,6 +17,7 @@ from tasks.planning.graph_operations import Assumed, OperationCount, count_opera
 from tasks.training.averages import Averages
 from tasks.training.optimization import create_state
 from tasks.training.precision import computing_in, precision_of
+from tasks.training.step_log import StepLog
 from tasks.training.task import MaskRCNNTask
 
 
@@ -60,11 +61,12 @@ def count_step(experiment: cfg.ExperimentConfig, *shapes: BatchShape) -> list[St
 class TrainingStep:
     """The model with its optimizer, and the step that trains it: to be counted at any size, or run on the records."""
 
-    def __init__(self, experiment: cfg.ExperimentConfig, network: type[MaskRCNN] = MaskRCNN) -> None:
+    def __init__(self, experiment: cfg.ExperimentConfig, network: type[MaskRCNN] = MaskRCNN, step_log: StepLog | None = None) -> None:
         self._experiment = copy.deepcopy(experiment)
         self._precision = precision_of(experiment)
         with computing_in(self._precision):
             self._task = MaskRCNNTask(self._experiment.task)
+            self._task.step_log = step_log
             self.model = network(self._experiment.task.model)
             self.optimizer = self._task.create_optimizer(experiment.trainer.optimizer_config, experiment.runtime)
             create_state(self.optimizer, self.model.trainable_variables)
@@ -73,9 +75,10 @@ class TrainingStep:
         self.dataset: tf.data.Dataset = self._task.build_inputs(self._experiment.task.train_data)
         """The batches that training would see"""
         # One program for batches of any size, as the trainer's loop.
-        self._run = tf.function(self._step, input_signature=self.dataset.element_spec)
+        self._run = tf.function(self.step, input_signature=self.dataset.element_spec)
 
-    def _step(self, *batch: Any) -> dict[str, Any]:
+    def step(self, *batch: Any) -> dict[str, Any]:
+        """`Task.train_step`, for a graph of the caller's."""
         return self._task.train_step(batch, self.model, self.optimizer)
 
     def run(self, *batch: Any) -> dict[str, Any]:
@@ -96,7 +99,7 @@ class TrainingStep:
             {name: _of_lengths(element, shape.images, lengths.get(name, shape.objects)) for name, element in truth.items()},
         )
         with computing_in(self._precision):
-            return tf.function(self._step).get_concrete_function(*batch).graph
+            return tf.function(self.step).get_concrete_function(*batch).graph
 
     def count(self, shape: BatchShape) -> StepCount:
         """What a step on a batch of this shape computes and holds."""

@@ -70,6 +70,22 @@ class RMSProp(tf_keras.optimizers.legacy.RMSprop):
         )
 
 
+class Stepwise(tf_keras.optimizers.schedules.PiecewiseConstantDecay):
+    """Keras's, without its branches: for each of them a GPU would have to tell the host first which one is taken."""
+
+    def __init__(self, offset: int = 0, **decay: Any) -> None:
+        super().__init__(**decay)
+        self._offset = offset
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        step = tf.cast(step - self._offset, tf.float32)
+        first, *later = self.values
+        rate = tf.constant(first, tf.float32)
+        for boundary, value in zip(self.boundaries, later, strict=True):
+            rate = tf.where(step > float(boundary), value, rate)
+        return rate
+
+
 class ExponentialAfterBurnIn(tf_keras.optimizers.schedules.ExponentialDecay):
     """A rate of its own for `burnin_steps`, then an exponential decay from the initial one; at no time below `min_learning_rate`."""
 
@@ -165,4 +181,8 @@ class OptimizationConfig(optimization.OptimizationConfig):
 
 optimizer_factory.register_optimizer_cls("momentum", Momentum)
 optimizer_factory.register_optimizer_cls("rms_prop", RMSProp)
-optimizer_factory.LR_CLS |= {"exponential_after_burn_in": ExponentialAfterBurnIn, "cosine_after_hold": CosineAfterHold}
+optimizer_factory.LR_CLS |= {
+    "stepwise": Stepwise,
+    "exponential_after_burn_in": ExponentialAfterBurnIn,
+    "cosine_after_hold": CosineAfterHold,
+}

@@ -174,8 +174,8 @@ class MaskRCNNTask(base_task.Task):
 
     def _seeds(self, positions: tf.Tensor) -> tf.Tensor:
         """Of the images at positions int64 [B]: the training's seed beside each, int32 [B, 2]."""
-        positions = tf.cast(positions, tf.int32)
-        return tf.stack([tf.fill(tf.shape(positions), self.task_config.train_data.seed or 0), positions], axis=1)
+        seed = tf.constant(self.task_config.train_data.seed or 0, tf.int64)
+        return tf.cast(tf.stack([tf.fill(tf.shape(positions), seed), positions], axis=1), tf.int32)
 
 
 def _cut_off(groundtruth: Tensors) -> Tensors:

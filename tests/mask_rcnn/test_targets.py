@@ -12,7 +12,8 @@ from tasks.mask_rcnn.targets import IGNORED, UNMATCHED, GroundTruth, filled, pro
 
 def truth(*objects: list[float]) -> GroundTruth:
     count = len(objects)
-    return GroundTruth(tf.reshape(tf.constant(objects, tf.float32), [count, 4]), tf.range(count), tf.ones([count]))
+    boxes_yxyx = tf.reshape(tf.constant(objects, tf.float32), [count, 4])
+    return GroundTruth(boxes_yxyx, tf.range(count, dtype=tf.int64), tf.ones([count]), tf.fill([count], True))
 
 
 def test_anchor_order_and_coordinates() -> None:
@@ -54,6 +55,13 @@ def test_an_image_without_objects_is_all_background() -> None:
         targets = match(tf.constant([[0.0, 0.0, 5.0, 5.0]]), truth())
         assert targets.matches.numpy().tolist() == [UNMATCHED]
         assert targets.box_encodings.numpy().tolist() == [[0, 0, 0, 0]]
+
+
+def test_padding_is_no_object() -> None:
+    anchors = tf.constant([[0, 0, 10, 10], [50, 50, 60, 60]], tf.float32)
+    padded = truth([0, 0, 10, 10], [50, 50, 60, 60])._replace(exists=tf.constant([True, False]))
+    for match in (rpn_targets, proposal_targets):
+        assert match(anchors, padded).matches.numpy().tolist() == [0, UNMATCHED]
 
 
 def test_sampling_keeps_to_its_limits_and_fills_with_negatives() -> None:
