@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down compose-up compose-down test test-slow drills parity bench bench-input bench-check bench-data bench-eval bench-serving screenshots lint clean
+.PHONY: help setup demo up down compose-up compose-down test test-slow drills parity bench bench-gpu bench-input bench-check bench-data bench-eval bench-serving screenshots lint clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -55,6 +55,9 @@ parity: setup  ## Compare the models with the original, and write docs/parity.md
 
 bench: setup  ## Compare the cost of the models with and without our shortcuts (ARGS: zoo configs, --help)
 	.venv/bin/python -m benchmarks.model $(ARGS)
+
+bench-gpu: setup  ## Tabulate what trainings reach on this GPU, ten minutes a call until all is there (ARGS: zoo configs, --help)
+	.venv/bin/python -m benchmarks.gpu $(ARGS)
 
 bench-input: setup  ## Compare the cost of the input pipeline with the original's way and Model Garden's (ARGS: --images, --repeats, --help)
 	.venv/bin/python -m benchmarks.input_pipeline $(ARGS)

@@ -185,9 +185,14 @@ eval_input_reader {{ {_READER} }}
 """What a whole config says beside its model"""
 
 
+def zoo_name(network: str) -> str:
+    """The zoo's config of a network of `SCOPES`."""
+    return f"mask_rcnn_{network}{'' if network == 'inception_v2' else '_atrous'}_coco"
+
+
 def zoo_model_of(network: str) -> config.MaskRCNN:
     """The model of the zoo's pipeline.config for a network of `SCOPES`."""
-    name = f"mask_rcnn_{network}{'' if network == 'inception_v2' else '_atrous'}_coco"
+    name = zoo_name(network)
     path = zoo_configs()[name]
     model: config.MaskRCNN = experiment_from(translate(read_pipeline_config(path), name=name).values, path).task.model
     return model
