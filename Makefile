@@ -15,6 +15,8 @@ UV := $(shell uv --version 2>/dev/null | grep -qE '^uv (0\.(9|[1-9][0-9])|[1-9])
 INSTALLED := $(patsubst .venv/.installed-%,%,$(wildcard .venv/.installed-*))
 BUILD := $(if $(filter 1,$(GPU)),gpu,$(if $(filter 0,$(GPU)),cpu,$(or $(firstword $(INSTALLED)),cpu)))
 PYTEST := -m pytest -p no:cacheprovider
+# In processes of their own: TensorFlow keeps what it has built, and all tests in two processes took 16 GB.
+MODEL_TESTS := $(addprefix tests/,mask_rcnn training parity serving planning benchmarks)
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,7 +43,9 @@ compose-down:  ## Stop them; what they have stored stays in named volumes
 test: setup  ## Run the tests; those in a browser skip where Chromium is missing
 	dags/.venv/bin/python $(PYTEST) -q -m "not slow" tests/dags
 	dags/.venv/bin/python $(PYTEST) -q tests/browser
-	.venv/bin/python $(PYTEST) -q -n 2 --dist loadfile -m "not slow" --ignore=tests/dags --ignore=tests/browser
+	.venv/bin/python $(PYTEST) -q -n 2 --dist loadfile -m "not slow" $(MODEL_TESTS)
+	.venv/bin/python $(PYTEST) -q -n 2 --dist loadfile -m "not slow" --ignore=tests/dags --ignore=tests/browser \
+		$(addprefix --ignore=,$(MODEL_TESTS))
 
 test-slow: setup  ## Run the tests that take minutes each
 	dags/.venv/bin/python $(PYTEST) -q -m slow tests/dags
