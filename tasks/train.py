@@ -68,7 +68,8 @@ def train(
     Of the workers of a `cluster` the chief does all of it, and the others train beside it. UserError where another process trains in the
     model's folder.
     """
-    if cluster and not cluster.is_chief:
+    # In a folder that is no model's nothing is written, and what is missing is told.
+    if (cluster and not cluster.is_chief) or not model.experiment.is_file():
         return _train(model, overrides, devices, cluster)
     with leased(model.training_lock, "is trained"):
         return _train(model, overrides, devices, cluster)

@@ -171,9 +171,9 @@ def test_bad_overrides_leave_nothing_behind(dataset: DatasetDir, model: ModelDir
 def test_a_refused_field_is_shown_where_it_stands(dataset: DatasetDir, model: ModelDir, tmp_path: Path) -> None:
     text = (CONFIGS / "zoo" / f"{ZOO}.config").read_text()
     file = tmp_path / "mine.config"
-    file.write_text(text.replace("    initial_crop_size: 14\n", "    initial_crop_size: 14\n    hard_example_miner {}\n"))
-    line = file.read_text().splitlines().index("    hard_example_miner {}") + 1
-    with pytest.raises(UserError, match=rf"mine\.config:{line}:5: model\.faster_rcnn\.hard_example_miner: "):
+    file.write_text(text.replace("    initial_crop_size: 14\n", "    initial_crop_size: 14\n    inplace_batchnorm_update: true\n"))
+    line = file.read_text().splitlines().index("    inplace_batchnorm_update: true") + 1
+    with pytest.raises(UserError, match=rf"mine\.config:{line}:5: model\.faster_rcnn\.inplace_batchnorm_update: "):
         convert(str(file), dataset, model)
 
 
