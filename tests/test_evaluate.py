@@ -72,6 +72,8 @@ def validate_on(model: ModelDir, **data: str) -> None:
 def of_scenes(model: ModelDir, scenes: DatasetDir) -> dict[str, Any]:
     """The metrics of the model's evaluation on the scenes as they were materialized, which lies in its folder."""
     validate_on(model, input_path=scenes.shard_pattern("val", 1), label_map_path=str(scenes.label_map), mask_type="PNG_MASKS")
+    # Not one of which a test has taken files away.
+    shutil.rmtree(model.evaluation, ignore_errors=True)
     evaluate(model)
     metrics: dict[str, Any] = json.loads((model.evaluation / "metrics.json").read_text())
     return metrics
