@@ -353,10 +353,11 @@ def _test_records(trained_on: str, records: RecordSet) -> str:
 
 
 def _measured(evaluation: Path, basis: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What an earlier evaluation of the same has left."""
-    done = evaluation / "metrics.json"
-    found: dict[str, Any] = read_json(done) if done.exists() else {}
-    return found if {name: found.get(name) for name in basis} == basis and (evaluation / MATCHES).exists() else None
+    """What an earlier evaluation of the same has left, where nobody has taken files of it away."""
+    if not all((evaluation / name).exists() for name in ("metrics.json", "groundtruth.json", "detections.json", MATCHES)):
+        return None
+    found: dict[str, Any] = read_json(evaluation / "metrics.json")
+    return found if {name: found.get(name) for name in basis} == basis else None
 
 
 def _workers(effort: Effort) -> Workers:

@@ -72,8 +72,6 @@ def validate_on(model: ModelDir, **data: str) -> None:
 def of_scenes(model: ModelDir, scenes: DatasetDir) -> dict[str, Any]:
     """The metrics of the model's evaluation on the scenes as they were materialized, which lies in its folder."""
     validate_on(model, input_path=scenes.shard_pattern("val", 1), label_map_path=str(scenes.label_map), mask_type="PNG_MASKS")
-    # Not one of which a test has taken files away.
-    shutil.rmtree(model.evaluation, ignore_errors=True)
     evaluate(model)
     metrics: dict[str, Any] = json.loads((model.evaluation / "metrics.json").read_text())
     return metrics
@@ -241,6 +239,9 @@ def test_figures_are_derived_again_from_the_matches_alone(model: ModelDir, of_sc
     assert {name: content for name, content in written.items() if name.startswith(("analysis", "slices", "matches"))}.items() <= files_of(
         model.evaluation
     ).items()
+    # The detections are not there, so an evaluation is no skipped one.
+    assert evaluate(model).status == "done"
+    assert written.keys() == files_of(model.evaluation).keys()
 
 
 def test_detections_in_a_file_have_the_figures_of_the_evaluation_that_they_are_of(

@@ -2,7 +2,7 @@
 
 Fails when a promise was not kept. Each result is kept as soon as it is there, in the workspace's folder `drills`: with `--go-on`, drills
 that have one are not performed again. The table is written when all drills have a result, whichever were performed now, or with `--write`.
-What a drill has left stays in that folder where its promise was not kept. Usual runtime: 25 minutes on two CPU cores.
+What a drill has left stays in that folder where its promise was not kept. Runtime: two and a half hours in all on a busy machine.
 """
 
 from __future__ import annotations
