@@ -48,8 +48,8 @@ test: setup  ## Run the tests; those in a browser skip where Chromium is missing
 		$(addprefix --ignore=,$(MODEL_TESTS))
 
 test-slow: setup  ## Run the tests that take minutes each
-	dags/.venv/bin/python $(PYTEST) -q -m slow tests/dags
-	.venv/bin/python $(PYTEST) -q -m slow --ignore=tests/dags --ignore=tests/browser
+	dags/.venv/bin/python $(PYTEST) -q --timeout 3600 -m slow tests/dags
+	.venv/bin/python $(PYTEST) -q --timeout 3600 -m slow --ignore=tests/dags --ignore=tests/browser
 
 drills: setup  ## Kill trainings, MLflow and workers, fill disks, damage records; write docs/drills.md (ARGS: names, --go-on, --list)
 	.venv/bin/python -m tests.drills.report $(ARGS)

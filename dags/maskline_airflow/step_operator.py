@@ -110,6 +110,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         self.instance_name = instance_name
         self.mlflow_url = mlflow_url
         self._started: StartedStep | None = None
+        self._killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         self._publish_link(context)
@@ -160,6 +161,8 @@ class StepOperator(ResumableJobMixin, BaseOperator):
     def poll_until_complete(self, external_id: Any, context: Context) -> None:  # noqa: ARG002
         """Shows the step's output as it comes, and returns when the step has ended well."""
         started = self._started = self._started or step_runner.attach(external_id)
+        if self._killed:
+            started.stop()
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         told, answered = "", time.monotonic()
         outcome = Outcome(RUNNING)
@@ -193,6 +196,8 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         return self._result()
 
     def on_kill(self) -> None:
+        # Airflow calls this wherever the task stands: a step that is just being started is stopped as soon as its identity is known.
+        self._killed = True
         if self._started is not None:
             self._started.stop()
 

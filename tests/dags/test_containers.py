@@ -194,6 +194,23 @@ def test_killing_the_task_ends_the_container_by_term_and_a_deaf_one_by_kill(
     assert engine.asked[0].process.poll() == (-signal.SIGKILL if deaf else -signal.SIGTERM)
 
 
+def test_task_that_is_killed_while_its_container_is_being_started_leaves_none_running(
+    workspace: Path, engine: Engine, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_TRAINER_WAITS", str(workspace / "never"))
+    attempt, start = Try(store), step_runner.start
+
+    def killed_meanwhile(step: step_runner.Step) -> Any:
+        started = start(step)
+        attempt.operator.on_kill()
+        return started
+
+    monkeypatch.setattr(step_runner, "start", killed_meanwhile)
+    with pytest.raises(AirflowException, match=r"train (ended with code|vanished)"):
+        attempt.execute()
+    assert engine.asked[0].process.poll() is not None
+
+
 def test_image_by_tag_is_refused_unless_a_setting_allows_it(
     workspace: Path, engine: Engine, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
