@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -49,6 +50,20 @@ def steps() -> None:
     """Keeps the step's name a word of the command line, however many steps there are."""
 
 
+def finite(text: str | float) -> float:
+    """The number that an option is given. No step can compare itself with `nan` or `inf`.
+
+    Raises typer.BadParameter where the text is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise typer.BadParameter(f"{text!r} is no finite number")
+    return number
+
+
 ResultOption = Annotated[
     Path | None,
     typer.Option(
@@ -72,7 +87,9 @@ def _training_options(
     image_size: Annotated[int | None, typer.Option(help="Short side of the resized image, pixels.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step, over all GPUs.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The rate after any warm-up; others keep their proportion.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(parser=finite, metavar="NUMBER", help="The rate after any warm-up; others keep their proportion.")
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -109,7 +126,10 @@ def _training_options(
     max_bad_records: Annotated[int | None, typer.Option(help="Records that may be left out because training cannot use them.")] = None,
     keep: Annotated[int | None, typer.Option(help="Checkpoints that stay, the newest ones, beside the best; by default 2.")] = None,
     grace_seconds: Annotated[
-        float | None, typer.Option(help="Time from SIGTERM to the process's end, in which a checkpoint is written; by default 30.")
+        float | None,
+        typer.Option(
+            parser=finite, metavar="NUMBER", help="Time from SIGTERM to the process's end, in which a checkpoint is written; by default 30."
+        ),
     ] = None,
 ) -> None:
     """The options that are fields of `Overrides`, by their names; never called."""
@@ -260,8 +280,10 @@ def shapes_command(
     width: Annotated[int, typer.Option(help="Columns of an image.")] = 640,
     seed: Annotated[int, typer.Option(help="The same seed draws the same scenes.")] = 0,
     most_objects: Annotated[int, typer.Option(help="Objects that are laid into an image, at most.")] = 7,
-    smallest_radius: Annotated[float, typer.Option(help="Of an object, as a share of the image's shorter side.")] = 0.055,
-    largest_radius: Annotated[float, typer.Option(help="Likewise; up to 0.5.")] = 0.3,
+    smallest_radius: Annotated[
+        float, typer.Option(parser=finite, metavar="NUMBER", help="Of an object, as a share of the image's shorter side.")
+    ] = 0.055,
+    largest_radius: Annotated[float, typer.Option(parser=finite, metavar="NUMBER", help="Likewise; up to 0.5.")] = 0.3,
     coloured_classes: Annotated[bool, typer.Option("--coloured-classes", help="Give each class a hue of its own.")] = False,
     result: ResultOption = None,
 ) -> None:
@@ -421,7 +443,7 @@ def profile_input_command(
         int | None, typer.Option(help="Short side of the resized image, pixels; by default the config's, or 800.")
     ] = None,
     images: Annotated[int, typer.Option(help="Images that are looked at stage by stage.")] = 64,
-    seconds: Annotated[float, typer.Option(help="How long the whole pipeline is run.")] = 10.0,
+    seconds: Annotated[float, typer.Option(parser=finite, metavar="NUMBER", help="How long the whole pipeline is run.")] = 10.0,
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
@@ -478,15 +500,20 @@ def plan_command(
     device: Annotated[
         str | None, typer.Option(envvar="MASKLINE_PLAN_DEVICE", help="Where it will run, such as h100 or a100; by default this machine.")
     ] = None,
-    flops: Annotated[float | None, typer.Option(help="Peak of products of another device, TFLOP/s.")] = None,
-    memory: Annotated[float | None, typer.Option(help="Memory of one device, GB.")] = None,
+    flops: Annotated[
+        float | None, typer.Option(parser=finite, metavar="NUMBER", help="Peak of products of another device, TFLOP/s.")
+    ] = None,
+    memory: Annotated[float | None, typer.Option(parser=finite, metavar="NUMBER", help="Memory of one device, GB.")] = None,
     devices: Annotated[int | None, typer.Option(help="Such devices, over which a batch is split; by default those here, or one.")] = None,
     price_per_hour: Annotated[
-        float | None, typer.Option(envvar="MASKLINE_PRICE_PER_HOUR", help="Of all devices together, in any currency.")
+        float | None,
+        typer.Option(parser=finite, metavar="NUMBER", envvar="MASKLINE_PRICE_PER_HOUR", help="Of all devices together, in any currency."),
     ] = None,
     count_only: Annotated[bool, typer.Option("--count-only", help="Run nothing: count what a step computes, moves and holds.")] = False,
-    time_limit: Annotated[float, typer.Option(help="Seconds for running a few steps here.")] = 180,
-    memory_limit: Annotated[float | None, typer.Option(help="GB that they may take; by default 80 percent of what is free.")] = None,
+    time_limit: Annotated[float, typer.Option(parser=finite, metavar="NUMBER", help="Seconds for running a few steps here.")] = 180,
+    memory_limit: Annotated[
+        float | None, typer.Option(parser=finite, metavar="NUMBER", help="GB that they may take; by default 80 percent of what is free.")
+    ] = None,
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
@@ -589,8 +616,8 @@ def reproduce_command(
         typer.Option(parser=new_folder, metavar="FOLDER", help="Run folder of what is trained again; by default RUN-reproduced beside it."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Take only so many again, and compare no final metrics.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Of a loss, over the step's total loss.")] = 1e-4,
-    metric_tolerance: Annotated[float, typer.Option(help="Of a final metric.")] = 0.002,
+    tolerance: Annotated[float, typer.Option(parser=finite, metavar="NUMBER", help="Of a loss, over the step's total loss.")] = 1e-4,
+    metric_tolerance: Annotated[float, typer.Option(parser=finite, metavar="NUMBER", help="Of a final metric.")] = 0.002,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what differs now from then, and train nothing.")] = False,
     result: ResultOption = None,
 ) -> None:
@@ -635,7 +662,9 @@ def predict_command(
         list[str], typer.Argument(metavar="IMAGES...", help="Image files, folders, patterns, and .txt files with a path in each line.")
     ],
     output: Annotated[Path, typer.Option(parser=new_folder, metavar="FOLDER", help="Folder that receives pictures and results.")],
-    min_score: Annotated[float, typer.Option(help="Detections of a lower score are left out; 0 keeps all.")] = 0.5,
+    min_score: Annotated[
+        float, typer.Option(parser=finite, metavar="NUMBER", help="Detections of a lower score are left out; 0 keeps all.")
+    ] = 0.5,
     label_map: Annotated[Path | None, typer.Option(help="Label map with the classes' names; by default the model's own.")] = None,
     checkpoint: CheckpointOption = "",
     polygons: Annotated[bool, typer.Option("--polygons", help="Write masks as polygons instead of run-length codes.")] = False,

@@ -119,6 +119,8 @@ def _run_again(model: ModelDir, copy: ModelDir, then: Conditions, steps: int | N
     """Trains the copy as the model was, and evaluates it where that was; answers with the experiment."""
     values = _trained_experiment(model)
     experiment = experiment_from(values, model.train / "experiment.yaml")
+    if copy.root.exists() and (not copy.experiment.exists() or yaml.safe_load(copy.experiment.read_text()) != values):
+        raise UserError(f"{copy.root} is there and is no reproduction of {model.root}", "name another folder with --output, or remove it")
     write_text(copy.experiment, yaml.safe_dump(values, sort_keys=True))
     for file in (model.pipeline_config, model.conversion_report, model.zoo_difference):
         if file.exists():

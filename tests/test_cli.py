@@ -7,6 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import typer
+from typer.testing import CliRunner
+
+from tasks.cli import app
 
 # The command line runs in a process of its own, which then tells what it has imported.
 PROBE = """
@@ -70,3 +74,16 @@ def test_a_failing_doctor_ends_with_code_1_and_still_answers(tmp_path):
     assert done.returncode == 1
     assert "fix: free some" in done.stdout
     assert json.loads(answer.read_text())["summary"] == {"failed": ["disk"], "warned": []}
+
+
+def test_no_number_of_any_command_may_be_nan_or_infinite():
+    commands = typer.main.get_command(app).commands
+    numbers = [(name, one) for name, command in commands.items() for one in command.params if one.metavar == "NUMBER"]
+    assert len(numbers) > 10
+    # A number that is read in another way would pass unseen.
+    assert not [one for command in commands.values() for one in command.params if one.type.name == "float"]
+    for name, one in numbers:
+        for text in ("nan", "-inf", "1e999"):
+            told = CliRunner().invoke(app, [name, f"{one.opts[0]}={text}"])
+            assert told.exit_code == 2
+            assert f"'{text}' is no finite number" in " ".join(told.output.replace("│", " ").split())

@@ -160,3 +160,13 @@ def test_what_cannot_be_reproduced_is_refused(model: ModelDir, tmp_path: Path) -
         Tolerance(metrics=-1)
     with pytest.raises(UserError, match="--tolerance is nan"):
         Tolerance(losses=math.nan)
+
+
+def test_another_models_folder_is_not_written_over(model: ModelDir, faked: dict[str, Any], tmp_path: Path) -> None:
+    other = ModelDir(tmp_path / "again" / model.name)
+    other.root.mkdir(parents=True)
+    other.experiment.write_text("trainer: {train_steps: 1}\n")
+    with pytest.raises(UserError, match="is no reproduction of"):
+        reproduce(model.root, tmp_path / "again")
+    assert other.experiment.read_text() == "trainer: {train_steps: 1}\n"
+    assert faked["calls"] == []

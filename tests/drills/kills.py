@@ -228,11 +228,8 @@ def _in_start_and_steps(bench: Bench) -> list[Strike]:
     stages = [Stage.START, Stage.STEPS, Stage.STEPS, Stage.START, Stage.STEPS, Stage.STEPS, Stage.START, Stage.STEPS]
     among = stages.count(Stage.STEPS)
     steps = iter(bench.draw.randrange(part * STEPS // among + 1, (part + 1) * STEPS // among) for part in range(among))
-    signals = _signals(bench, kills=5, terms=3)
-    return [
-        Strike(stage, number, next(steps) if stage is Stage.STEPS else 0, bench.draw.random())
-        for stage, number in zip(stages, signals, strict=True)
-    ]
+    signals = {Stage.START: iter(_signals(bench, kills=2, terms=1)), Stage.STEPS: iter(_signals(bench, kills=3, terms=2))}
+    return [Strike(stage, next(signals[stage]), next(steps) if stage is Stage.STEPS else 0, bench.draw.random()) for stage in stages]
 
 
 def _in_checkpoints(bench: Bench) -> list[Strike]:
@@ -267,7 +264,7 @@ _PROMISED = (
 DRILLS = [
     Drill(
         "kill-start-and-steps",
-        f"SIGKILL 5 and SIGTERM 3 times, as a training starts (3) and among its steps (5), at moments drawn by chance; {_DONE}",
+        f"SIGKILL twice and SIGTERM once as a training starts, SIGKILL 3 times and SIGTERM twice among its steps, by chance; {_DONE}",
         _PROMISED,
         _kill(_in_start_and_steps),
     ),
