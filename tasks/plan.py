@@ -17,7 +17,6 @@ import sys
 from typing import Any
 
 import tensorflow as tf
-import yaml
 from official.core import config_definitions as cfg
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +29,7 @@ from tasks.planning.forecast import counted, forecast, in_gb
 from tasks.planning.measured_step import Limits, Measured, measure_step
 from tasks.planning.step_count import StepCount, count_step
 from tasks.running.errors import UserError
-from tasks.running.workspace import ModelDir, StepResult, write_json
+from tasks.running.workspace import ModelDir, StepResult, read_settings, write_json
 from tasks.training.experiment import load_experiment
 from tasks.training.overrides import Overrides, adapt_to_machine, override
 from tasks.training.precision import Gpu, precision_of, settle_precision
@@ -55,7 +54,7 @@ def plan(
     experiment = load_experiment(model.experiment)
     override(experiment, overrides)
     written = written_checkpoints(model.train)
-    begun = yaml.safe_load((model.train / "experiment.yaml").read_text()) if written else {}
+    begun = read_settings(model.train / "experiment.yaml") if written else {}
     devices = machine.accelerators()
     adapt_to_machine(experiment, len(devices))
     gpus = [Gpu(device.name, device.compute_capability) for device in devices]

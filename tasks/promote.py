@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +32,7 @@ from tasks.promotion.policy import Policy
 from tasks.promotion.rules import Challenger, Measured, Ruling, rulings
 from tasks.records.manifest import read_manifest
 from tasks.running.errors import UserError
-from tasks.running.workspace import DatasetDir, ModelDir, RunDir, StepResult, read_json
+from tasks.running.workspace import DatasetDir, ModelDir, RunDir, StepResult, read_json, read_settings
 from tasks.tracking.registry import CHAMPION, PREVIOUS, REPLACED, Registry, Version, registered_name
 
 _WAIT_SECONDS = 60.0
@@ -146,7 +145,7 @@ def _evaluate(model: ModelDir, policy: Policy) -> str:
 
 def _records_now(model: ModelDir) -> str | None:
     """The digest of the dataset that the model reads, as it lies there now; None where no manifest tells."""
-    experiment = yaml.safe_load((model.train / "experiment.yaml").read_text())
+    experiment = read_settings(model.train / "experiment.yaml")
     manifest = DatasetDir(Path(experiment["task"]["validation_data"]["label_map_path"]).parent).manifest
     return read_manifest(manifest).digest if manifest.is_file() else None
 

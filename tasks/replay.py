@@ -12,11 +12,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import yaml
-
 from tasks.checkpoints.own_checkpoint import step_of
 from tasks.running.errors import UserError
-from tasks.running.workspace import ModelDir, StepResult
+from tasks.running.workspace import ModelDir, StepResult, read_settings
 from tasks.training.experiment import experiment_from
 from tasks.training.replay import ReplayedImage, ReplayedStep, replay_step
 from tasks.training.step_file import STEP, StepFile
@@ -28,7 +26,7 @@ def replay(model: ModelDir, step: int) -> StepResult:
     trained = model.train / "experiment.yaml"
     if not trained.is_file():
         raise UserError(f"{model.train} holds no training", "run `maskline train` on this folder first")
-    values = yaml.safe_load(trained.read_text())
+    values = read_settings(trained)
     values.pop("dataset_digest", None)
     experiment = experiment_from(values, trained)
     reached = max((row[STEP] for row in StepFile(model.train / "metrics.jsonl").rows()), default=0)

@@ -24,7 +24,7 @@ import yaml
 from official.core import config_definitions as cfg
 
 from tasks.running.errors import UserError
-from tasks.running.workspace import ModelDir, StepResult, read_json, write_json, write_text
+from tasks.running.workspace import ModelDir, StepResult, read_json, read_settings, write_json, write_text
 from tasks.training.agreement import LossAgreement, loss_agreement, metric_differences
 from tasks.training.experiment import experiment_from
 from tasks.training.precision import precision_of
@@ -87,12 +87,8 @@ def _models(folder: Path) -> list[ModelDir]:
 
 def _trained_experiment(model: ModelDir) -> dict[str, Any]:
     """The experiment as it was trained, without what `train` adds to it."""
-    file = model.train / "experiment.yaml"
-    try:
-        values = yaml.safe_load(file.read_text())
-        return {name: value for name, value in values.items() if name != "dataset_digest"}
-    except (OSError, yaml.YAMLError, AttributeError) as error:
-        raise UserError(f"{file} is not what `maskline train` writes: {error}", "bring the file back, or train the model again") from error
+    values = read_settings(model.train / "experiment.yaml")
+    return {name: value for name, value in values.items() if name != "dataset_digest"}
 
 
 def _compared_conditions(model: ModelDir) -> tuple[Conditions, list[str]]:
@@ -119,7 +115,7 @@ def _run_again(model: ModelDir, copy: ModelDir, then: Conditions, steps: int | N
     """Trains the copy as the model was, and evaluates it where that was; answers with the experiment."""
     values = _trained_experiment(model)
     experiment = experiment_from(values, model.train / "experiment.yaml")
-    if copy.root.exists() and (not copy.experiment.exists() or yaml.safe_load(copy.experiment.read_text()) != values):
+    if copy.root.exists() and (not copy.experiment.exists() or read_settings(copy.experiment) != values):
         raise UserError(f"{copy.root} is there and is no reproduction of {model.root}", "name another folder with --output, or remove it")
     write_text(copy.experiment, yaml.safe_dump(values, sort_keys=True))
     for file in (model.pipeline_config, model.conversion_report, model.zoo_difference):

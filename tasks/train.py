@@ -26,7 +26,7 @@ from tasks.checkpoints.own_checkpoint import checkpoint_at, step_of, written_che
 from tasks.records.record_set import RecordSet
 from tasks.running.errors import UserError
 from tasks.running.lease import leased
-from tasks.running.workspace import ModelDir, StepResult, read_json, write_json, write_text
+from tasks.running.workspace import ModelDir, StepResult, read_json, read_settings, write_json, write_text
 from tasks.training.cluster import Cluster
 from tasks.training.compared_settings import compared_settings
 from tasks.training.devices import Devices
@@ -79,7 +79,7 @@ def _train(model: ModelDir, overrides: Overrides | None, devices: Devices | None
     overrides, gpus = overrides or Overrides(), gpus_here()
     trained, result = model.train / "experiment.yaml", model.train / "result.json"
     # Before its first checkpoint a training has left nothing to go on with: what stopped it can be mended in the same folder.
-    begun: dict[str, Any] | None = yaml.safe_load(trained.read_text()) if trained.exists() else None
+    begun: dict[str, Any] | None = read_settings(trained) if trained.exists() else None
     goes_on = begun is not None and (result.exists() or bool(written_checkpoints(model.train)))
     experiment = load_experiment(model.experiment)
     override(experiment, overrides)

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import yaml
+
 from tasks.running.errors import UserError
 
 WORKSPACE_VARIABLE = "MASKLINE_WORKSPACE"
@@ -322,6 +324,20 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist", "run the step that writes it first, or correct the path") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}", "name another file, or run the step that writes this one again") from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The mapping of a YAML file that a step has written, such as `experiment.yaml`; UserError where it is none."""
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist", "run the step that writes it first, or correct the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = " ".join(str(error).split())
+    if not isinstance(values, dict):
+        told = f": {values}" if isinstance(values, str) else ""
+        raise UserError(f"{path} is not what a step of maskline writes{told}", "bring the file back, or run the step that writes it again")
+    return values
 
 
 def folder_digest(folder: Path) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from official.core import config_definitions as cfg
 
 from tasks.checkpoints.files import checkpoint_digest
@@ -18,6 +17,7 @@ from tasks.checkpoints.own_network import restored_network
 from tasks.checkpoints.training_state import stored_step
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.running.errors import UserError
+from tasks.running.workspace import read_settings
 from tasks.training.experiment import experiment_from, load_experiment
 
 
@@ -57,7 +57,7 @@ def read_trained_model(folder: Path, checkpoint: str | Path = "") -> TrainedMode
         raise UserError(f"{folder} has no best checkpoint: none was evaluated on the way", f"train with --evaluate-every, or name {LAST}")
     if not is_written(prefix):
         raise UserError(f"checkpoint {prefix} does not exist", f"give {LAST}, {BEST}, or a prefix such as {folder / 'ckpt-2000'}")
-    values = yaml.safe_load(trained.read_text())
+    values = read_settings(trained)
     dataset_digest = values.pop("dataset_digest")
     return TrainedModel(experiment_from(values, trained), trained, str(prefix.absolute()), dataset_digest)
 

@@ -10,13 +10,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import yaml
 from official.core import config_definitions as cfg
 from official.core import exp_factory
 
 from tasks.input.config import DataConfig
 from tasks.mask_rcnn import config
 from tasks.running.errors import UserError
+from tasks.running.workspace import read_settings
 from tasks.training.optimization import OptimizationConfig
 
 EXPERIMENT = "mask_rcnn_zoo"
@@ -79,11 +79,9 @@ def mask_rcnn_zoo() -> cfg.ExperimentConfig:
 
 def load_experiment(path: Path) -> cfg.ExperimentConfig:
     """The experiment written in a YAML file; refuses fields that no part of it has."""
-    try:
-        values: dict[str, Any] = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist", "write it with `maskline convert`") from error
-    return experiment_from(values, path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist", "write it with `maskline convert`")
+    return experiment_from(read_settings(path), path)
 
 
 def experiment_from(values: dict[str, Any], path: Path) -> cfg.ExperimentConfig:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.running.workspace import write_bytes
+from tasks.running.errors import UserError
+from tasks.running.workspace import read_settings, write_bytes
 
 
 def test_what_the_disk_does_not_take_leaves_the_file_as_it_was_and_is_told_by_its_name(tmp_path: Path) -> None:
@@ -23,3 +24,18 @@ def test_what_the_disk_does_not_take_leaves_the_file_as_it_was_and_is_told_by_it
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert error.value.errno == errno.EFBIG
     assert (file.read_bytes(), list(tmp_path.iterdir())) == (b"before", [file])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"a: [1,\n", r"writes: while parsing a flow node"), (b"\xff\xfe\x00", "writes: "), (b"", r"writes\n"), (b"- 1\n", r"writes\n")],
+    ids=["cut off", "no text", "empty", "no mapping"],
+)
+def test_settings_that_are_damaged_are_named(tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=f"experiment.yaml is not what a step of maskline {told}"):
+        read_settings(file)
+    file.unlink()
+    with pytest.raises(UserError, match=r"experiment.yaml does not exist"):
+        read_settings(file)
