@@ -122,11 +122,13 @@ class Settings:
 
 
 def trainings_at_a_time() -> int:
-    """One where there is a GPU, since a training takes all that it sees; else two, if there are cores for them.
+    """As many as there are GPUs, each of which is one training's; without any two, if there are cores for them.
 
     On a CPU the first minute of a training, its imports and its graph, takes one core alone: another one uses the rest meanwhile.
     """
-    return 1 if any(Path("/dev").glob("nvidia[0-9]*")) else min(2, os.cpu_count() or 1)
+    named = os.environ.get("MASKLINE_LOCAL_GPUS")
+    gpus = len(named.split(",")) if named else len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return gpus or min(2, os.cpu_count() or 1)
 
 
 def up(settings: Settings) -> bool:

@@ -1,6 +1,7 @@
 """A step as a process of this machine that outlives the Airflow task which started it.
 
-MASKLINE_TRAINER   the command that takes a step's name and arguments; default `<repository>/.venv/bin/python -m tasks`
+MASKLINE_TRAINER      the command that takes a step's name and arguments; default `<repository>/.venv/bin/python -m tasks`
+MASKLINE_LOCAL_GPUS   ids or UUIDs of the GPUs that steps may have, `0,1`; default: those that the worker sees
 """
 
 from __future__ import annotations
@@ -99,7 +100,10 @@ def start(step: Step) -> LocalProcess:
     command = [*trainer, *step.command]
     log.info("Running in %s: %s", REPOSITORY, shlex.join(command))
     inherited = {name: value for name, value in os.environ.items() if not _AIRFLOW_VARIABLES.match(name)}
+    gpus = gpus_here() if step.gpus else []
     keeper = [sys.executable, "-I", str(KEEPER), str(step.folder), str(step_runner.GRACE_SECONDS)]
+    # A machine without any trains on its processors.
+    keeper += [str(step.gpus if gpus else 0), ",".join(gpus)]
     with (step.folder / "keeper.txt").open("wb") as errors:
         process = subprocess.Popen(
             [*keeper, *command],
@@ -116,3 +120,16 @@ def start(step: Step) -> LocalProcess:
         started=psutil.Process(process.pid).create_time(),
         folder=str(step.folder),
     )
+
+
+def gpus_here() -> list[str]:
+    """Ids of the GPUs that steps may have; none where the machine has none."""
+    named = os.environ.get("MASKLINE_LOCAL_GPUS") or os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        # By UUID: CUDA may count them in another order than the driver's tool.
+        command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+        try:
+            named = ",".join(subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.split())
+        except (OSError, subprocess.SubprocessError):
+            return []
+    return [gpu for gpu in map(str.strip, named.split(",")) if gpu and not gpu.startswith("-")]

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, A
 from maskline_airflow.assets import CANDIDATE, MaterializeOperator
 from maskline_airflow.form import lines_template, template, unknown_fields
 from maskline_airflow.schedule import LAST_GOOD_RUN
-from maskline_airflow.step_operator import ComparisonLink, MlflowRunLink, StepOperator, run_dir
+from maskline_airflow.step_operator import ComparisonLink, MlflowRunLink, StepOperator, gpus_per_training, run_dir
 
 DAG_SETTINGS: dict[str, Any] = {
     "catchup": False,
@@ -152,7 +152,7 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
         plan = Plan(
             task_id="plan",
             step="plan",
-            arguments=[convert.output["model"], "--count-only"],
+            arguments=[convert.output["model"], "--count-only", "--devices", gpus_per_training()],
             options=settings,
             execution_timeout=timedelta(minutes=5),
             **named,
@@ -164,6 +164,7 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
             options=settings,
             execution_timeout=timedelta(days=30),
             priority_weight=1,
+            pool_slots=gpus_per_training(),
             **on_gpu,
             **named,
         )

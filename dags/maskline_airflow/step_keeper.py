@@ -1,25 +1,33 @@
-"""Runs one command and keeps what is left of it: `python -I step_keeper.py FOLDER GRACE_SECONDS COMMAND...`.
+"""Runs one command and keeps what is left of it: `python -I step_keeper.py FOLDER GRACE_SECONDS COUNT GPUS COMMAND...`.
 
     FOLDER/log.txt     standard output and error of the command, as they come
     FOLDER/exit_code   written last and whole: 128 + N where signal N ended the command
 
 The keeper outlives the Airflow task that started it: the step goes on when its task is killed, and the next try finds
 both files. SIGTERM is passed on to the command and all it started; what is left after GRACE_SECONDS gets SIGKILL.
+With a COUNT above 0 the command waits until so many of the GPUS (ids, commas between) are free, and has them in `CUDA_VISIBLE_DEVICES`.
 Standard library only: it starts in milliseconds and stays small beside the training it keeps.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
 COMMAND_NOT_FOUND = 127
+TOO_FEW_GPUS = 2
+"""The code of a step that a person has to mend something for"""
+SECONDS_BETWEEN_TRIES = 1.0
 
 
 class Keeper:
@@ -30,12 +38,31 @@ class Keeper:
         self._child: subprocess.Popen[bytes] | None = None
         self._stop_asked = False
 
-    def run(self, command: list[str], log: BinaryIO) -> int:
-        """Returns the exit code of the command."""
+    def run(self, command: list[str], log: BinaryIO, gpus: Sequence[str] = (), count: int = 0) -> int:
+        """Returns the exit code of the command, which gets `count` of the `gpus`."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGALRM, self._kill)
+        if count > len(gpus):
+            log.write(
+                f"error: the step takes {count} GPUs, and the worker has {len(gpus)}: {', '.join(gpus)}\n"
+                "  fix: lower MASKLINE_GPUS_PER_TRAINING, or name more in MASKLINE_LOCAL_GPUS\n".encode()
+            )
+            return TOO_FEW_GPUS
+        leases = self._lease(gpus, count, log) if count else {}
+        if self._stop_asked:
+            return 128 + signal.SIGTERM
+        environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ",".join(leases)} if leases else {})
         try:
-            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                env=environment,
+                # A command that outlives its keeper, which was killed, keeps its GPUs.
+                pass_fds=tuple(leases.values()),
+            )
         except OSError as error:
             log.write(f"error: {command[0]} does not start: {error}\n".encode())
             return COMMAND_NOT_FOUND
@@ -43,6 +70,20 @@ class Keeper:
             self._stop(signal.SIGTERM, None)
         code = self._child.wait()
         return code if code >= 0 else 128 - code
+
+    def _lease(self, gpus: Sequence[str], count: int, log: BinaryIO) -> dict[str, int]:
+        """GPUs that no other step of this user has, each with the open file whose lock keeps it; none where it was told to stop."""
+        told = False
+        while not self._stop_asked:
+            leases, holders = free_gpus(gpus, count)
+            if len(leases) == count:
+                return leases
+            if not told:
+                log.write(f"waiting for {count} of the GPUs {', '.join(gpus)}; held: {'; '.join(holders)}\n".encode())
+                log.flush()
+                told = True
+            time.sleep(SECONDS_BETWEEN_TRIES)
+        return {}
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stop_asked = True
@@ -58,10 +99,41 @@ class Keeper:
                 os.killpg(self._child.pid, number)
 
 
+def free_gpus(gpus: Sequence[str], count: int) -> tuple[dict[str, int], list[str]]:
+    """`count` of them, each with the open file whose lock keeps it; or none, and who holds the others.
+
+    A lock of the system ends with the last process that has the file open, however that dies. It holds for one user on one machine.
+    """
+    folder = Path(tempfile.gettempdir()) / f"maskline-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    leases: dict[str, int] = {}
+    holders = []
+    with (folder / "choosing.lock").open("w") as choosing:
+        # Two that want two of three each do not take one from the other.
+        fcntl.flock(choosing, fcntl.LOCK_EX)
+        for gpu in gpus:
+            lock = os.open(folder / f"{gpu.replace('/', '_')}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holders.append(f"{gpu} by {os.pread(lock, 500, 0).decode()}")
+                os.close(lock)
+                continue
+            leases[gpu] = lock
+            if len(leases) == count:
+                for held in leases.values():
+                    os.truncate(held, 0)
+                    os.pwrite(held, f"process {os.getpid()} ({' '.join(sys.argv[5:])[:200]})".encode(), 0)
+                return leases, holders
+        for lock in leases.values():
+            os.close(lock)
+    return {}, holders
+
+
 def main() -> None:
-    folder, grace_seconds, command = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    folder, grace_seconds, count, gpus, command = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5:]
     with (folder / "log.txt").open("ab") as log:
-        code = Keeper(grace_seconds).run(command, log)
+        code = Keeper(grace_seconds).run(command, log, [gpu for gpu in gpus.split(",") if gpu], count)
     unfinished = folder / "exit_code.part"
     unfinished.write_text(f"{code}\n")
     unfinished.replace(folder / "exit_code")

@@ -34,6 +34,9 @@ USER_ERROR = 2
 GPU_POOL = "gpu"
 """A task of this pool gets as many GPUs as it takes slots."""
 
+GPUS_PER_TRAINING = "MASKLINE_GPUS_PER_TRAINING"
+"""Variable of the deployment that the DAGs are read with: a task's slots have to be known before it runs."""
+
 _TAIL_LINES = 15
 _SILENT_SECONDS = 600.0
 """An engine or cluster may be restarted; one that is silent for longer fails the task, and its next try looks again."""
@@ -41,6 +44,13 @@ _SILENT_SECONDS = 600.0
 
 def workspace() -> Path:
     return Path(os.environ.get("MASKLINE_WORKSPACE") or REPOSITORY / "workspace").absolute()
+
+
+def gpus_per_training() -> int:
+    text = os.environ.get(GPUS_PER_TRAINING) or "1"
+    if not (text.isdecimal() and int(text)):
+        raise ValueError(f"{GPUS_PER_TRAINING} is {text!r}; give a whole number above zero, no more than the pool `{GPU_POOL}` has slots")
+    return int(text)
 
 
 def run_dir(run_name: str | None, run_id: str) -> str:

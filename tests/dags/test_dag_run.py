@@ -159,12 +159,12 @@ def test_single_backbone_runs_to_the_end_without_a_plan(one_alone: DagRun) -> No
 def test_empty_fields_of_the_form_become_no_options(one_alone: DagRun) -> None:
     (words,) = one_alone.of_step("convert")
     model = words[words.index("--output") + 1]
-    assert one_alone.of_step("plan") == [[model, "--count-only"]]
+    assert one_alone.of_step("plan") == [[model, "--count-only", "--devices", "1"]]
     assert one_alone.of_step("train") == [[model]]
 
 
 def test_plan_is_asked_for_what_is_trained(one_fails: DagRun) -> None:
-    plans = sorted([model, *settings] for model, _, *settings in one_fails.of_step("plan"))
+    plans = sorted([model, *settings] for model, _, _, _, *settings in one_fails.of_step("plan"))
     assert plans == sorted(one_fails.of_step("train"))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 from maskline_airflow import step_runner
-from maskline_airflow.local_process import LocalProcess
+from maskline_airflow.local_process import LocalProcess, gpus_here
 from maskline_airflow.pipeline import Plan
-from maskline_airflow.step_operator import MlflowRunLink, StepOperator, run_dir
+from maskline_airflow.step_operator import MlflowRunLink, StepOperator, gpus_per_training, run_dir
 
 from tests.dags.task_try import TaskStateStore, Try, wait_until
 
@@ -188,6 +190,94 @@ def test_killing_the_task_ends_the_step_by_term_and_a_deaf_one_by_kill(
     with pytest.raises(AirflowException, match=f"train ended with code {code}"):
         attempt.execute()
     assert not psutil.pid_exists(commands()[0]["pid"])
+
+
+def gpu_try(store: TaskStateStore, slots: int = 1) -> Try:
+    attempt = Try(store, pool="gpu")
+    attempt.operator.pool_slots = slots
+    return attempt
+
+
+def test_each_step_on_a_gpu_has_one_for_itself_until_the_last_of_it_has_ended(
+    workspace: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(workspace))
+    monkeypatch.setenv("MASKLINE_LOCAL_GPUS", "0, GPU-b")
+    monkeypatch.setenv("FAKE_TRAINER_WAITS", str(workspace / "never"))
+    stores = [TaskStateStore() for _ in range(3)]
+    tries = [gpu_try(store) for store in stores]
+    started = [step_runner.attach(one.operator.submit_job(one.context)) for one in tries[:2]]
+    wait_until(lambda: len(commands()) == 2)
+    assert sorted(call["environment"]["CUDA_VISIBLE_DEVICES"] for call in commands()) == ["0", "GPU-b"]
+
+    started.append(step_runner.attach(tries[2].operator.submit_job(tries[2].context)))
+    told = r"waiting for 1 of the GPUs 0, GPU-b; held: 0 by process \d+ \(.*train runs/r/some_model.*\); GPU-b by process"
+    wait_until(lambda: started[2].log.exists() and re.search(told, started[2].log.read_text()))
+    # A keeper is killed, and its training goes on: the GPU is not free.
+    first = next(call for call in commands() if call["command"][-1].startswith(started[0].folder))
+    keeper = psutil.Process(started[0].pid)
+    keeper.kill()
+    keeper.wait()
+    time.sleep(0.2)
+    assert len(commands()) == 2
+    psutil.Process(first["pid"]).kill()
+    wait_until(lambda: len(commands()) == 3)
+    assert commands()[2]["environment"]["CUDA_VISIBLE_DEVICES"] == first["environment"]["CUDA_VISIBLE_DEVICES"]
+    for one in started[1:]:
+        one.stop()
+        wait_until(lambda one=one: one.outcome().status == step_runner.FAILED)
+
+
+def test_step_that_waits_for_a_gpu_can_be_stopped_and_one_that_wants_too_many_says_so(
+    workspace: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(workspace))
+    monkeypatch.setenv("MASKLINE_LOCAL_GPUS", "0,1")
+    with pytest.raises(AirflowFailException, match="takes 3 GPUs, and the worker has 2: 0, 1\n  fix: lower MASKLINE_GPUS_PER_TRAINING"):
+        gpu_try(TaskStateStore(), slots=3).execute()
+    monkeypatch.setenv("FAKE_TRAINER_WAITS", str(workspace / "never"))
+    one, both = gpu_try(TaskStateStore()), gpu_try(TaskStateStore(), slots=2)
+    holder = step_runner.attach(one.operator.submit_job(one.context))
+    wait_until(commands)
+    waiting = step_runner.attach(both.operator.submit_job(both.context))
+    wait_until(lambda: waiting.log.exists() and "waiting for 2 of the GPUs" in waiting.log.read_text())
+    waiting.stop()
+    wait_until(lambda: waiting.outcome() == step_runner.Outcome(step_runner.FAILED, 128 + signal.SIGTERM))
+    holder.stop()
+    wait_until(lambda: holder.outcome().status == step_runner.FAILED)
+    monkeypatch.delenv("FAKE_TRAINER_WAITS")
+    assert gpu_try(TaskStateStore(), slots=2).execute()["status"] == "done"
+    assert commands()[-1]["environment"]["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+@pytest.mark.parametrize(
+    ("driver", "visible", "gpus"),
+    [
+        ("echo GPU-a; echo GPU-b", None, ["GPU-a", "GPU-b"]),
+        ("echo GPU-a; echo GPU-b", "1", ["1"]),
+        ("echo GPU-a", "", []),
+        ("echo GPU-a", "-1", []),
+        ("echo no devices were found; exit 6", None, []),
+    ],
+)
+def test_gpus_of_a_machine_are_those_that_its_worker_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str, visible: str | None, gpus: list[str]
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{driver}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus_here() == gpus
+
+
+@pytest.mark.parametrize("text", ["0", "two", "-1", "1.5"])
+def test_number_of_gpus_of_a_training_is_whole_and_above_zero(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("MASKLINE_GPUS_PER_TRAINING", text)
+    with pytest.raises(ValueError, match=f"MASKLINE_GPUS_PER_TRAINING is '{text}'"):
+        gpus_per_training()
 
 
 def test_another_process_with_the_same_number_is_not_the_step(workspace: Path) -> None:
