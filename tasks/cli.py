@@ -839,6 +839,19 @@ def sync_command(
         raise typer.Exit(1)
 
 
+@app.command("gc")
+def gc_command(
+    older_than: Annotated[str, typer.Option(metavar="TIME", help="What was written to later stays: 36h, 30d, 4w.")] = "30d",
+    keep: Annotated[list[str] | None, typer.Option(metavar="RUN", help="Name of a run that stays; repeatable.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without, it is only told.")] = False,
+    result: ResultOption = None,
+) -> None:
+    """Tell, or remove, what of the workspace nothing refers to: runs, checkpoints, data sets, logs."""
+    from tasks.gc import gc
+
+    answer(gc(workspace_root(), older_than, keep or (), delete=delete), result)
+
+
 @app.command("doctor")
 def doctor_command(result: ResultOption = None) -> None:
     """Check Python, disk, TensorFlow, MLflow and Airflow; ends with code 1 when something is missing."""

@@ -76,6 +76,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "compare": [("run", "run"), ("--output", "new")],
     "sync": [("folder", "run")],
     "doctor": [],
+    "gc": [],
 }
 GO_TOGETHER = (
     {("config", "--output"), ("--dataset", "--output"), ("--checkpoint", "--output")}

@@ -38,6 +38,21 @@ def leased(lock: Path, doing: str) -> Iterator[None]:
         yield
 
 
+def is_leased(lock: Path) -> bool:
+    """Whether a process that lives has the folder of the file `lock`."""
+    if not lock.exists():
+        return False
+    with lock.open("r+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+    return False
+
+
 def _take(stream: TextIO, folder: Path, doing: str) -> None:
     deadline, waited = time.monotonic() + _SECONDS_TO_WAIT, False
     while True:

@@ -47,6 +47,21 @@ class Version:
         return f"version {self.number} ({self.tags.get('config', '?')})"
 
 
+def aliased_versions() -> list[tuple[str, Version]]:
+    """Every alias of every registered model, with the version that bears it; UserError where MLflow does not answer."""
+    try:
+        client = store.client()
+        found, token = [], None
+        while token != "":
+            page = client.search_registered_models(page_token=token)
+            for model in page:
+                found += [(alias, _version(client.get_model_version(model.name, number))) for alias, number in model.aliases.items()]
+            token = page.token or ""
+        return found
+    except Exception as error:
+        raise store.unreachable("nothing was removed", error) from error
+
+
 def registered_name(dataset: str) -> str:
     """What the models of a dataset are registered as; MLflow takes no slash and no colon."""
     return _NO_NAME.sub("_", dataset)

@@ -1,0 +1,1 @@
+"""What of a workspace somebody still needs, and what can go."""
