@@ -562,6 +562,14 @@ def evaluate_command(
     slices: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV file with attributes of images, by which all figures are told apart.")
     ] = None,
+    operating_point: Annotated[
+        str | None,
+        typer.Option(
+            metavar="best-f1|precision=P",
+            help="How each category's score is chosen from which detections are taken: best-f1 (the default), or the lowest with a "
+            "precision of at least P.",
+        ),
+    ] = None,
     from_matches: Annotated[
         bool, typer.Option("--from-matches", help="Derive the figures again from what an evaluation has stored, without the model.")
     ] = False,
@@ -584,7 +592,12 @@ def evaluate_command(
 ) -> None:
     """Measure COCO mask, box and boundary AP of a model, or of detections in a file, and show where they fail."""
     from tasks.annotations.record_choice import parse_range
+    from tasks.annotations.split_names import TEST, split_meaning
+    from tasks.evaluation.thresholds import parse_rule
 
+    rule = parse_rule(operating_point) if operating_point else None
+    if rule is not None and split_meaning(split) == TEST:
+        raise UserError("--operating-point chooses on the validation records, and --split test chooses nothing", "leave one of them out")
     if results is not None and predictor is not None:
         raise UserError("--results and --predictor are two things to evaluate", "give one of them")
     if (results is None and predictor is None) != (dataset is None):
@@ -592,7 +605,7 @@ def evaluate_command(
     if dataset is not None:
         from tasks.evaluate import Effort, evaluate_predictor, evaluate_results
 
-        folder, effort = ModelDir(new_folder(str(model)).absolute()), Effort(workers, slices=slices)
+        folder, effort = ModelDir(new_folder(str(model)).absolute()), Effort(workers, slices=slices, rule=rule)
         if results is not None:
             answer(evaluate_results(folder, results, dataset, split, effort), result)
         elif predictor is not None:
@@ -602,9 +615,9 @@ def evaluate_command(
         from tasks.evaluate import Effort, evaluate, evaluate_from_matches
 
         if from_matches:
-            answer(evaluate_from_matches(folder, split, slices), result)
+            answer(evaluate_from_matches(folder, split, slices, rule), result)
             return
-        effort = Effort(workers, batch_size, parse_range(shard_range) if shard_range else None, slices)
+        effort = Effort(workers, batch_size, parse_range(shard_range) if shard_range else None, slices, rule)
         answer(evaluate(folder, split, effort, checkpoint, register=register), result)
 
 
@@ -663,8 +676,17 @@ def predict_command(
     ],
     output: Annotated[Path, typer.Option(parser=new_folder, metavar="FOLDER", help="Folder that receives pictures and results.")],
     min_score: Annotated[
-        float, typer.Option(parser=finite, metavar="NUMBER", help="Detections of a lower score are left out; 0 keeps all.")
-    ] = 0.5,
+        float | None,
+        typer.Option(parser=finite, metavar="NUMBER", help="Detections of a lower score are left out; 0 keeps all. By default 0.5."),
+    ] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="own|FILE",
+            help="Leave out what scores less than its category's operating threshold instead: own, those that the model's evaluation has "
+            "chosen or its export brings, or those in a thresholds.json.",
+        ),
+    ] = None,
     label_map: Annotated[Path | None, typer.Option(help="Label map with the classes' names; by default the model's own.")] = None,
     checkpoint: CheckpointOption = "",
     polygons: Annotated[bool, typer.Option("--polygons", help="Write masks as polygons instead of run-length codes.")] = False,
@@ -676,7 +698,9 @@ def predict_command(
     with tensorflow_log(None if verbose else Path(os.devnull)):
         from tasks.predict import Options, predict
 
-        options = Options(min_score, polygons, pictures)
+        if thresholds is not None and min_score is not None:
+            raise UserError("--min-score and --thresholds both say what is left out", "give one of them")
+        options = Options(Options.min_score if min_score is None else min_score, polygons, pictures, thresholds)
         answer(predict(model, images, output, options, label_map, checkpoint), result)
 
 

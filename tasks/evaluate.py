@@ -2,19 +2,21 @@
 
     maskline evaluate MODEL_DIR [--split test] [--workers N] [--batch-size N] [--shard-range A:B]
     maskline evaluate MODEL_DIR --from-matches [--slices FILE.csv] [--split test]
+    maskline evaluate MODEL_DIR --operating-point best-f1|precision=P
     maskline evaluate NEW_DIR --results DETECTIONS.json --dataset DATASET_DIR [--split test]
     maskline evaluate NEW_DIR --predictor MODEL --dataset DATASET_DIR [--split test] [--checkpoint ...]
 
 Reads the best checkpoint, or the last where training has measured none, and `train/experiment.yaml`; before a model is trained that is to
 go on from a whole checkpoint of the original, reads that one. Writes `evaluation/`: in COCO's format
 `groundtruth.json`, `detections.json` (masks, or boxes where the model has no masks) and, beside masks, `detections_boxes.json`;
-`matches.npz`, from which all figures are derived; `analysis/`, what lies behind them, and `slices/`, the same by attributes of the images;
+`matches.npz`, from which all figures are derived; `thresholds.json`, for each category the score from which a detection is taken for an
+object (`tasks/evaluation/thresholds.py`); `analysis/`, what lies behind the figures, and `slices/`, the same by attributes of the images;
 `pictures/`, and last `metrics.json`. pycocotools finds the same figures in COCO's files: `COCOeval(truth, truth.loadRes("detections.json"),
 "segm")`, and with the boxes "bbox". Figures over objects that the records have none of are no figures; `metrics.json` lists them under
 `unmeasured`.
 
 With `--split test` the records are the dataset's split `test`, which nothing else reads, and the folder is `evaluation_test/`; MLflow has
-these metrics under names that start with `test/`.
+these metrics under names that start with `test/`. It chooses no thresholds: those of the validation records are applied.
 
 Each file of records is a part by itself. A run with `--shard-range` writes the parts of some files alone, and may run on another machine
 that shares the folder; a run without it writes those that are missing, joins all and gives the same result, bit for bit. With
@@ -51,7 +53,18 @@ from tasks.evaluation.image_results import Job, Settings, image_result
 from tasks.evaluation.parts import Parts, free_image_id
 from tasks.evaluation.predicted import Predictions, processor_name
 from tasks.evaluation.results import MATCHES, measured, write_results
-from tasks.evaluation.slices import MOST_VALUES, read_attributes, unsliced, with_attributes
+from tasks.evaluation.slices import MOST_VALUES, read_attributes, unsliced, whole, with_attributes
+from tasks.evaluation.thresholds import (
+    BEST_F1,
+    THRESHOLDS,
+    Rule,
+    Thresholds,
+    choose_thresholds,
+    is_of_model,
+    operating,
+    read_thresholds,
+    write_thresholds,
+)
 from tasks.records.features import RecordFeatures
 from tasks.records.record_set import RecordSet, materialized
 from tasks.records.tfrecord import read_shard, record_files
@@ -68,11 +81,12 @@ FORMAT_VERSION = 4
 _BATCH_ON_GPU = 8
 _MOST_WORKERS = 8
 _JOBS_AHEAD = 4
+_MOST_CATEGORIES = 12  # whose thresholds are printed
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How the work is done; no figure depends on it."""
+    """How the work is done, and by which rule operating thresholds are chosen; no figure depends on it."""
 
     workers: int | None = None
     """Processes that paste, encode and match; by default one for each two processors, up to eight"""
@@ -82,6 +96,8 @@ class Effort:
     """Write only the parts of the split's files from the first to before the second of this number, and no figures"""
     slices: Path | None = None
     """A CSV file with attributes of images, beside those in the records; see `tasks.evaluation.slices.read_attributes`"""
+    rule: Rule | None = None
+    """By default that of the thresholds which are there, else the best F1"""
 
     def __post_init__(self) -> None:
         for name in ("workers", "batch_size"):
@@ -126,13 +142,17 @@ def evaluate(
     }
     name = TEST if is_test else VAL
     if effort.shard_range is None and (done := _measured(evaluation, basis)) is not None:
+        derived = None
+        if effort.slices is not None or not _has_thresholds(model, name, effort.rule, done):
+            derived = evaluate_from_matches(model, split, effort.slices, effort.rule)
+            with tracking.model_run(model, records, "evaluate") as run:
+                run.log_metrics(_of_split(_operating_metrics(evaluation, name), name), trained.step)
+                run.log_artifacts(evaluation, evaluation.name)
         if register and not is_prepared(model, trained):
             tags = prepare_registration(restored_model(trained), model, trained)
             with tracking.model_run(model, records, "evaluate") as run:
                 run.register(model.registered / "model", tags, records, _of_split(_figures(done), name), trained.step)
-        if effort.slices is not None:
-            return evaluate_from_matches(model, split, effort.slices)
-        return _answer("skipped", evaluation, done, read_json(model.tracking) if model.tracking.exists() else {})
+        return derived or _answer("skipped", evaluation, done, read_json(model.tracking) if model.tracking.exists() else {})
     smallest = _BATCH_ON_GPU if tf.config.list_physical_devices("GPU") else 1
     batch_size = effort.batch_size or max(smallest, data.global_batch_size)
     with _workers(effort) as workers:
@@ -144,16 +164,17 @@ def evaluate(
         detect_parts(detect, network, data, parts, numbers, workers=workers, batch_size=batch_size, images=images)
     if effort.shard_range is not None:
         return StepResult("evaluate", "part", {"model": str(model.root)}, {"parts": numbers, "files": len(parts.files)})
+    rule = _rule(model, effort.rule)
     with tracking.model_run(model, records, "evaluate") as run:
         with staged_directory(evaluation) as folder:
             about = {"config": model.name, "split": name, "dataset": records.name, **basis}
-            found = {**about, **_derived(attributes.added_to(write_results(parts, folder, about)), folder)}
+            found = {**about, **_derived(attributes.added_to(write_results(parts, folder, about)), folder, model, rule)}
             found["records"] = list(parts.files)
             found["latency"] = latency(detect, network.config.image_resizer, data, batch_size)
             found["seconds_per_image"] = found["latency"]["seconds_per_image"]["1"]["p50"]
             write_json(folder / "metrics.json", found)
         _remove_parts(model, name)
-        run.log_metrics(_of_split(found["metrics"], name), trained.step)
+        run.log_metrics(_of_split(found["metrics"] | _operating_metrics(evaluation, name), name), trained.step)
         if not is_test:
             run.log_summary(_figures(found) | {"val_objects": found["objects"]})
             run.log_pictures(evaluation / "pictures")
@@ -169,16 +190,17 @@ def _of_split(figures: Mapping[str, Any], split: str) -> dict[str, Any]:
     return {f"{TEST}/{name}" if split == TEST else name: value for name, value in figures.items()}
 
 
-def evaluate_from_matches(model: ModelDir, split: str = VAL, slices: Path | None = None) -> StepResult:
+def evaluate_from_matches(model: ModelDir, split: str = VAL, slices: Path | None = None, rule: Rule | None = None) -> StepResult:
     """Derives all figures and their analysis again from the stored matches of an evaluation, in its folder.
 
-    `slices` is a CSV file with more attributes of images, which the matches keep. UserError where there is no evaluation, or its matches
-    are not what an evaluation writes.
+    `slices` is a CSV file with more attributes of images, which the matches keep; `rule` is as in `Effort`.
+    UserError where there is no evaluation, or its matches are not what an evaluation writes.
     """
     evaluation = _folder(model, split)
     earlier = read_json(evaluation / "metrics.json")
     attributes = _Attributes(slices)
-    found = {**earlier, **_derived(attributes.added_to(read_matches(evaluation / MATCHES)), evaluation)}
+    matches = attributes.added_to(read_matches(evaluation / MATCHES))
+    found = {**earlier, **_derived(matches, evaluation, model, _rule(model, rule))}
     write_json(evaluation / "metrics.json", found)
     return _answer("done", evaluation, found, read_json(model.tracking) if model.tracking.exists() else {})
 
@@ -258,9 +280,12 @@ def _evaluate_detected(
 ) -> StepResult:
     attributes = _Attributes(effort.slices)
     evaluation = _folder(model, split)
-    if (done := _measured(evaluation, basis)) is not None:
-        return _answer("skipped", evaluation, done, {}) if effort.slices is None else evaluate_from_matches(model, split, effort.slices)
     name = TEST if _is_test(split) else VAL
+    if (done := _measured(evaluation, basis)) is not None:
+        if effort.slices is None and _has_thresholds(model, name, effort.rule, done):
+            return _answer("skipped", evaluation, done, {})
+        return evaluate_from_matches(model, split, effort.slices, effort.rule)
+    rule = _rule(model, effort.rule)
     ready = detected()
     settings = Settings(records.labels, ready.with_masks)
     about = {"config": model.name, "split": name, "dataset": records.name, **told, **basis}
@@ -269,7 +294,8 @@ def _evaluate_detected(
         parts = Parts(folder / ".parts", files, settings)
         for number, jobs in enumerate(ready.jobs):
             parts.write(number, progress.over(workers.stream(partial(image_result, settings), jobs, _JOBS_AHEAD)))
-        found = {**about, **_derived(attributes.added_to(write_results(parts, folder, about)), folder), **ready.known()}
+        derived = _derived(attributes.added_to(write_results(parts, folder, about)), folder, model, rule)
+        found = {**about, **derived, **ready.known()}
         parts.remove()
         write_json(folder / "metrics.json", found | {"records": list(files)})
     return _answer("done", evaluation, found, {})
@@ -316,14 +342,58 @@ class _Attributes:
         return with_attributes(matches, self._values, self._file) if self._file is not None else matches
 
 
-def _derived(matches: Matches, folder: Path) -> dict[str, Any]:
+def _derived(matches: Matches, folder: Path, model: ModelDir, rule: Rule) -> dict[str, Any]:
     """Writes what follows from matches, and these, into the folder of an evaluation; the figures come back."""
     write_matches(folder / MATCHES, matches)
     found = measured(matches)
-    attributes = write_analysis(matches, folder)
+    thresholds = _chosen_on_val(model, matches.about) if matches.about.get("split") == TEST else choose_thresholds(matches, rule)
+    if thresholds is not None:
+        write_thresholds(folder / THRESHOLDS, thresholds)
+    else:
+        (folder / THRESHOLDS).unlink(missing_ok=True)
+    attributes = write_analysis(matches, folder, thresholds)
+    _print_operating(operating(matches, whole(matches), thresholds), thresholds, matches.about.get("split", VAL))
     for name, count in unsliced(matches).items():
         print(f"{name} has {count} values, of at most {MOST_VALUES} that are told apart", flush=True)
     return {**found, "sliced_by": attributes}
+
+
+def _chosen_on_val(model: ModelDir, about: Mapping[str, Any]) -> Thresholds | None:
+    """The thresholds that were chosen for the same model on the validation records; None where there are none."""
+    file = model.evaluation / THRESHOLDS
+    thresholds = read_thresholds(file) if file.exists() else None
+    return thresholds if thresholds is not None and is_of_model(thresholds, about) else None
+
+
+def _rule(model: ModelDir, given: Rule | None) -> Rule:
+    """The rule that is given, or that of the thresholds which are there."""
+    file = model.evaluation / THRESHOLDS
+    if given is not None or not file.exists():
+        return given or BEST_F1
+    return read_thresholds(file).rule
+
+
+def _has_thresholds(model: ModelDir, split: str, rule: Rule | None, about: Mapping[str, Any]) -> bool:
+    """Whether nothing is to be chosen or applied again in an evaluation."""
+    file = (model.test_evaluation if split == TEST else model.evaluation) / THRESHOLDS
+    stored = read_thresholds(file) if file.exists() else None
+    if split == TEST:
+        return stored == _chosen_on_val(model, about)
+    return stored is not None and rule in (None, stored.rule)
+
+
+def _operating_metrics(evaluation: Path, split: str) -> dict[str, float]:
+    """What MLflow has of the operating thresholds: each, and precision, recall and F1 at them and at the default, of all together."""
+    told = read_json(evaluation / "analysis" / "operating.json")["parts"]["all"]
+    found = {
+        f"Operating/{name}{suffix}": told[key][name]
+        for key, suffix in (("chosen", ""), ("default", f" at {told['default_threshold']:g}"))
+        if key in told
+        for name in ("precision", "recall", "f1")
+    }
+    if split == VAL:
+        found |= {f"Operating/threshold/{one.name}": one.score for one in read_thresholds(evaluation / THRESHOLDS).categories}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _is_test(split: str) -> bool:
@@ -418,6 +488,37 @@ def _print(measured: dict[str, Any]) -> None:
         for size, one in timed["seconds_per_image"].items():
             print(f"batch {size}: {one['p50']:.3g} s/image, 95 % within {one['p95']:.3g}, {one['runs']} runs of {height} x {width} pixels")
         print(f"on {timed['device']}, {timed['machine']}")
+
+
+def _print_operating(told: Mapping[str, Any], thresholds: Thresholds | None, split: str) -> None:
+    """What the operating thresholds do beside the default one."""
+    default = told["default_threshold"]
+    if not told["objects"]:
+        return
+    if thresholds is None:
+        print("no operating thresholds: they are chosen on the validation records, by `maskline evaluate` without --split test", flush=True)
+        return
+    names = ("precision", "recall", "f1")
+    table = Table(title=f"operating thresholds ({thresholds.rule}), IoU 0.5", title_justify="left")
+    for title in ("category", "threshold", "precision", "recall", "F1", f"at {default:g}:", "precision", "recall", "F1"):
+        table.add_column(title, justify="left" if title == "category" else "right")
+
+    def figures(one: Mapping[str, Any]) -> list[str]:
+        cells = [["-" if one[key][name] is None else f"{one[key][name]:.3f}" for name in names] for key in ("chosen", "default")]
+        return [*cells[0], "", *cells[1]]
+
+    shown = list(told["categories"].items())
+    shown = shown if len(shown) <= _MOST_CATEGORIES else []
+    table.add_row("all", "", *figures(told))
+    for name, one in shown:
+        table.add_row(name, f"{one['threshold']:g}", *figures(one))
+    Console(width=None if Console().is_terminal else 120).print(table)
+    if split == VAL:
+        print("chosen on these images, and a little too good on them: --split test says what they do on others")
+    for one in thresholds.fallbacks[:_MOST_CATEGORIES]:
+        print(f"{one.name}: {one.reason}; it has {one.score:g}, {one.source}")
+    if (more := len(thresholds.fallbacks) - _MOST_CATEGORIES) > 0:
+        print(f"{more} more categories have no threshold of their own: {THRESHOLDS} says why")
 
 
 def _figures(measured: dict[str, Any]) -> dict[str, float | None]:

@@ -8,8 +8,8 @@ model of MLflow's that answers with detections.
 Reads the best checkpoint that training has measured on its way, or else the last, or the one that is named, `train/experiment.yaml`,
 `pipeline.config` and the data's label map; writes `export/KIND/` with `saved_model/`, `export/onnx/` with `model.onnx` and `paste.py`, or
 `export/mlflow/` with `model/`; beside it the two that the original puts there, `pipeline.config` and `label_map.pbtxt`, `experiment.yaml`
-as it was trained, and last `export.json`. An ONNX file is held against the checkpoint on images of the validation records before it gets
-its name. TFLite is refused, see `REFUSED`.
+as it was trained, `thresholds.json` where the evaluation of this checkpoint has chosen operating thresholds, and last `export.json`. An
+ONNX file is held against the checkpoint on images of the validation records before it gets its name. TFLite is refused, see `REFUSED`.
 
 Usual runtime: half a minute on two CPU cores; for ONNX twice that, and three images through the network of each.
 """
@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from tasks.coco import paste
+from tasks.evaluation.thresholds import THRESHOLDS
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, StepResult, read_json, staged_directory, write_bytes, write_json
 from tasks.serving.record_images import record_images
 from tasks.serving.signatures import INPUTS, SIGNATURES, save_for_serving
-from tasks.serving.trained_model import TrainedModel, read_trained_model, restored_model
+from tasks.serving.trained_model import TrainedModel, read_trained_model, restored_model, shipped_thresholds
 
 FORMAT_VERSION = 2
 
@@ -81,6 +82,11 @@ def export(model: ModelDir, choice: Choice = Choice(), checkpoint: str | Path = 
         "pipeline.config": _read(model.pipeline_config),
         "label_map.pbtxt": _read(Path(trained.experiment.task.validation_data.label_map_path)),
     }
+    thresholds = shipped_thresholds(model, trained)
+    if thresholds is not None:
+        files[THRESHOLDS] = _read(thresholds)
+    else:
+        print(f"no {THRESHOLDS} goes along: no evaluation of this checkpoint has chosen operating thresholds", flush=True)
     digest = _digest(choice, trained.checkpoint_digest, files)
     target = model.export / choice.folder
     exported = _EXPORTED[choice.file_format]
@@ -105,7 +111,7 @@ def export(model: ModelDir, choice: Choice = Choice(), checkpoint: str | Path = 
         if choice.file_format == ONNX:
             checked = {"check": _export_onnx(network, trained, choice, folder, model.name)}
         elif choice.file_format == MLFLOW:
-            _export_for_mlflow(network, trained, folder / exported)
+            _export_for_mlflow(network, trained, folder / exported, thresholds)
         else:
             save_for_serving(network, choice.input_type, folder / exported, choice.signature)
         for name, content in files.items():
@@ -159,7 +165,7 @@ def _export_onnx(network: MaskRCNN, trained: TrainedModel, choice: Choice, folde
     return checked
 
 
-def _export_for_mlflow(network: MaskRCNN, trained: TrainedModel, folder: Path) -> None:
+def _export_for_mlflow(network: MaskRCNN, trained: TrainedModel, folder: Path, thresholds: Path | None) -> None:
     # Not at the top: MLflow takes seconds to import, which the other formats do without.
     from tasks.serving.mlflow_model import save_for_mlflow
 
@@ -167,7 +173,7 @@ def _export_for_mlflow(network: MaskRCNN, trained: TrainedModel, folder: Path) -
     example = next(record_images(data, 1), None)
     if example is None:
         raise UserError(f"{data.input_path} holds no record to make an example of", "materialize the dataset with images in that split")
-    save_for_mlflow(network, folder, read_label_map(Path(data.label_map_path)).names, example)
+    save_for_mlflow(network, folder, read_label_map(Path(data.label_map_path)).names, example, thresholds)
 
 
 def _print(checked: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The step that shows what a model finds on pictures: drawn, and as a COCO results file.
 
-    maskline predict MODEL IMAGES... --output FOLDER [--min-score 0.3 --label-map FILE]
+    maskline predict MODEL IMAGES... --output FOLDER [--min-score 0.3 | --thresholds own|FILE] [--label-map FILE]
 
 MODEL is the folder of a trained or exported model, of a SavedModel, or an ONNX file; IMAGES are files, folders, patterns, and text files
 that list them. Writes to the folder `pictures/NUMBER_NAME.jpg`; in COCO's format `detections.json` (masks, or boxes where the model has
@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -28,8 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.coco.masks import Rle
-from tasks.coco.paste import image_detections, mask_outlines
+from tasks.coco.paste import DEFAULT_SCORE, image_detections, mask_outlines
 from tasks.coco.pictures import PictureObjects, draw_objects
+from tasks.evaluation.thresholds import Thresholds, read_thresholds
 from tasks.records.checks import BadImageError, Check
 from tasks.records.image_file import upright_pixels
 from tasks.running.errors import UserError
@@ -45,17 +46,23 @@ _LIST = ".txt"
 _RESULTS, _BOXES = "detections.json", "detections_boxes.json"
 _AHEAD = 4  # images that are read, and pictures that are drawn, while the model is at work
 _NAMED = 3  # bad images that are printed
+_TOLD = 8  # thresholds that are printed
+OWN = "own"
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Options:
-    """`min_score` holds for pictures and results; `polygons` are written instead of run-length codes."""
+    """`min_score` holds for pictures and results; `polygons` are written instead of run-length codes.
 
-    min_score: float = 0.5
+    `thresholds` count instead of it: `own`, the model's operating thresholds, or the path of a file of some.
+    """
+
+    min_score: float = DEFAULT_SCORE
     polygons: bool = False
     pictures: bool = True
+    thresholds: str | None = None
 
 
 def predict(
@@ -73,17 +80,20 @@ def predict(
     if not 0 <= options.min_score <= 1:
         raise UserError(f"--min-score is {options.min_score}", "give a number from 0 to 1")
     kept = find_model(model, label_map, checkpoint)
+    thresholds = _thresholds(kept, options.thresholds)
     _confirm_ours(output)
     files = image_files(images, output)
-    digest = _digest(kept, files, options)
+    digest = _digest(kept, files, options, thresholds)
     report = output / "predict.json"
     if report.is_file() and read_json(report).get("digest") == digest:
         return _answer("skipped", output, read_json(report))
     if not kept.names:
         print(f"{model} says no classes' names: pictures show their numbers; --label-map FILE names them", flush=True)
+    if thresholds is not None:
+        _tell(thresholds, kept.names)
     answer = kept.load()
     with staged_directory(output) as folder:
-        with _Results(folder, kept, options) as results:
+        with _Results(folder, kept, options, options.min_score if thresholds is None else thresholds.scores) as results:
             progress = Progress("predicted", len(files))
             for number, (file, read) in enumerate(_read_ahead(files), start=1):
                 if isinstance(read, BadImageError):
@@ -100,12 +110,35 @@ def predict(
             "model": str(kept.path),
             "kind": kept.kind,
             **asdict(options),
+            **({} if thresholds is None else {"chosen_on": dict(thresholds.chosen_on), "rule": str(thresholds.rule)}),
             "images": len(results.images),
             "bad_images": len(results.bad),
             "detections": results.detections,
         }
         write_json(folder / report.name, content)
     return _answer("done", output, content)
+
+
+def _thresholds(kept: KeptModel, named: str | None) -> Thresholds | None:
+    """The operating thresholds that are asked for; UserError where the model brings none, or those of another one."""
+    if named is None:
+        return None
+    if named == OWN:
+        return kept.thresholds()
+    return read_thresholds(Path(named))
+
+
+def _tell(thresholds: Thresholds, names: Mapping[int, str]) -> None:
+    on = thresholds.chosen_on
+    digest = str(on.get("dataset_digest", ""))[:12]
+    print(
+        f"operating thresholds ({thresholds.rule}), chosen on {on.get('split', '?')} of {on.get('dataset', '?')} {digest}: "
+        + ", ".join(f"{one.name} {one.score:g}" for one in thresholds.categories[:_TOLD])
+        + (", ..." if len(thresholds.categories) > _TOLD else ""),
+        flush=True,
+    )
+    if missing := [name for number, name in names.items() if number not in thresholds.scores]:
+        print(f"no threshold is chosen for {', '.join(missing[:_NAMED])}: {DEFAULT_SCORE:g} holds", flush=True)
 
 
 def image_files(named: Sequence[str], output: Path) -> list[Path]:
@@ -151,8 +184,9 @@ def _confirm_ours(output: Path) -> None:
         raise UserError(f"{output} is not empty, and holds no earlier prediction", "name a new or empty folder")
 
 
-def _digest(kept: KeptModel, files: Sequence[Path], options: Options) -> str:
-    found = hashlib.sha256(json.dumps([FORMAT_VERSION, kept.digest, dict(kept.names), asdict(options)]).encode())
+def _digest(kept: KeptModel, files: Sequence[Path], options: Options, thresholds: Thresholds | None) -> str:
+    scores = None if thresholds is None else thresholds.scores
+    found = hashlib.sha256(json.dumps([FORMAT_VERSION, kept.digest, dict(kept.names), asdict(options), scores]).encode())
     for file in files:
         status = file.stat() if file.exists() else None
         found.update(f"{file.absolute()}\0{status and (status.st_size, status.st_mtime_ns)}\n".encode(errors="surrogateescape"))
@@ -200,11 +234,11 @@ class _JsonList:
 class _Results:
     """The files of a prediction, written image by image."""
 
-    def __init__(self, folder: Path, kept: KeptModel, options: Options) -> None:
+    def __init__(self, folder: Path, kept: KeptModel, options: Options, min_score: float | Mapping[int, float]) -> None:
         self.images: list[dict[str, Any]] = []
         self.bad: list[BadImageError] = []
         self.detections = 0
-        self._folder, self._kept, self._options = folder, kept, options
+        self._folder, self._kept, self._options, self._min_score = folder, kept, options, min_score
         self._drawing: deque[Future[None]] = deque()
         self._categories = set(kept.names)
 
@@ -232,7 +266,7 @@ class _Results:
     def add(self, number: int, file: Path, pixels: Pixels, outputs: Outputs) -> None:
         """What a model answers for an image."""
         height, width = pixels.shape[:2]
-        found = image_detections(outputs, height, width, self._options.min_score)
+        found = image_detections(outputs, height, width, self._min_score)
         image = {"id": number, "file_name": str(file), "height": height, "width": width}
         if self._options.pictures:
             image["picture"] = f"pictures/{number:06d}_{file.stem}.jpg"
@@ -279,9 +313,13 @@ def _with_bytes(code: dict[str, Any]) -> Rle:
     return Rle(size=code["size"], counts=code["counts"].encode())
 
 
+def _least(report: dict[str, Any]) -> str:
+    return f"{report['min_score']:g}" if report["thresholds"] is None else "their category's threshold"
+
+
 def _answer(status: str, output: Path, report: dict[str, Any]) -> StepResult:
     print(
-        f"{report['detections']} detections scored {report['min_score']:g} or more on {report['images']} images"
+        f"{report['detections']} detections scored {_least(report)} or more on {report['images']} images"
         + (f"; {report['bad_images']} files could not be read: {output / 'bad_images.jsonl'}" if report["bad_images"] else "")
     )
     outputs = {"results": str(output / _RESULTS), "images": str(output / "images.json")}

@@ -9,25 +9,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
 
+from tasks.coco.matches import write_matches
 from tasks.convert import convert
 from tasks.evaluate import Effort, evaluate, evaluate_from_matches, evaluate_results
 from tasks.evaluation.batches import batches_of_one_size
 from tasks.evaluation.latency import device_name, latency
 from tasks.evaluation.measure import detector, measure
+from tasks.evaluation.thresholds import Rule, read_thresholds
 from tasks.input.batches import record_files
 from tasks.input.config import DataConfig
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.running.errors import UserError
 from tasks.running.workers import Workers
-from tasks.running.workspace import DatasetDir, ModelDir, StepResult, write_json
+from tasks.running.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json
 from tasks.serving.trained_model import read_trained_model, restored_model
+from tasks.tracking.store import tracking_uri
 from tasks.train import train
 from tasks.training.overrides import Overrides
+from tests.coco.drawn_matches import drawn_models
 from tests.evaluation.scene_records import write_scenes
 
 BOX_AR, MASK_AR = "DetectionBoxes_Recall/AR@100", "DetectionMasks_Recall/AR@100"
@@ -280,6 +285,63 @@ def test_attributes_of_a_side_file_are_kept_with_the_matches(model: ModelDir, of
     evaluate_from_matches(model)
     parts = json.loads((model.evaluation / "slices" / "camera" / "summary.json").read_text())["parts"]
     assert {name: one["images"] for name, one in parts.items()} == {"left": 1, "right": 1}
+
+
+def test_operating_thresholds_are_chosen_from_the_matches_by_a_rule_that_stays(
+    model: ModelDir, of_scenes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation = model.evaluation
+    chosen = read_thresholds(evaluation / "thresholds.json")
+    assert chosen.chosen_on == {name: of_scenes[name] for name in ("split", "dataset", "dataset_digest", "checkpoint_digest")}
+    # Two scenes have too few objects of any class.
+    assert {one.source for one in chosen.categories} == {"the default"}
+    rule = Rule(0.5)
+    capsys.readouterr()
+    assert evaluate(model, effort=Effort(rule=rule)).status == "done"
+    assert "operating thresholds (precision=0.5)" in capsys.readouterr().out
+    assert read_thresholds(evaluation / "thresholds.json").rule == rule
+    # It stays until another is asked for, and is there again without the model.
+    assert evaluate(model).status == evaluate(model, effort=Effort(rule=rule)).status == "skipped"
+    (evaluation / "thresholds.json").unlink()
+    assert evaluate_from_matches(model, rule=rule).status == "done"
+    metrics = mlflow.tracking.MlflowClient(tracking_uri()).get_run(read_json(model.tracking)["run_id"]).data.metrics
+    operating = json.loads((evaluation / "analysis" / "operating.json").read_text())["parts"]["all"]
+    assert metrics["Operating/recall"] == operating["chosen"]["recall"]
+    assert {name for name in metrics if name.startswith("Operating/threshold/")} == {
+        f"Operating/threshold/{one.name}" for one in chosen.categories
+    }
+
+
+def test_the_split_test_chooses_no_thresholds_and_has_those_of_the_same_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ModelDir(tmp_path)
+    for folder, split, seed in ((model.evaluation, "val", 1), (model.test_evaluation, "test", 2)):
+        (matches,) = drawn_models(40, [0.7], 2.0, seed, split=split, dataset="d", checkpoint_digest="c")
+        folder.mkdir()
+        write_matches(folder / "matches.npz", matches)
+        write_json(folder / "metrics.json", {})
+    evaluate_from_matches(model, "test")
+    assert "no operating thresholds: they are chosen on the validation records" in capsys.readouterr().out
+    assert not (model.test_evaluation / "thresholds.json").exists()
+    evaluate_from_matches(model, rule=Rule(0.8))
+    assert "a little too good on them" in capsys.readouterr().out
+    evaluate_from_matches(model, "test")
+    assert "a little too good on them" not in capsys.readouterr().out
+    chosen = (model.evaluation / "thresholds.json").read_bytes()
+    assert (model.test_evaluation / "thresholds.json").read_bytes() == chosen
+    told = [json.loads((folder / "analysis" / "operating.json").read_text()) for folder in (model.evaluation, model.test_evaluation)]
+    on_val, on_test = (one["parts"]["all"] for one in told)
+    assert (
+        on_val["categories"]["one"]["threshold"]
+        == on_test["categories"]["one"]["threshold"]
+        == read_thresholds(model.evaluation / "thresholds.json").scores[1]
+    )
+    assert on_val["chosen"]["precision"] >= 0.8
+    assert on_test["chosen"] != on_val["chosen"]
+    # Another checkpoint has scores of its own.
+    (other,) = drawn_models(40, [0.7], 2.0, 2, split="test", dataset="d", checkpoint_digest="another")
+    write_matches(model.test_evaluation / "matches.npz", other)
+    evaluate_from_matches(model, "test")
+    assert not (model.test_evaluation / "thresholds.json").exists()
 
 
 @pytest.mark.usefixtures("of_scenes")

@@ -17,6 +17,7 @@ import yaml
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tasks.convert import convert
+from tasks.evaluation.thresholds import OWN, Rule, Threshold, Thresholds, write_thresholds
 from tasks.export import Choice, export, parse_size
 from tasks.input.image_resizer import resize_image
 from tasks.mask_rcnn import config
@@ -26,6 +27,7 @@ from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
 from tasks.running.workspace import DatasetDir, ModelDir, StepResult, read_json
 from tasks.serving.onnx_file import save_as_onnx
+from tasks.serving.predictor import find_model
 from tasks.serving.signatures import INPUTS, resized_images, save_for_serving, served_outputs
 from tasks.serving.trained_model import read_trained_model, restored_model
 from tasks.train import train
@@ -176,6 +178,30 @@ def test_mixed_precision_is_for_training_only(model: ModelDir) -> None:
     assert "DT_FLOAT" in graph
     assert "DT_BFLOAT16" not in graph
     assert "DT_HALF" not in graph
+
+
+def test_operating_thresholds_of_the_same_checkpoint_go_along(model: ModelDir, capsys: pytest.CaptureFixture[str]) -> None:
+    trained = read_trained_model(model.train)
+    file = model.evaluation / "thresholds.json"
+    chosen = (Threshold(1, "ball", 0.25, 20, OWN),)
+    try:
+        write_thresholds(file, Thresholds(Rule(), chosen, {"checkpoint_digest": "of another"}))
+        export(model)
+        folder = model.export / "image_tensor"
+        assert not (folder / "thresholds.json").exists()
+        assert "no thresholds.json goes along" in capsys.readouterr().out
+        with pytest.raises(UserError, match=r"of another checkpoint than .*ckpt"):
+            find_model(model.root).thresholds()
+        # They are part of what is exported: the same model with others is another export.
+        write_thresholds(file, Thresholds(Rule(), chosen, {"checkpoint_digest": trained.checkpoint_digest}))
+        assert export(model).status == "done"
+        assert (folder / "thresholds.json").read_bytes() == file.read_bytes()
+        assert export(model).status == "skipped"
+        for kept in (folder, folder / "saved_model", model.root):
+            assert find_model(kept).thresholds().scores == {1: 0.25}
+    finally:
+        file.unlink()
+        export(model)
 
 
 def test_beside_the_saved_model_lies_what_the_original_puts_there(model: ModelDir, scenes: DatasetDir) -> None:

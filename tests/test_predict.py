@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as pycoco
 from pycocotools.coco import COCO
 
+from tasks.evaluation.thresholds import OWN, Rule, Threshold, Thresholds, write_thresholds
 from tasks.predict import Options, image_files, predict
 from tasks.running.errors import UserError
 from tasks.running.workspace import read_json
@@ -230,6 +231,31 @@ def test_choices_of_what_is_written(model: Path, photos: Path, tmp_path: Path) -
     assert not (tmp_path / "boxes" / "detections_boxes.json").exists()
     with pytest.raises(UserError, match="--min-score is 40"):
         predict(model, image, tmp_path / "percent", Options(min_score=40))
+
+
+def test_operating_thresholds_count_instead_of_one_score(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_model(tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"has no operating thresholds: there is no .*thresholds.json\n.*evaluate the model"):
+        predict(model, [str(photos)], tmp_path / "none", Options(thresholds="own"))
+    # The surer one of the two detections is just too unsure for its category, and the other just sure enough.
+    chosen = (Threshold(2, "nut", 0.876, 20, OWN), Threshold(3, "washer", 0.25, 20, OWN))
+    write_thresholds(
+        tmp_path / "thresholds.json", Thresholds(Rule(0.9), chosen, {"split": "val", "dataset": "parts", "dataset_digest": "abc"})
+    )
+    result = predict(model, [str(photos)], tmp_path / "own", Options(thresholds="own", pictures=False))
+    assert result.summary["detections"] == 2
+    told = capsys.readouterr().out
+    assert "operating thresholds (precision=0.9), chosen on val of parts abc: nut 0.876, washer 0.25" in told
+    assert "no threshold is chosen for bolt: 0.5 holds" in told
+    assert "2 detections scored their category's threshold or more on 2 images" in told
+    assert {one["category_id"] for one in read_json(tmp_path / "own" / "detections_boxes.json")} == {3}
+    # Of a file elsewhere, and others again are another prediction.
+    moved = (tmp_path / "thresholds.json").rename(tmp_path / "mine.json")
+    predict(model, [str(photos)], tmp_path / "mine", Options(thresholds=str(moved), pictures=False))
+    assert (tmp_path / "mine" / "detections.json").read_bytes() == (tmp_path / "own" / "detections.json").read_bytes()
+    write_thresholds(moved, Thresholds(Rule(), chosen[1:], {}))
+    again = predict(model, [str(photos)], tmp_path / "mine", Options(thresholds=str(moved), pictures=False))
+    assert (again.status, again.summary["detections"]) == ("done", 4)
 
 
 def test_names_come_from_the_model_from_beside_it_or_from_the_command_line(

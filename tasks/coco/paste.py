@@ -12,7 +12,9 @@ This file needs NumPy and pycocotools alone: exports take it along for those who
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,19 +27,30 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
+DEFAULT_SCORE = 0.5
+"""From which a detection is taken for an object where nothing else is said."""
+
 # The original's guard against boxes without extent, in normalized coordinates.
 _MIN_EXTENT = np.float32(1e-4)
+
+
+def class_thresholds(file: str | Path) -> dict[int, float]:
+    """By category id, the score from which detections are taken for objects: of `thresholds.json`, which lies beside an exported model."""
+    stored = json.loads(Path(file).read_text(encoding="utf-8"))
+    return {int(one["id"]): float(one["score"]) for one in stored["categories"]}
 
 
 def image_detections(
     outputs: Mapping[str, npt.ArrayLike],
     height: int,
     width: int,
-    min_score: float = 0.5,
+    min_score: float | Mapping[int, float] = DEFAULT_SCORE,
     polygons: bool = False,
     mask_threshold: float = 0.5,
 ) -> list[dict[str, Any]]:
     """The detections of one image that score at least `min_score`, best first, as COCO's results without `image_id`.
+
+    `min_score` may be a score for each category by its id, as `class_thresholds` reads them; a category that has none there has 0.5.
 
     `category_id` of the label map, `bbox` [x, y, width, height] in pixels, `score`, and where the model has masks `segmentation`: a
     compressed run-length code whose counts are text, or with `polygons` the outlines [[x, y, x, y, ...], ...] of its parts.
@@ -49,12 +62,16 @@ def image_detections(
       mask_threshold: a pixel belongs to the object when its interpolated probability is greater.
     """
     scores = np.asarray(outputs["detection_scores"], np.float32)[: int(np.asarray(outputs["num_detections"]))]
-    places = np.flatnonzero(scores >= np.float32(min_score))
+    classes = np.asarray(outputs["detection_classes"])[: len(scores)].astype(int)
+    if isinstance(min_score, Mapping):
+        least = np.array([min_score.get(category, DEFAULT_SCORE) for category in classes.tolist()], np.float32)
+    else:
+        least = np.full(len(scores), min_score, np.float32)
+    places = np.flatnonzero(scores >= least)
     boxes = np.asarray(outputs["detection_boxes"], np.float32)[places]
     found: list[dict[str, Any]] = []
     for place, (ymin, xmin, ymax, xmax) in zip(places, (boxes.astype(np.float64) * [height, width, height, width]).tolist(), strict=True):
-        category = int(np.asarray(outputs["detection_classes"])[place])
-        found.append({"category_id": category, "bbox": [xmin, ymin, xmax - xmin, ymax - ymin], "score": float(scores[place])})
+        found.append({"category_id": int(classes[place]), "bbox": [xmin, ymin, xmax - xmin, ymax - ymin], "score": float(scores[place])})
     if "detection_masks" in outputs:
         codes = paste_masks(np.asarray(outputs["detection_masks"])[places], boxes, height, width, mask_threshold)
         for detection, code in zip(found, codes, strict=True):

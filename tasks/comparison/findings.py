@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.coco.figures import accumulated
+from tasks.coco.matches import Matches
 from tasks.comparison.disagreement import Disagreement, most_disputed, outcome, right_where_wrong
 from tasks.comparison.judgement import Comparison
 from tasks.comparison.learning import Points, loss_curve, measured_curve
@@ -14,6 +15,7 @@ from tasks.comparison.rows import BOX_AP, MASK_AP
 from tasks.evaluation.analysis import MIN_SCORE, category_figures, precision_curves
 from tasks.evaluation.error_split import error_split
 from tasks.evaluation.slices import whole
+from tasks.evaluation.thresholds import THRESHOLDS, Thresholds, choose_thresholds, operating, read_thresholds
 from tasks.pipeline_config.difference import differences
 from tasks.pipeline_config.parser import read_pipeline_config
 from tasks.running.errors import UserError
@@ -37,6 +39,8 @@ class Findings:
     """By category: `objects`, and the AP of each model under `models`."""
     errors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What each kind of error costs, as an evaluation's `errors.json` has it."""
+    operating: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the operating thresholds do beside the default one, as an evaluation's `operating.json` has it, and the `rule`."""
     right_where_wrong: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """How many objects a model finds that another misses."""
     disputed: tuple[Disagreement, ...] = ()
@@ -76,12 +80,14 @@ def findings(comparison: Comparison, models: Mapping[str, ModelDir]) -> Findings
     }
     if not comparison.matches:
         return Findings(**learnt)
-    precision, figures, errors = {}, {}, {}
+    precision, figures, errors, operated = {}, {}, {}, {}
     for name, matches in comparison.matches.items():
         part, curves = whole(matches), {kind: accumulated(matches, kind) for kind in matches.kinds[:1]}
         precision[name] = precision_curves(matches, part, curves[matches.kind])
         figures[name] = category_figures(matches, part, curves)
         errors[name] = error_split(matches, part, MIN_SCORE)
+        thresholds = _thresholds(models[name], matches)
+        operated[name] = {"rule": str(thresholds.rule), **operating(matches, part, thresholds)}
     first = next(iter(comparison.matches.values()))
     categories = {
         category: {
@@ -96,9 +102,16 @@ def findings(comparison: Comparison, models: Mapping[str, ModelDir]) -> Findings
         precision=precision,
         categories=categories,
         errors=errors,
+        operating=operated,
         right_where_wrong=right_where_wrong(outcomes),
         disputed=tuple(most_disputed(first, outcomes, DISPUTED)) if len(outcomes) > 1 else (),
     )
+
+
+def _thresholds(model: ModelDir, matches: Matches) -> Thresholds:
+    """Those that the evaluation has chosen; one of an earlier version has chosen none, and they follow from its matches."""
+    file = model.evaluation / THRESHOLDS
+    return read_thresholds(file) if file.exists() else choose_thresholds(matches)
 
 
 def _config_differences(models: Mapping[str, ModelDir]) -> tuple[dict[str, dict[str, str | None]], tuple[str, ...]]:

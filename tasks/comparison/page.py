@@ -87,6 +87,7 @@ def comparison_markdown(heading: Heading, comparison: Comparison, found: Finding
             _row([kind, *(f"{_figure(one['kinds'][kind]['cost'])} ({one['kinds'][kind]['errors']})" for one in found.errors.values())])
             for kind in KINDS
         ]
+        lines += ["", *_operating_markdown(found, names, list(shown))]
         lines += [
             "",
             "## Objects that one finds and another misses",
@@ -107,6 +108,21 @@ def comparison_markdown(heading: Heading, comparison: Comparison, found: Finding
         lines += [""]
     lines += [f"- left out: {one}" for one in found.left_out]
     return "\n".join(lines)
+
+
+def _operating_markdown(found: Findings, names: Sequence[str], categories: Sequence[str]) -> list[str]:
+    default = found.operating[names[0]]["default_threshold"]
+    rules = ", ".join(f"{short_name(name)}: {found.operating[name]['rule']}" for name in names)
+    lines = [f"## Operating thresholds ({rules}): threshold, precision, recall, F1 (F1 at {default:g})", ""]
+    lines += _markdown(["category", *map(short_name, names)])
+
+    def told(one: Mapping[str, Any]) -> str:
+        at = f"{one['threshold']:.3g}: " if "threshold" in one else ""
+        chosen = ", ".join(_figure(one["chosen"][name]) for name in ("precision", "recall", "f1"))
+        return f"{at}{chosen} ({_figure(one['default']['f1'])})"
+
+    lines += [_row(["all", *(told(found.operating[name]) for name in names)])]
+    return lines + [_row([one, *(told(found.operating[name]["categories"][one]) for name in names)]) for one in categories]
 
 
 def _markdown(titles: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """What lies behind the figures, for all images and for parts of them, as numbers: everything is derived from the stored matches.
 
-Six things, each a JSON file and a picture of the same name: `summary` (AP by masks, boundaries and boxes), `categories`, `curves`
-(precision by recall), `calibration` (how often a score keeps its word), `confusion` (what is called what) and `errors` (`error_split`).
+Seven things, each a JSON file and a picture of the same name: `summary` (AP by masks, boundaries and boxes), `categories`, `curves`
+(precision by recall), `calibration` (how often a score keeps its word), `confusion` (what is called what), `errors` (`error_split`) and
+`operating` (what the operating thresholds do, `thresholds`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tasks.coco.matching import AREAS
 from tasks.evaluation import analysis_pictures as pictures
 from tasks.evaluation.error_split import error_split
 from tasks.evaluation.slices import ALL, Slice, slices_of, unsliced, whole
+from tasks.evaluation.thresholds import Thresholds, operating
 from tasks.running.workspace import staged_directory, write_json
 
 MIN_SCORE = 0.3
@@ -28,20 +30,20 @@ _NAMES = {MASK: "mask", BOX: "box", BOUNDARY: "boundary"}
 _IOUS = {"0.50": slice(0, 1), "0.75": slice(5, 6), "0.50:0.95": slice(None)}
 
 
-def write_analysis(matches: Matches, folder: Path) -> list[str]:
+def write_analysis(matches: Matches, folder: Path, thresholds: Thresholds | None = None) -> list[str]:
     """Writes `analysis/`, and `slices/` with a folder for each attribute, into `folder`, in place of earlier ones.
 
     The attributes come back; `slices/unsliced.json` names those with too many values.
     """
     attributes = slices_of(matches)
     with staged_directory(folder / "analysis") as staged:
-        _write(matches, [whole(matches)], "", staged)
+        _write(matches, [whole(matches)], "", staged, thresholds)
     with staged_directory(folder / "slices") as staged:
         for number, (attribute, parts) in enumerate(attributes.items()):
             # A name from a record may be no name of a folder.
             own = staged / _folder_name(attribute, number)
             own.mkdir()
-            _write(matches, parts, attribute, own)
+            _write(matches, parts, attribute, own, thresholds)
         write_json(staged / "unsliced.json", unsliced(matches))
     return list(attributes)
 
@@ -51,7 +53,7 @@ def _folder_name(attribute: str, number: int) -> str:
     return plain if plain == attribute else f"{plain}_{number}"
 
 
-def _write(matches: Matches, parts: Sequence[Slice], attribute: str, folder: Path) -> None:
+def _write(matches: Matches, parts: Sequence[Slice], attribute: str, folder: Path, thresholds: Thresholds | None) -> None:
     curves = {part.name: {kind: accumulated(matches, kind, part.images) for kind in matches.kinds} for part in parts}
     found: dict[str, dict[str, Any]] = {
         "summary": {part.name: _summary(matches, part, curves[part.name]) for part in parts},
@@ -60,6 +62,7 @@ def _write(matches: Matches, parts: Sequence[Slice], attribute: str, folder: Pat
         "calibration": {part.name: calibration(matches, part) for part in parts},
         "confusion": {part.name: confusion(matches, part) for part in parts},
         "errors": {part.name: error_split(matches, part, MIN_SCORE) for part in parts},
+        "operating": {part.name: operating(matches, part, thresholds) for part in parts},
     }
     draw: Mapping[str, Callable[[Mapping[str, Any], str], bytes]] = pictures.DRAWN
     for name, values in found.items():

@@ -162,6 +162,32 @@ def _errors(parts: Parts, attribute: str) -> bytes:
     return _png(figure, _title("AP50 that each kind of error costs", attribute))
 
 
+def _operating(parts: Parts, attribute: str) -> bytes:
+    """F1 at the default score and at the chosen ones: of each category, or of each part."""
+    ((_, first), *_) = parts.items()
+    if len(parts) == 1:
+        known = [(name, one) for name, one in first["categories"].items() if one["objects"]]
+        # Where the choice changes most.
+        known.sort(key=lambda item: -abs((item[1].get("chosen", item[1]["default"])["f1"] or 0) - (item[1]["default"]["f1"] or 0)))
+        shown = known[:_MOST_CATEGORIES]
+        rows = {
+            f"{_shortened(name)} ({one['objects']})" + (f", {one['threshold']:.2f}" if "threshold" in one else ""): one
+            for name, one in shown
+        }
+        rows = {"all categories": first, **rows}
+    else:
+        rows = {_shortened(name): one for name, one in _drawn(parts).items()}
+    figure, axes = _axes(7.5, 1.5 + 0.5 * len(rows), left=2.4)
+    for place, (key, label) in enumerate((("default", f"at {first['default_threshold']:g}"), ("chosen", "at the operating thresholds"))):
+        if key in first:
+            places = np.arange(len(rows)) + (place - 0.5) * 0.4
+            _bars(axes, places, [one[key]["f1"] for one in rows.values()], 0.36, _COLORS[place], label)
+    _rows(axes, list(rows))
+    axes.set_xlim(0, 1.08)
+    _legend(figure, axes)
+    return _png(figure, _title("F1, IoU 0.5" if attribute else "F1, IoU 0.5, by category (objects), threshold", attribute))
+
+
 DRAWN: Mapping[str, Callable[[Parts, str], bytes]] = {
     "summary": _summary,
     "categories": _categories,
@@ -169,6 +195,7 @@ DRAWN: Mapping[str, Callable[[Parts, str], bytes]] = {
     "calibration": _calibration,
     "confusion": _confusion,
     "errors": _errors,
+    "operating": _operating,
 }
 """By the name of what is drawn: a PNG of its values by part, under the name of the attribute that tells the parts apart, if any."""
 

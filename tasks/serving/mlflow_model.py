@@ -28,7 +28,6 @@ from tasks.serving.signatures import save_for_serving
 _DETECTOR = Path(__file__).with_name("mlflow_detector.py")
 SAVED_MODEL = "saved_model"
 """The folder's name below `artifacts/` in MLflow's model."""
-_MIN_SCORE = 0.5
 _EXAMPLE_SIDE = 320  # pixels of the example's longer side: it is sent with requests
 
 _DETECTION = Object(
@@ -43,17 +42,24 @@ _DETECTION = Object(
 SIGNATURE = ModelSignature(
     Schema([ColSpec(DataType.binary, "image")]),
     Schema([ColSpec(Array(_DETECTION), "detections")]),
-    ParamSchema([ParamSpec("min_score", DataType.double, _MIN_SCORE)]),
+    ParamSchema([ParamSpec("min_score", DataType.double, paste.DEFAULT_SCORE), ParamSpec("operating_thresholds", DataType.boolean, False)]),
 )
 """A column of image files' bytes, base64 in JSON, and for each the detections of `mlflow_detector.Detector`."""
 
 
-def save_for_mlflow(network: MaskRCNN, folder: Path, class_names: Mapping[int, str], example: npt.NDArray[np.uint8]) -> None:
-    """Writes the model, whose code is a file of its own and whose weights are a SavedModel; `example` is an image uint8 [H, W, 3]."""
+def save_for_mlflow(
+    network: MaskRCNN, folder: Path, class_names: Mapping[int, str], example: npt.NDArray[np.uint8], thresholds: Path | None = None
+) -> None:
+    """Writes the model, whose code is a file of its own and whose weights are a SavedModel; `example` is an image uint8 [H, W, 3].
+
+    `thresholds` is the file of its operating thresholds, if there is one.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         artifacts = {SAVED_MODEL: Path(temporary) / SAVED_MODEL, "class_names": Path(temporary) / "class_names.json"}
         save_for_serving(network, "image_tensor", artifacts[SAVED_MODEL])
         artifacts["class_names"].write_text(json.dumps(dict(class_names)))
+        if thresholds is not None:
+            artifacts["thresholds"] = thresholds
         # Else it would put the uv.lock of the current folder, whatever project that is of, before the requirements.
         os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

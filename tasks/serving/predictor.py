@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tasks.evaluation.thresholds import THRESHOLDS, Thresholds, read_thresholds
 from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, read_json
@@ -38,6 +39,23 @@ class KeptModel:
     digest: str
     load: Callable[[], Callable[[Pixels], Outputs]]
     """Makes it ready: then it answers an image uint8 [H, W, 3], RGB, with an exported model's outputs for it, without the batch."""
+    thresholds_file: Path
+    """Where its operating thresholds are, if it has any: beside an exported model, in the evaluation of a trained one."""
+
+    def thresholds(self) -> Thresholds:
+        """Its operating thresholds. UserError where it has none, or a trained model's are of another checkpoint."""
+        if not self.thresholds_file.is_file():
+            raise UserError(
+                f"{self.path} has no operating thresholds: there is no {self.thresholds_file}",
+                "evaluate the model, which chooses them, and where it is an export, export it again; or name a file of some",
+            )
+        found = read_thresholds(self.thresholds_file)
+        if self.kind == "checkpoint" and found.chosen_on.get("checkpoint_digest") != self.digest:
+            raise UserError(
+                f"{self.thresholds_file}: the operating thresholds are of another checkpoint than {self.path}",
+                "evaluate this checkpoint, which chooses them",
+            )
+        return found
 
 
 def find_model(path: Path, label_map: Path | None = None, checkpoint: str = "") -> KeptModel:
@@ -97,7 +115,7 @@ def _trained_model(model: ModelDir, checkpoint: str) -> KeptModel:
 
     data = trained.experiment.task.validation_data
     file = model.trained_label_map if model.trained_label_map.is_file() else Path(data.label_map_path)
-    return KeptModel("checkpoint", Path(trained.checkpoint), _names(file), trained.checkpoint_digest, load)
+    return KeptModel("checkpoint", Path(trained.checkpoint), _names(file), trained.checkpoint_digest, load, model.evaluation / THRESHOLDS)
 
 
 def _saved_model(folder: Path) -> KeptModel:
@@ -131,7 +149,8 @@ def _saved_model(folder: Path) -> KeptModel:
         return answer
 
     stamp = [(file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*"))]
-    return KeptModel("saved_model", folder, _names(folder.parent / LABEL_MAP), hashlib.sha256(str(stamp).encode()).hexdigest(), load)
+    digest = hashlib.sha256(str(stamp).encode()).hexdigest()
+    return KeptModel("saved_model", folder, _names(folder.parent / LABEL_MAP), digest, load, folder.parent / THRESHOLDS)
 
 
 def _encoded(pixels: Pixels, input_type: str | None) -> bytes:
@@ -174,7 +193,7 @@ def _onnx_file(file: Path) -> KeptModel:
 
     stored = session.get_modelmeta().custom_metadata_map.get("class_names")
     known = {int(number): name for number, name in json.loads(stored).items()} if stored else _names(file.parent / LABEL_MAP)
-    return KeptModel("onnx", file, known, hashlib.sha256(content).hexdigest(), load)
+    return KeptModel("onnx", file, known, hashlib.sha256(content).hexdigest(), load, file.parent / THRESHOLDS)
 
 
 def _session(file: Path) -> Any:

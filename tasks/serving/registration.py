@@ -16,7 +16,7 @@ from tasks.running.workspace import ModelDir, folder_digest, read_json, staged_d
 from tasks.serving.agreement import agreement
 from tasks.serving.mlflow_model import SAVED_MODEL, save_for_mlflow
 from tasks.serving.record_images import record_images
-from tasks.serving.trained_model import TrainedModel
+from tasks.serving.trained_model import TrainedModel, shipped_thresholds
 
 FORMAT_VERSION = 1
 _CHECKED_IMAGES = 3
@@ -41,7 +41,7 @@ def prepare_registration(network: MaskRCNN, model: ModelDir, trained: TrainedMod
         raise UserError(f"{data.input_path} holds no record to try the model on", "materialize the dataset with images in that split")
     with staged_directory(model.registered) as folder:
         saved = folder / "model"
-        save_for_mlflow(network, saved, read_label_map(Path(data.label_map_path)).names, images[0])
+        save_for_mlflow(network, saved, read_label_map(Path(data.label_map_path)).names, images[0], shipped_thresholds(model, trained))
         found, all_agree = agreement(network, tf.saved_model.load(str(saved / "artifacts" / SAVED_MODEL)), images)
         tags = {
             "config": model.name,

@@ -15,9 +15,10 @@ from tasks.checkpoints.importing import FULL, import_checkpoint
 from tasks.checkpoints.own_checkpoint import BEST, LAST, chosen_checkpoint, is_written, step_of, written_checkpoints
 from tasks.checkpoints.own_network import restored_network
 from tasks.checkpoints.training_state import stored_step
+from tasks.evaluation.thresholds import THRESHOLDS, read_thresholds
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.running.errors import UserError
-from tasks.running.workspace import read_settings
+from tasks.running.workspace import ModelDir, read_settings
 from tasks.training.experiment import experiment_from, load_experiment
 
 
@@ -60,6 +61,14 @@ def read_trained_model(folder: Path, checkpoint: str | Path = "") -> TrainedMode
     values = read_settings(trained)
     dataset_digest = values.pop("dataset_digest")
     return TrainedModel(experiment_from(values, trained), trained, str(prefix.absolute()), dataset_digest)
+
+
+def shipped_thresholds(model: ModelDir, trained: TrainedModel) -> Path | None:
+    """The file of operating thresholds that goes along with a model: of its evaluation, where that was one of this checkpoint."""
+    file = model.evaluation / THRESHOLDS
+    if not file.is_file() or read_thresholds(file).chosen_on.get("checkpoint_digest") != trained.checkpoint_digest:
+        return None
+    return file
 
 
 def _whole_start(converted: Path) -> TrainedModel | None:

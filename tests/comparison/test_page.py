@@ -48,7 +48,7 @@ def test_the_page_needs_nothing_beside_it_and_begins_with_the_verdict(page):
     places = [page.index(text) for text in ("Highest mask AP: mask_rcnn_resnet101", verdict, "<h2>")]
     assert places == sorted(places)
     sections = re.findall(r'<section id="(\w+)"', page)
-    assert sections == ["verdicts", "table", "curves", "categories", "errors", "disputed", "configs"]
+    assert sections == ["verdicts", "table", "curves", "categories", "errors", "operating", "disputed", "configs"]
     assert set(re.findall(r'href="#(\w+)"', page)) < set(sections)
     charts = re.findall(r'aria-label="([^"]+)"', page)
     assert charts[:3] == ["mask AP and latency, with 95 % intervals", "Loss", "mask AP on the way"]
@@ -77,6 +77,8 @@ def test_numbers_are_those_of_the_evaluations(run):
             assert one["models"][name] == pytest.approx(metrics[f"DetectionMasks_PerformanceByCategory/mAP/{category}"])
         errors = json.loads((run.model(name).evaluation / "analysis" / "errors.json").read_text())["parts"]["all"]
         assert told["findings"]["errors"][name] == errors
+        operating = json.loads((run.model(name).evaluation / "analysis" / "operating.json").read_text())["parts"]["all"]
+        assert told["findings"]["operating"][name] == {"rule": "best-f1", **operating}
         row = next(row for row in told["rows"] if row["config"] == name)
         assert row["mask_ap75"] == metrics["DetectionMasks_Precision/mAP@.75IOU"]
         # 0.8 TFLOP for the four images of a step; an hour and a half at two an hour; 2000 MB.
@@ -103,11 +105,12 @@ def test_markdown_has_the_same_tables(run):
     assert headings == [
         "mask AP by category",
         "AP50 that each kind of error costs (errors scored 0.3 or more)",
+        "Operating thresholds (resnet101_atrous: best-f1, inception_v2: best-f1): threshold, precision, recall, F1 (F1 at 0.5)",
         "Objects that one finds and another misses",
         "How the configs differ",
     ]
     rows = [line.count("|") for line in text.splitlines() if line.startswith("| ball")]
-    assert rows == [2 + 2 + 1]
+    assert rows == [2 + 2 + 1, 2 + 2]
 
 
 def test_without_its_records_the_page_says_why_there_are_no_pictures(run, dataset, tmp_path):

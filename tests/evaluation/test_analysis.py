@@ -20,7 +20,7 @@ from tasks.evaluation.slices import read_attributes, slices_of, unsliced, with_a
 from tasks.running.errors import UserError
 from tests.coco.scenes import found_of, matches_of, scenes, truth_of
 
-NAMES = ("summary", "categories", "curves", "calibration", "confusion", "errors")
+NAMES = ("summary", "categories", "curves", "calibration", "confusion", "errors", "operating")
 
 
 def with_cameras(images: int = 12, cameras: tuple[str, ...] = ("left", "right")) -> Matches:
@@ -28,7 +28,7 @@ def with_cameras(images: int = 12, cameras: tuple[str, ...] = ("left", "right"))
     return matches_of([(dataclasses.replace(truth, attributes={"camera": cameras[n % len(cameras)]}), one) for n, (truth, one) in found])
 
 
-def test_every_attribute_has_the_six_as_numbers_and_pictures(tmp_path: Path) -> None:
+def test_every_attribute_has_the_seven_as_numbers_and_pictures(tmp_path: Path) -> None:
     matches = with_cameras()
     assert write_analysis(matches, tmp_path) == ["object_size", "objects_in_image", "camera"]
     folders = [tmp_path / "analysis", *(tmp_path / "slices" / name for name in ("object_size", "objects_in_image", "camera"))]

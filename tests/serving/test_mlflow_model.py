@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,16 @@ from PIL import Image
 from pycocotools import mask as pycoco
 
 from tasks.coco.paste import image_detections
+from tasks.evaluation.thresholds import OWN, Rule, Threshold, Thresholds, write_thresholds
 from tasks.mask_rcnn import config
 from tasks.mask_rcnn.model import MaskRCNN
+from tasks.running.workspace import read_json
 from tasks.serving.mlflow_model import save_for_mlflow
 from tasks.serving.signatures import resized_images, served_outputs
 
 NAMES = {1: "date", 2: "fig", 3: "hazelnut"}
 EXAMPLE = np.random.default_rng(1).integers(0, 256, (40, 700, 3), np.uint8)
+PICTURES = (EXAMPLE[:, :60], EXAMPLE[:, 100:150])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,14 @@ def network() -> MaskRCNN:
 @pytest.fixture(scope="module")
 def model(network: MaskRCNN, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mlflow") / "model"
-    save_for_mlflow(network, folder, NAMES, EXAMPLE)
+    # A threshold that parts the detections of one class, and leaves out all others.
+    found = [one for picture in PICTURES for one in own_detections(network, picture, 0)]
+    (name, _), *_ = Counter(one["name"] for one in found).most_common(1)
+    parted = [one["score"] for one in found if one["name"] == name]
+    scores = {number: (min(parted) + max(parted)) / 2 if one == name else 1.0 for number, one in NAMES.items()}
+    chosen = Thresholds(Rule(), tuple(Threshold(number, NAMES[number], score, 20, OWN) for number, score in scores.items()), {})
+    write_thresholds(folder.with_name("thresholds.json"), chosen)
+    save_for_mlflow(network, folder, NAMES, EXAMPLE, folder.with_name("thresholds.json"))
     return folder
 
 
@@ -85,18 +96,24 @@ def png(pixels: np.ndarray) -> bytes:
 
 def test_loaded_model_answers_with_detections(network: MaskRCNN, model: Path) -> None:
     loaded = mlflow.pyfunc.load_model(str(model))
-    pictures = [EXAMPLE[:, :60], EXAMPLE[:, 100:150]]
-    answer = loaded.predict(pd.DataFrame({"image": [png(picture) for picture in pictures]}), {"min_score": 0.0})
-    for row, picture in zip(answer, pictures, strict=True):
+    table = pd.DataFrame({"image": [png(picture) for picture in PICTURES]})
+    answer = loaded.predict(table, {"min_score": 0.0})
+    for row, picture in zip(answer, PICTURES, strict=True):
         assert_same(row["detections"], own_detections(network, picture, 0))
     # None is surer than a half: the weights are untrained.
     assert loaded.predict(pd.DataFrame({"image": [png(EXAMPLE)]})) == [{"detections": own_detections(network, EXAMPLE, 0.5)}]
+    # By the operating thresholds when they are asked for.
+    least = {one["id"]: one["score"] for one in read_json(model.with_name("thresholds.json"))["categories"]}
+    chosen = loaded.predict(table, {"operating_thresholds": True})
+    expected = [[one for one in row["detections"] if one["score"] >= least[one["category_id"]]] for row in answer]
+    assert [row["detections"] for row in chosen] == expected
+    assert 0 < sum(map(len, expected)) < sum(len(row["detections"]) for row in answer)
 
 
 def test_model_says_what_it_takes_and_needs(model: Path) -> None:
     described = mlflow.models.Model.load(str(model))
     assert described.signature.inputs.to_dict() == [{"name": "image", "type": "binary", "required": True}]
-    assert [parameter.name for parameter in described.signature.params] == ["min_score"]
+    assert [parameter.name for parameter in described.signature.params] == ["min_score", "operating_thresholds"]
     example = described.load_input_example(str(model))
     with Image.open(io.BytesIO(example["image"][0])) as image:
         assert image.size == (320, 18)
