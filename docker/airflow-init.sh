@@ -2,7 +2,7 @@
 # Brings the database up to date, makes the first user and the pool of GPUs; running it again changes no password.
 set -eu
 airflow db migrate
-if ! airflow users list --output plain | grep -q '^[0-9]* *admin '; then
+if ! airflow users list --output plain | grep -Eq '^ *[0-9]+ +admin '; then
     password=$(cat /run/secrets/airflow_admin_password)
     # Asked for twice; on the command line every process of the machine could read it.
     printf '%s\n%s\n' "$password" "$password" |

@@ -6,8 +6,10 @@ import base64
 import configparser
 import importlib.util
 import json
+import os
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -140,3 +142,29 @@ def test_images_install_extras_that_exist_and_the_makefiles_uv() -> None:
         text = dockerfile.read_text()
         assert f"ARG UV_VERSION={version[1]}\n" in text
         assert set(re.findall(r"--extra (\w+)", text)) <= set(extras)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_first_user_is_made_once_and_its_password_stands_on_no_command_line(tmp_path: Path, there: bool) -> None:
+    # As Airflow 3.3 prints it, warnings in front.
+    row = "   1  admin       admin@localhost  maskline      admin        ['Admin']\n" if there else ""
+    (tmp_path / "users").write_text(
+        "2026-11-26T13:11:13Z [warning  ] deprecated\n  id  username    email            first_name    last_name    roles\n"
+        "   2  administrator  a@localhost  a  admin  ['Viewer']\n" + row
+    )
+    (tmp_path / "password").write_text("planted-secret\n")
+    airflow = tmp_path / "airflow"
+    airflow.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ncase "$2" in list) cat {tmp_path}/users;; create) cat > {tmp_path}/typed;; esac\n'
+    )
+    airflow.chmod(0o755)
+    script = (DOCKER / "airflow-init.sh").read_text().replace("/run/secrets/airflow_admin_password", str(tmp_path / "password"))
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MASKLINE_GPUS": "2"}
+    subprocess.run(["sh", "-c", script], env=environment, check=True)
+    calls = (tmp_path / "calls").read_text()
+    assert calls.startswith("db migrate\n")
+    assert calls.count("pools set gpu 2") == 1
+    assert ("users create" in calls) is not there
+    assert "planted-secret" not in calls
+    if not there:
+        assert (tmp_path / "typed").read_text() == "planted-secret\nplanted-secret\n"
