@@ -33,7 +33,7 @@ import docker
 from maskline_airflow import step_runner
 from maskline_airflow.container_settings import passed_environment, trainer_image
 from maskline_airflow.step_log import StampedLog
-from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, StartedStep, Step, UnreachableError
+from maskline_airflow.step_runner import LOST, OUT_OF_MEMORY, RUNNING, SUCCEEDED, Outcome, StartedStep, Step, UnreachableError, ended
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,9 @@ class Container(StartedStep):
             return Outcome(LOST)
         if state["Status"] not in _ENDED:
             return Outcome(RUNNING)
-        reason = "out of memory" if state.get("OOMKilled") else state.get("Error", "")
-        return Outcome(FAILED if state["ExitCode"] else SUCCEEDED, state["ExitCode"], reason)
+        if state.get("OOMKilled"):
+            return ended(state["ExitCode"], OUT_OF_MEMORY, OUT_OF_MEMORY)
+        return ended(state["ExitCode"], state.get("Error", ""))
 
     def new_lines(self, *, whole: bool = False) -> list[str]:  # noqa: ARG002
         try:

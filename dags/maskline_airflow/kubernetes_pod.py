@@ -36,7 +36,19 @@ from maskline_airflow import step_runner
 from maskline_airflow.container_settings import is_secret, passed_environment, trainer_image
 from maskline_airflow.form import REPOSITORY
 from maskline_airflow.step_log import StampedLog
-from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, StartedStep, Step, UnreachableError
+from maskline_airflow.step_runner import (
+    FAILED,
+    LOST,
+    OUT_OF_MEMORY,
+    PREEMPTED,
+    RUNNING,
+    SUCCEEDED,
+    Outcome,
+    StartedStep,
+    Step,
+    UnreachableError,
+    ended,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +59,7 @@ _QUEUE = "kueue.x-k8s.io/queue-name"
 _SAME_TASK = ("dag_id", "run_id", "task_id", "map_index")
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _NOT_FOUND, _NOT_STARTED, _TOO_MANY, _SERVER_ERROR = 404, 400, 429, 500
+_PUSHED_OUT = ("Evicted", "Preempting", "NodeShutdown", "NodeLost", "Terminated", "Shutdown")
 _CLOCKS_DIFFER = 60
 """Seconds of the log that are asked for once more: the clocks of worker and node need not agree."""
 
@@ -108,16 +121,25 @@ class Pod(StartedStep):
 def outcome_of(pod: V1Pod) -> Outcome:
     """How the step of a pod stands. Another container of the pod, such as a mesh's, may go on after it."""
     states = [status.state for status in pod.status.container_statuses or () if status.name == CONTAINER]
-    ended = next((state.terminated for state in states if state and state.terminated), None)
-    if ended is not None:
-        reason = "" if ended.reason in (None, "Completed", "Error") else ended.reason
-        return Outcome(FAILED if ended.exit_code else SUCCEEDED, ended.exit_code, ": ".join(filter(None, [reason, ended.message])))
+    terminated = next((state.terminated for state in states if state and state.terminated), None)
+    if terminated is not None:
+        reason = "" if terminated.reason in (None, "Completed", "Error") else terminated.reason
+        cause = OUT_OF_MEMORY if reason == "OOMKilled" else PREEMPTED if _is_disrupted(pod) else ""
+        return ended(terminated.exit_code, ": ".join(filter(None, [reason, terminated.message])), cause)
     if pod.status.phase == "Failed":
         # Evicted or pushed out by a more important pod, it may have no container that could tell an exit code.
-        return Outcome(FAILED, None, ": ".join(filter(None, [pod.status.reason, pod.status.message])))
+        reason = ": ".join(filter(None, [pod.status.reason, pod.status.message]))
+        of_memory = pod.status.reason == "Evicted" and "memory" in (pod.status.message or "")
+        cause = OUT_OF_MEMORY if of_memory else PREEMPTED if pod.status.reason in _PUSHED_OUT or _is_disrupted(pod) else ""
+        return Outcome(FAILED, None, reason, cause)
     if hopeless := detect_pod_terminate_early_issues(pod):
         return Outcome(FAILED, None, hopeless)
     return Outcome(RUNNING, reason=_waits_for(pod))
+
+
+def _is_disrupted(pod: V1Pod) -> bool:
+    """Whether the cluster says that it ended the pod itself: for a more important one, or because its node goes."""
+    return any(one.type == "DisruptionTarget" and one.status == "True" for one in pod.status.conditions or ())
 
 
 def _waits_for(pod: V1Pod) -> str:

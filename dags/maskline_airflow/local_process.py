@@ -23,8 +23,9 @@ import psutil
 
 from maskline_airflow import step_runner
 from maskline_airflow.form import REPOSITORY
+from maskline_airflow.step_keeper import OUT_OF_MEMORY_FILE
 from maskline_airflow.step_log import LogReader
-from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, StartedStep, Step
+from maskline_airflow.step_runner import LOST, OUT_OF_MEMORY, RUNNING, Outcome, StartedStep, Step, ended
 
 KEEPER = Path(__file__).with_name("step_keeper.py")
 
@@ -54,7 +55,8 @@ class LocalProcess(StartedStep):
             code = int((Path(self.folder) / "exit_code").read_text())
         except FileNotFoundError:
             return Outcome(RUNNING if alive else LOST)
-        return Outcome(FAILED if code else SUCCEEDED, code)
+        killed_for_memory = (Path(self.folder) / OUT_OF_MEMORY_FILE).exists()
+        return ended(code, OUT_OF_MEMORY, OUT_OF_MEMORY) if killed_for_memory else ended(code)
 
     def new_lines(self, *, whole: bool = False) -> list[str]:
         return self._log.new_lines(whole=whole)

@@ -2,6 +2,7 @@
 
     FOLDER/log.txt     standard output and error of the command, as they come
     FOLDER/exit_code   written last and whole: 128 + N where signal N ended the command
+    FOLDER/out_of_memory   there where the kernel killed it for its memory, as far as the control group tells
 
 The keeper outlives the Airflow task that started it: the step goes on when its task is killed, and the next try finds
 both files. SIGTERM is passed on to the command and all it started; what is left after GRACE_SECONDS gets SIGKILL.
@@ -28,6 +29,9 @@ COMMAND_NOT_FOUND = 127
 TOO_FEW_GPUS = 2
 """The code of a step that a person has to mend something for"""
 SECONDS_BETWEEN_TRIES = 1.0
+OUT_OF_MEMORY_FILE = "out_of_memory"
+_KILLED = 128 + signal.SIGKILL
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 class Keeper:
@@ -130,10 +134,22 @@ def free_gpus(gpus: Sequence[str], count: int) -> tuple[dict[str, int], list[str
     return {}, holders
 
 
+def killed_for_memory(groups: Path = _CONTROL_GROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+    """How many processes of this control group the kernel has killed for memory so far; 0 where nothing tells."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        group = next(line.split("::", 1)[1] for line in own.read_text().splitlines() if "::" in line)
+        events = dict(line.split() for line in (groups / group.strip("/") / "memory.events").read_text().splitlines())
+        return int(events.get("oom_kill", 0))
+    return 0
+
+
 def main() -> None:
     folder, grace_seconds, count, gpus, command = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5:]
+    before = killed_for_memory()
     with (folder / "log.txt").open("ab") as log:
         code = Keeper(grace_seconds).run(command, log, [gpu for gpu in gpus.split(",") if gpu], count)
+    if code == _KILLED and killed_for_memory() > before:
+        (folder / OUT_OF_MEMORY_FILE).touch()
     unfinished = folder / "exit_code.part"
     unfinished.write_text(f"{code}\n")
     unfinished.replace(folder / "exit_code")

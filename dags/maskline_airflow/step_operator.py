@@ -9,24 +9,44 @@ Deployment settings, read from the worker's environment when a task runs (never 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from airflow.configuration import conf
-from airflow.sdk import BaseOperator, BaseOperatorLink, Context, ResumableJobMixin
+from airflow.sdk import (
+    BaseOperator,
+    BaseOperatorLink,
+    Context,
+    ExceptionRetryPolicy,
+    ResumableJobMixin,
+    RetryRule,
+)
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from maskline_airflow import step_runner
 from maskline_airflow.form import REPOSITORY
 from maskline_airflow.step_log import as_file_name, new_try, task_folder
-from maskline_airflow.step_runner import FAILED, LOST, RUNNING, SUCCEEDED, Outcome, StartedStep, Step, UnreachableError
+from maskline_airflow.step_runner import (
+    FAILED,
+    LOST,
+    OUT_OF_MEMORY,
+    PREEMPTED,
+    RUNNING,
+    SUCCEEDED,
+    Outcome,
+    StartedStep,
+    Step,
+    UnreachableError,
+)
 
 USER_ERROR = 2
 """Exit code of a step whose input a person has to mend; trying again would end the same way."""
@@ -38,8 +58,26 @@ GPUS_PER_TRAINING = "MASKLINE_GPUS_PER_TRAINING"
 """Variable of the deployment that the DAGs are read with: a task's slots have to be known before it runs."""
 
 _TAIL_LINES = 15
+_LONGEST_ERROR = 280
 _SILENT_SECONDS = 600.0
 """An engine or cluster may be restarted; one that is silent for longer fails the task, and its next try looks again."""
+
+
+_MEMORY_FIX = (
+    "ask for less at a time: fewer images per step, a smaller image size, fewer processes; or give it more: a machine with more memory, "
+    "a higher limit, fewer slots of the pool. `maskline plan` tells what a training needs. Then clear this task: it goes on from its "
+    "checkpoint"
+)
+
+
+class PreemptedError(AirflowException):
+    """A step that was ended because its place was needed, or went away with its machine; it goes on wherever it is started next."""
+
+
+# Whoever takes a machine away does not give it back sooner for waiting.
+AT_ONCE_AFTER_PREEMPTION = ExceptionRetryPolicy(
+    [RetryRule(PreemptedError, retry_delay=timedelta(0), reason="preempted: tried again at once")]
+)
 
 
 def workspace() -> Path:
@@ -56,6 +94,14 @@ def gpus_per_training() -> int:
 def run_dir(run_name: str | None, run_id: str) -> str:
     """The folder of a pipeline run: the name that was asked for, else one made of the DAG run's id."""
     return str(workspace() / "runs" / (run_name.strip() if run_name else as_file_name(run_id)))
+
+
+def _in_short(text: str) -> str:
+    """Of a step's last words those that say what is wrong and how to mend it, else the first and the last."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [index for index, line in enumerate(lines) if line.startswith("error: ")]
+    told = lines[errors[-1] :] if errors else list(dict.fromkeys([*lines[:1], *lines[-1:]]))
+    return " ".join(told)[:_LONGEST_ERROR]
 
 
 class MlflowRunLink(BaseOperatorLink):
@@ -87,7 +133,8 @@ class StepOperator(ResumableJobMixin, BaseOperator):
     the running step, or takes the result that it has left meanwhile. Marking the task failed or clearing it stops the
     step: SIGTERM, time to write a checkpoint, then SIGKILL.
 
-    A step that ends with code 2 has told a person what to mend: the task fails at once. Any other code is retried.
+    A step that ends with code 2 has told a person what to mend, and one that ran out of memory would do so again: the task fails at once.
+    One that was preempted is tried again at once, and after any other code after a while. Code 3 is an answer, with a result: no.
 
     :param step: name of the step, a sub-command of the trainer's command line.
     :param arguments: positional arguments and flags, without those that are empty. (templated)
@@ -113,7 +160,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         mlflow_url: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"retry_policy": AT_ONCE_AFTER_PREEMPTION, **kwargs})
         self.step = step
         self.arguments = list(arguments)
         self.options = dict(options or {})
@@ -124,7 +171,13 @@ class StepOperator(ResumableJobMixin, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         self._publish_link(context)
-        self.execute_resumable(context)
+        try:
+            self.execute_resumable(context)
+        except Exception as error:
+            # For whoever tells people of the run; what failed stays what it is where that cannot be kept.
+            with contextlib.suppress(Exception):
+                context["ti"].xcom_push(key="error", value=_in_short(str(error)))
+            raise
         result = self._result()
         # Forgotten once it is done, so that clearing the task runs the step again; what is done, the step knows itself.
         context["task_state_store"].delete(self.external_id_key)
@@ -196,11 +249,14 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         words = "\n".join(tail)
         reason = f" ({outcome.reason})" if outcome.reason else ""
         if outcome.status == LOST:
-            raise AirflowException(f"{self.step} vanished without an exit code; its last words:\n{words}")
+            raise PreemptedError(f"{self.step} vanished without an exit code; its last words:\n{words}")
         if outcome.exit_code == USER_ERROR:
             raise AirflowFailException(f"{self.step} needs a person:\n{words}")
+        if outcome.cause == OUT_OF_MEMORY:
+            raise AirflowFailException(f"{self.step} ran out of memory{reason}; its last words:\n{words}\n  fix: {_MEMORY_FIX}")
         how = "was ended" if outcome.exit_code is None else f"ended with code {outcome.exit_code}"
-        raise AirflowException(f"{self.step} {how}{reason}; its last words:\n{words}")
+        kind = PreemptedError if outcome.cause == PREEMPTED else AirflowException
+        raise kind(f"{self.step} {how}{reason}; its last words:\n{words}")
 
     def get_job_result(self, external_id: Any, context: Context) -> dict[str, Any]:  # noqa: ARG002
         return self._result()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,17 @@ SUCCEEDED = "succeeded"
 FAILED = "failed"
 LOST = "lost"
 """Gone without an exit code: its keeper was killed, its container or pod removed, or the machine was restarted."""
+
+REFUSED = 3
+"""Exit code of a step that has answered, with its result: no. It is no failure, and another try would say the same."""
+
+PREEMPTED = "preempted"
+"""What a step ended of that somebody else needed its place, or told it to go: begun again, it goes on from what it has."""
+OUT_OF_MEMORY = "out of memory"
+"""What a step ended of that would happen to it again."""
+
+_TOLD_TO_GO = (128 + signal.SIGTERM, os.EX_TEMPFAIL)
+"""Exit codes of a training that wrote its checkpoint and left, by itself or after another worker of it."""
 
 _MODULES = {"local": "local_process", "docker": "docker_container", "kubernetes": "kubernetes_pod"}
 
@@ -52,6 +64,15 @@ class Outcome:
     status: str
     exit_code: int | None = None
     reason: str = ""
+    cause: str = ""
+    """PREEMPTED or OUT_OF_MEMORY, where a failure is known to be of one of them"""
+
+
+def ended(code: int, reason: str = "", cause: str = "") -> Outcome:
+    """The outcome of a step that has ended with an exit code."""
+    if code in (0, REFUSED):
+        return Outcome(SUCCEEDED, code, reason)
+    return Outcome(FAILED, code, reason, cause or (PREEMPTED if code in _TOLD_TO_GO else ""))
 
 
 class UnreachableError(Exception):

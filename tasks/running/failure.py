@@ -29,10 +29,21 @@ _WAYS_OUT = {
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_EXHAUSTED = "ResourceExhaustedError"
+"""TensorFlow's, by its name: importing it takes seconds."""
+_LESS_MEMORY = (
+    "ask for less at a time: fewer images per step (--batch-size), a smaller --image-size, fewer --proposals, 16 bits (--precision), fewer "
+    "--workers; or use a machine or GPU with more. `maskline plan MODEL` tells what a training needs"
+)
+_SHOWN = 200
 
 
 def as_user_error(error: Exception) -> UserError | None:
-    """What the system says of a named file or of a full disk, with the way out; None for all else, which may be the program's fault."""
+    """What the system says of a named file, of a full disk or of its memory, with the way out; None for all else, which may be the
+    program's fault."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == _EXHAUSTED for kind in type(error).__mro__):
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        return UserError(f"out of memory: {first[:_SHOWN]}", _LESS_MEMORY)
     if not isinstance(error, OSError) or error.errno not in _WAYS_OUT:
         return None
     # A file that was open already has no name any more when the disk is full.

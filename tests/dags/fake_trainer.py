@@ -36,6 +36,9 @@ def outputs(step: str, arguments: list[str]) -> dict[str, str]:
         "train": {"model": first, "checkpoint": f"{first}/train/ckpt-1"},
         "evaluate": {"model": first, "metrics": f"{first}/evaluation/metrics.json"},
         "compare": {"markdown": f"{first}/compare/comparison.md"},
+        "nominate": {"model": first},
+        "promote": {},
+        "reassess": {"history": f"{WORKSPACE}/promotions/fake/reassessments.jsonl"},
     }[step]
 
 
@@ -54,6 +57,15 @@ def told(step: str, arguments: list[str]) -> tuple[str, dict[str, Any]]:
             return "skipped", {"reason": "nothing has changed"}
         configs = [value for name, value in itertools.pairwise(arguments) if name == "--config"]
         return "done", {"reason": "new", "starts": {name: {"checkpoint": f"/last/{name}", "label_map": ""} for name in configs}}
+    if step == "nominate":
+        return "done", {"config": Path(arguments[0]).name, "split": "test", "policy": "configs/promotion.yaml"}
+    if step == "reassess":
+        fell = (WORKSPACE / "fallen").exists()
+        sentence = "mask AP 0.5000 -> 0.3000 (-0.2000, -0.2500 to -0.1500): it has fallen by more than 0.02" if fell else "it holds"
+        about = {"name": "fake", "version": 7, "config": "m", "drift": ["val, objects by size: distance 0.30"] if fell else []}
+        return "done", {**about, "fell": fell, "sentence": sentence, "mlflow_url": "http://mlflow.example/reassess"}
+    if step == "promote":
+        return promoted(arguments)
     summary = {} if step in ("preflight", "remember") else {"mlflow_url": f"http://mlflow.example/{step}"}
     if step == "compare":
         summary |= {
@@ -63,6 +75,21 @@ def told(step: str, arguments: list[str]) -> tuple[str, dict[str, Any]]:
             "page_url": "http://mlflow.example/page",
         }
     return "done", summary
+
+
+def promoted(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """Of a model called `weak` a rule fails, and `moved` is refused only when it is decided on; `champion` is it already."""
+    name = Path(arguments[0]).name
+    passed = name != "weak" and not (name == "moved" and "--gate" not in arguments)
+    rules = {"least_ap": {"passed": passed, "evidence": "mask AP is 0.4000, at least 0.1 is asked"}}
+    told = {"name": "fake", "version": 7, "config": name, "champion_before": 3, "rules": rules, "passed": passed, "decision": None}
+    if name == "champion":
+        return "skipped", told
+    if "--decline" in arguments:
+        return "refused", told | {"decision": "declined"}
+    if not passed:
+        return "refused", told | {"decision": "refused"}
+    return ("checked", told) if "--gate" in arguments else ("done", told | {"decision": "promoted"})
 
 
 def main() -> int:
@@ -91,8 +118,8 @@ def main() -> int:
     result = Path(arguments[arguments.index("--result") + 1])
     status, summary = told(step, arguments)
     result.write_text(json.dumps({"step": step, "status": status, "outputs": answer, "summary": summary}))
-    print(f"{step}: done")
-    return 0
+    print(f"{step}: {status}")
+    return 3 if status == "refused" and "--decline" not in arguments else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from maskline_airflow import step_runner
 from maskline_airflow.docker_container import Container
 from maskline_airflow.kubernetes_pod import Pod, outcome_of
-from maskline_airflow.step_runner import FAILED, RUNNING, SUCCEEDED, Outcome, UnreachableError
+from maskline_airflow.step_runner import FAILED, OUT_OF_MEMORY, PREEMPTED, RUNNING, SUCCEEDED, Outcome, UnreachableError
 
 from tests.dags.fake_containers import Engine, docker_engine, kubernetes_cluster
 from tests.dags.task_try import TaskStateStore, Try, wait_until
@@ -131,7 +131,8 @@ def test_lack_of_memory_is_told(
         engine.asked[0].kill()
 
     threading.Thread(target=kill).start()
-    with pytest.raises(AirflowException, match=r"train ended with code 137 \((out of memory|OOMKilled)\)"):
+    # Another try would end the same way.
+    with pytest.raises(AirflowFailException, match=r"train ran out of memory \((out of memory|OOMKilled)\)(.|\n)*fix: ask for less"):
         Try(store).execute()
 
 
@@ -288,8 +289,22 @@ def told_pod(phase: str, state: dict[str, Any] | None = None, **status: Any) -> 
         (told_pod("Running", {"terminated": {"exitCode": 2, "reason": "Error"}}), Outcome(FAILED, 2)),
         (
             told_pod("Failed", reason="Evicted", message="The node was low on memory"),
-            Outcome(FAILED, None, "Evicted: The node was low on memory"),
+            Outcome(FAILED, None, "Evicted: The node was low on memory", OUT_OF_MEMORY),
         ),
+        (
+            told_pod("Failed", reason="Preempting", message="Preempted by a more important pod"),
+            Outcome(FAILED, None, "Preempting: Preempted by a more important pod", PREEMPTED),
+        ),
+        (
+            told_pod(
+                "Failed",
+                {"terminated": {"exitCode": 137, "reason": "Error"}},
+                conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}],
+            ),
+            Outcome(FAILED, 137, "", PREEMPTED),
+        ),
+        (told_pod("Failed", {"terminated": {"exitCode": 143, "reason": "Error"}}), Outcome(FAILED, 143, "", PREEMPTED)),
+        (told_pod("Failed", {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), Outcome(FAILED, 137, "OOMKilled", OUT_OF_MEMORY)),
         (
             told_pod("Pending", {"waiting": {"reason": "ErrImagePull", "message": "not found"}}),
             Outcome(FAILED, None, "Image cannot be pulled, unable to start: ErrImagePull\nnot found"),
@@ -304,7 +319,10 @@ def told_pod(phase: str, state: dict[str, Any] | None = None, **status: Any) -> 
             Outcome(RUNNING, reason="held back by kueue.x-k8s.io/admission"),
         ),
     ],
-    ids=["runs", "ended beside a mesh", "failed", "evicted", "no image", "being made", "no node", "in a queue"],
+    ids=[
+        *("runs", "ended beside a mesh", "failed", "evicted for memory", "preempted", "node goes", "told to go", "out of memory"),
+        *("no image", "being made", "no node", "in a queue"),
+    ],
 )
 def test_how_a_pod_stands(pod: Any, outcome: Outcome) -> None:
     assert outcome_of(pod) == outcome

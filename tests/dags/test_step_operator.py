@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
-from maskline_airflow import step_runner
+from maskline_airflow import step_keeper, step_runner
 from maskline_airflow.local_process import LocalProcess, gpus_here
 from maskline_airflow.pipeline import Plan
-from maskline_airflow.step_operator import MlflowRunLink, StepOperator, gpus_per_training, run_dir
+from maskline_airflow.step_keeper import OUT_OF_MEMORY_FILE, killed_for_memory
+from maskline_airflow.step_operator import AT_ONCE_AFTER_PREEMPTION, MlflowRunLink, PreemptedError, StepOperator, gpus_per_training, run_dir
 
 from tests.dags.task_try import TaskStateStore, Try, wait_until
 
@@ -79,7 +83,17 @@ def test_step_learns_which_task_it_runs_for_and_none_of_airflows_secrets(
     assert environment["MASKLINE_WORKSPACE"] == str(workspace)
 
 
-@pytest.mark.parametrize(("code", "error"), [(2, AirflowFailException), (1, AirflowException), (137, AirflowException)])
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (2, AirflowFailException),
+        (1, AirflowException),
+        (137, AirflowException),
+        # After SIGTERM, with its checkpoint written, or after another worker of it.
+        (143, PreemptedError),
+        (os.EX_TEMPFAIL, PreemptedError),
+    ],
+)
 def test_bad_input_is_not_tried_again_and_everything_else_is(
     workspace: Path,
     store: TaskStateStore,
@@ -91,6 +105,59 @@ def test_bad_input_is_not_tried_again_and_everything_else_is(
     with pytest.raises(AirflowException, match="some_model is broken\n  fix: mend it") as caught:
         Try(store).execute()
     assert type(caught.value) is error
+
+
+def test_what_was_preempted_is_tried_again_at_once_and_nothing_else_is() -> None:
+    for error, delay in ((PreemptedError("gone"), timedelta(0)), (AirflowException("broken"), None)):
+        decision = AT_ONCE_AFTER_PREEMPTION.evaluate(error, 1, 2)
+        assert (decision.action is RetryAction.RETRY, decision.retry_delay) == (delay is not None, delay)
+
+
+def test_answer_no_is_no_failure_and_keeps_its_result(workspace: Path, store: TaskStateStore) -> None:
+    """Also where the task died meanwhile, and its next try finds a step that has ended with that code."""
+    killed = Try(store)
+    killed.operator.step, killed.operator.arguments, killed.operator.options = "promote", ["runs/r/weak"], {}
+    store["step_process"] = killed.operator.submit_job(killed.context)
+    wait_until(lambda: step_runner.attach(store["step_process"]).outcome().status != step_runner.RUNNING)
+    assert step_runner.attach(store["step_process"]).outcome() == step_runner.Outcome(step_runner.SUCCEEDED, 3)
+    result = Try(store, number=2).execute()
+    assert (result["status"], result["summary"]["decision"]) == ("refused", "refused")
+
+
+def test_kernel_that_kills_a_step_for_its_memory_ends_the_task_with_a_way_out(
+    workspace: Path, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_TRAINER_FAILS", "train some_model 137")
+    killed = Try(store)
+    store["step_process"] = killed.operator.submit_job(killed.context)
+    started = step_runner.attach(store["step_process"])
+    wait_until(lambda: started.outcome().status != step_runner.RUNNING)
+    (Path(started.folder) / OUT_OF_MEMORY_FILE).touch()
+    with pytest.raises(AirflowFailException, match=r"train ran out of memory(?s:.)*\n  fix: ask for less at a time: fewer images per step"):
+        killed.operator.poll_until_complete(store["step_process"], killed.context)
+
+
+def test_the_keeper_asks_the_control_group_whether_a_step_was_killed_for_its_memory(tmp_path: Path) -> None:
+    own, group = tmp_path / "cgroup", tmp_path / "groups" / "some" / "one"
+    group.mkdir(parents=True)
+    own.write_text("0::/some/one\n")
+    assert killed_for_memory(tmp_path / "groups", own) == 0  # nothing tells
+    (group / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    assert killed_for_memory(tmp_path / "groups", own) == 2
+    own.write_text("4:memory:/old\n")  # control groups of the first version
+    assert killed_for_memory(tmp_path / "groups", own) == 0
+
+
+@pytest.mark.parametrize(("code", "risen", "marked"), [(137, 1, True), (137, 0, False), (1, 1, False)])
+def test_the_keeper_marks_what_the_kernel_killed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, risen: int, marked: bool
+) -> None:
+    counts = iter((5, 5 + risen))
+    monkeypatch.setattr(step_keeper, "killed_for_memory", lambda: next(counts))
+    monkeypatch.setattr(step_keeper.Keeper, "run", lambda *_: code)
+    monkeypatch.setattr(sys, "argv", ["step_keeper.py", str(tmp_path), "1", "0", "", "true"])
+    step_keeper.main()
+    assert ((tmp_path / OUT_OF_MEMORY_FILE).exists(), (tmp_path / "exit_code").read_text()) == (marked, f"{code}\n")
 
 
 def test_trainer_that_is_not_there_says_so(
@@ -242,7 +309,7 @@ def test_step_that_waits_for_a_gpu_can_be_stopped_and_one_that_wants_too_many_sa
     waiting = step_runner.attach(both.operator.submit_job(both.context))
     wait_until(lambda: waiting.log.exists() and "waiting for 2 of the GPUs" in waiting.log.read_text())
     waiting.stop()
-    wait_until(lambda: waiting.outcome() == step_runner.Outcome(step_runner.FAILED, 128 + signal.SIGTERM))
+    wait_until(lambda: waiting.outcome().exit_code == 128 + signal.SIGTERM)
     holder.stop()
     wait_until(lambda: holder.outcome().status == step_runner.FAILED)
     monkeypatch.delenv("FAKE_TRAINER_WAITS")
