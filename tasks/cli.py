@@ -729,23 +729,41 @@ def adopt_command(
     print("go on with\n  " + "\n  ".join(adopted.summary["commands"]))
 
 
+CandidateArgument = Annotated[
+    Path, typer.Argument(metavar="RUN|MODEL", help="Folder of a model, or of a pipeline run, whose best model it is.")
+]
+PolicyOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Rules that have to hold; by default configs/promotion.yaml.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is kept with the decision.")]
 ApproverOption = Annotated[str, typer.Option(metavar="NAME", help="Who decides; by default the user who runs this.")]
 
 
+@app.command("nominate")
+def nominate_command(target: CandidateArgument, policy: PolicyOption = None, result: ResultOption = None) -> None:
+    """Find which model a promotion is about, and on which split the policy wants it measured."""
+    from tasks.nominate import nominate
+    from tasks.promotion.policy import read_policy, shipped_policy
+
+    answer(nominate(target, read_policy(policy or shipped_policy())), result)
+
+
 @app.command("promote")
 def promote_command(
-    target: Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="Folder of a model, or of a pipeline run, whose best model it is.")],
+    target: CandidateArgument,
     reason: ReasonOption = "",
     approved_by: ApproverOption = "",
-    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Rules that have to hold; by default configs/promotion.yaml.")] = None,
+    policy: PolicyOption = None,
     name: Annotated[str, typer.Option(help="The registered model in MLflow; by default the dataset's name.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the rules say, and decide nothing.")] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Refuse where a rule fails; where all hold, leave the decision to a person.")
+    ] = False,
     decline: Annotated[bool, typer.Option("--decline", help="Record that a person keeps the champion.")] = False,
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:
     """Make an evaluated model the champion, if it shows what the policy asks for; ends with code 3 when it does not."""
+    if dry_run + gate + decline > 1:
+        raise UserError("--dry-run, --gate and --decline are different things to do", "give one of them")
     with tensorflow_log(None if verbose else Path(os.devnull)):
         from tasks.promote import Approval, promote
         from tasks.promotion.ledger import confirm_reason, user
@@ -753,11 +771,29 @@ def promote_command(
 
         if not dry_run:
             confirm_reason(reason)
-        approval = None if dry_run else Approval(approved_by or user(), reason, decline)
+        approval = None if dry_run else Approval(approved_by or user(), reason, decline, gate)
         promoted = promote(target, read_policy(policy or shipped_policy()), approval, name)
     answer(promoted, result)
     if promoted.status == "refused" and not decline:
         raise typer.Exit(_REFUSED)
+
+
+@app.command("reassess")
+def reassess_command(
+    dataset: Annotated[
+        DatasetDir, typer.Argument(parser=local_dataset, metavar="FOLDER", help="Folder of the dataset, materialized anew.")
+    ],
+    name: Annotated[str, typer.Option(help="The registered model in MLflow; by default the dataset's name.")] = "",
+    split: Annotated[str, typer.Option(help="test, or val where the dataset has no other.")] = "test",
+    allowed_fall: Annotated[float, typer.Option(help="By how much its AP may be lower than at its promotion.")] = 0.02,
+    verbose: VerboseOption = False,
+    result: ResultOption = None,
+) -> None:
+    """Measure the champion again on the newest records, and tell whether it has fallen and how the data has drifted."""
+    with tensorflow_log(None if verbose else Path(os.devnull)):
+        from tasks.reassess import reassess
+
+        answer(reassess(DatasetDir(dataset.root.absolute()), name, split, allowed_fall), result)
 
 
 @app.command("rollback")

@@ -2,6 +2,7 @@
 
     maskline promote RUN_DIR|MODEL_DIR --reason TEXT [--approved-by NAME --policy FILE]
     maskline promote RUN_DIR|MODEL_DIR --dry-run
+    maskline promote RUN_DIR|MODEL_DIR --gate --reason TEXT
     maskline promote RUN_DIR|MODEL_DIR --decline --reason TEXT
 
 Of a pipeline run it takes the model that `compare` found highest. Reads the evaluation on the policy's split, the stored matches of that
@@ -9,7 +10,8 @@ and of the champion, and MLflow's registry; prints every rule with its ruling an
 moves, and the earlier champion becomes `previous`. What was decided is appended to the ledger,
 `WORKSPACE/promotions/NAME/ledger.jsonl`, and is a run of the MLflow experiment `NAME promotions`.
 
-`--dry-run` decides nothing; `--decline` records that a person keeps the champion. Usual runtime: a minute; with 5,000 images five; and an
+`--dry-run` decides nothing; `--gate` refuses where a rule fails, and leaves the rest to a person; `--decline` records that a person keeps
+the champion, or that nobody has answered. Usual runtime: a minute; with 5,000 images five; and an
 evaluation more where the champion was not measured on these records.
 """
 
@@ -27,12 +29,14 @@ from tasks.annotations.split_names import TEST
 from tasks.coco.matches import read_matches
 from tasks.evaluation.results import MATCHES
 from tasks.promotion import ledger
+from tasks.promotion.baseline import keep_baseline
+from tasks.promotion.candidate import candidate_in
 from tasks.promotion.champion import measured_champion
 from tasks.promotion.policy import Policy
 from tasks.promotion.rules import Challenger, Measured, Ruling, rulings
 from tasks.records.manifest import read_manifest
 from tasks.running.errors import UserError
-from tasks.running.workspace import DatasetDir, ModelDir, RunDir, StepResult, read_json, read_settings
+from tasks.running.workspace import DatasetDir, ModelDir, StepResult, read_json, read_settings
 from tasks.tracking.registry import CHAMPION, PREVIOUS, REPLACED, Registry, Version, registered_name
 
 _WAIT_SECONDS = 60.0
@@ -48,15 +52,17 @@ class Approval:
     reason: str
     declines: bool = False
     """Whether the person keeps the champion, whatever the rules say"""
+    only_refuses: bool = False
+    """Whether nothing is decided where the rules hold: that is left to somebody else"""
 
 
 def promote(target: Path, policy: Policy, approval: Approval | None, name: str = "") -> StepResult:
     """Judges the model in `target`, and with an `approval` decides; `status` is `done`, `refused`, `skipped` (it is the champion already),
-    or without an approval `checked`.
+    or, where nothing was decided, `checked`.
 
     `name` is of the registered model, by default the dataset's. UserError where something is missing that the policy asks for.
     """
-    model = _model_in(target)
+    model = candidate_in(target)
     evaluation = model.test_evaluation if policy.split == TEST else model.evaluation
     if not (evaluation / "metrics.json").is_file():
         raise UserError(f"{model.root} was not evaluated on the split {policy.split}", _evaluate(model, policy))
@@ -79,13 +85,19 @@ def promote(target: Path, policy: Policy, approval: Approval | None, name: str =
     challenger = Challenger(version, matches, metrics, _records_now(model), registry.content_digest(version), decided)
     found = rulings(policy, challenger, theirs)
     _print(registry, challenger, theirs, found)
-    if approval is None:
+    if approval is None or (approval.only_refuses and all(one.passed for one in found)):
         return _answer("checked", registry, version, champion, found, None)
-    return _decided(registry, challenger, champion, found, policy, approval)
+    return _decided(model, registry, challenger, champion, found, policy, approval)
 
 
 def _decided(
-    registry: Registry, challenger: Challenger, champion: Version | None, found: list[Ruling], policy: Policy, approval: Approval
+    model: ModelDir,
+    registry: Registry,
+    challenger: Challenger,
+    champion: Version | None,
+    found: list[Ruling],
+    policy: Policy,
+    approval: Approval,
 ) -> StepResult:
     """Moves the aliases if all rules hold, and writes down what was decided."""
     version = challenger.version
@@ -105,6 +117,7 @@ def _decided(
                 entry = decision(kind := ledger.REFUSED)
                 ledger.append(entry)
             else:
+                keep_baseline(version, challenger.matches, _manifest(model))
                 # First, so that no champion is without an entry; one that was not made after all says so below it.
                 entry = decision(kind)
                 ledger.append(entry)
@@ -124,30 +137,21 @@ def _moved(before: Version | None, now: Version | None) -> Ruling:
     return Ruling(_UNCHANGED, False, evidence)
 
 
-def _model_in(target: Path) -> ModelDir:
-    """The model that a folder is, or of a pipeline run the one that the comparison found highest."""
-    model, run = ModelDir(target.absolute()), RunDir(target.absolute())
-    if model.pipeline_config.is_file() or model.train.is_dir():
-        return model
-    compared = run.comparison / "comparison.json"
-    if not target.is_dir() or not (compared.is_file() or run.identity.is_file()):
-        raise UserError(f"{target} is neither a model's folder nor a pipeline run's", "name one of them")
-    best = read_json(compared).get("best")
-    if not best:
-        raise UserError(f"{target}: the comparison names no best model", "name the folder of one, or evaluate them and compare again")
-    print(f"{best} is the highest of {run.name}")
-    return run.model(best)
-
-
 def _evaluate(model: ModelDir, policy: Policy) -> str:
     return f"maskline evaluate {model.root} --split {policy.split}"
 
 
-def _records_now(model: ModelDir) -> str | None:
-    """The digest of the dataset that the model reads, as it lies there now; None where no manifest tells."""
+def _manifest(model: ModelDir) -> Path | None:
+    """The manifest of the dataset that the model reads, where it has one."""
     experiment = read_settings(model.train / "experiment.yaml")
     manifest = DatasetDir(Path(experiment["task"]["validation_data"]["label_map_path"]).parent).manifest
-    return read_manifest(manifest).digest if manifest.is_file() else None
+    return manifest if manifest.is_file() else None
+
+
+def _records_now(model: ModelDir) -> str | None:
+    """The digest of the dataset that the model reads, as it lies there now; None where no manifest tells."""
+    manifest = _manifest(model)
+    return read_manifest(manifest).digest if manifest is not None else None
 
 
 def _print(registry: Registry, challenger: Challenger, champion: Measured | None, found: Sequence[Ruling]) -> None:

@@ -68,7 +68,9 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
         ("--checkpoint", "own checkpoint"),
     ],
     "adopt": [("folder", "model"), ("--output", "new")],
+    "nominate": [("target", "trained"), ("--policy", "policy")],
     "promote": [("target", "trained"), "--reason", "it was tried", ("--policy", "policy")],
+    "reassess": [("dataset", "dataset")],
     "rollback": ["nobody's", "--reason", "it was tried"],
     "recall": ["weekly", ("run", "new"), ("--dataset", "dataset"), "--config", "mask_rcnn_inception_v2_coco"],
     "remember": ["weekly", ("run", "run")],
@@ -336,3 +338,15 @@ def test_a_full_disk_is_told_though_it_names_no_file() -> None:
     told = as_user_error(OSError(errno.ENOSPC, "No space left on device"))
     assert told is not None
     assert (told.message, told.fix[:21]) == ("a file that was written to: No space left on device", "make room on the disk")
+
+
+class ResourceExhaustedError(Exception):
+    """Called as TensorFlow's is."""
+
+
+@pytest.mark.parametrize("kind", [MemoryError, type("Wrapped", (ResourceExhaustedError,), {})])
+def test_what_ran_out_of_memory_is_told_how_to_ask_for_less(kind: type[Exception]) -> None:
+    told = as_user_error(kind(f"\nOOM when allocating tensor with shape[64,800,800]\n{'a long hint ' * 50}"))
+    assert told is not None
+    assert told.message == "out of memory: OOM when allocating tensor with shape[64,800,800]"
+    assert told.fix.startswith("ask for less at a time: fewer images per step (--batch-size)")

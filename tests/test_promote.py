@@ -16,7 +16,9 @@ import yaml
 from mlflow import MlflowClient
 
 from tasks import tracking
+from tasks.cli import promote_command
 from tasks.coco.matches import write_matches
+from tasks.nominate import nominate
 from tasks.promote import Approval, promote
 from tasks.promotion import ledger
 from tasks.promotion.policy import Policy, read_policy, shipped_policy
@@ -210,8 +212,8 @@ def test_a_champion_that_was_measured_on_other_data_is_measured_anew(shop: Shop,
     model = shop.add("new", 0.3)
     asked = []
 
-    def evaluated(artifacts: Path, challenger: ModelDir, split: str, about: Any, folder: Path) -> Any:
-        asked.append((artifacts.parent.name, challenger.name, split))
+    def evaluated(_artifacts: Path, _records: Any, about: Any, folder: Path) -> Any:
+        asked.append((about["config"], about["split"], about["dataset_digest"]))
         (matches,) = drawn_models(IMAGES, [0.6], 2.0, 5, **about)
         write_matches(folder / "matches.npz", matches)
         return matches
@@ -220,7 +222,7 @@ def test_a_champion_that_was_measured_on_other_data_is_measured_anew(shop: Shop,
     assert promote(model.root, policy, BY_ANNA).status == "refused"
     # What was found is kept.
     assert promote(model.root, policy, None).status == "checked"
-    assert [one[1:] for one in asked] == [("new", "test")]
+    assert asked == [("old", "test", DIGEST)]
 
 
 @pytest.mark.parametrize("way", ["threads", "processes"])
@@ -269,6 +271,37 @@ def test_a_lock_that_somebody_holds(shop: Shop, policy: Policy, monkeypatch: pyt
     assert f"delete the registered model {shop.name}.lock" in error.value.fix
     assert (shop.alias("champion"), shop.decisions()) == (None, [])
     assert promote(model.root, policy, BY_ANNA).status == "done"
+
+
+def test_the_gate_refuses_and_leaves_the_rest_to_a_person(shop: Shop, policy: Policy) -> None:
+    gate = Approval("the rules", "the gate", only_refuses=True)
+    strong, weak = shop.add("strong", 0.6), shop.add("weak", 0.3, metrics={"DetectionBoxes_Precision/mAP": 0.01})
+    passed = promote(strong.root, policy, gate)
+    assert (passed.status, passed.summary["passed"], passed.summary["decision"]) == ("checked", True, None)
+    assert (shop.alias("champion"), shop.decisions()) == (None, [])
+    refused = promote(weak.root, policy, gate)
+    assert (refused.status, refused.summary["decision"]) == ("refused", "refused")
+    assert [(one["decision"], one["by"]) for one in ledger.decisions(shop.name)] == [("refused", "the rules")]
+
+
+def test_three_ways_to_ask_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--dry-run, --gate and --decline are different things"):
+        promote_command(tmp_path, "a reason", gate=True, decline=True)
+
+
+def test_the_model_and_split_of_a_promotion_are_known_before_anything_is_measured(shop: Shop, policy: Policy) -> None:
+    model = shop.add("model", 0.5)
+    write_json(shop.root / "compare" / "comparison.json", {"best": "model"})
+    for target in (model.root, shop.root):
+        found = nominate(target, policy)
+        assert (found.outputs, found.summary["split"]) == ({"model": str(model.root)}, "test")
+    with pytest.raises(UserError, match="is neither a model's folder nor a pipeline run's"):
+        nominate(shop.root / "nowhere", policy)
+    model.train.rename(shop.root / "elsewhere")
+    model.pipeline_config.touch()
+    with pytest.raises(UserError, match="was not trained") as error:
+        nominate(model.root, policy)
+    assert error.value.fix.startswith("train it: maskline train ")
 
 
 def test_a_person_may_keep_the_champion(shop: Shop, policy: Policy) -> None:

@@ -86,7 +86,9 @@ class Settings:
 
     def process_environment(self) -> dict[str, str]:
         """The environment of every process of the stack, and thereby of the steps."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW") or name.startswith("AIRFLOW_CONN_")
+        }
         # Tasks reach the api-server directly, whatever proxy the machine has.
         unproxied = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1"]))
         return inherited | {

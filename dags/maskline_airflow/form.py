@@ -141,6 +141,43 @@ def data_fields() -> dict[str, Param]:
     }
 
 
+def promotion_fields() -> dict[str, Param]:
+    """What a promotion is about, and what it is held to."""
+    return {
+        "candidates": _lines(
+            "Candidates",
+            "Folders of models, or of pipeline runs whose best model it is, one a line. Empty: those that runs have offered since the last "
+            "promotion was looked at.",
+            r"^(\S.*)?$",
+        ),
+        "policy": _text("Policy", "YAML file of the rules that have to hold. Empty: configs/promotion.yaml."),
+        "hours_to_answer": _integer("Hours to answer", "Without an answer until then the champion stays. Empty: 72.", 1, [24, 72, 168]),
+    }
+
+
+def champion_fields(dataset: str, values: Mapping[str, Any] | None = None) -> dict[str, Param]:
+    """The data set whose champion is measured again, how its records are written (as `values` say), and when it has fallen."""
+    written = data_fields()
+    for name, param in written.items():
+        param.value = (values or {}).get(name)
+    return {
+        "dataset": dataset_field(dataset),
+        "split": _choice(
+            "Split", ["test", "val"], "On which the champion is measured; `val` where the data has no test split. Empty: test.", "test"
+        ),
+        "allowed_fall": _number(
+            "Allowed fall",
+            "By how much the AP, from 0 to 1, may be lower than at its promotion. Empty: 0.02.",
+            type="number",
+            minimum=0,
+            exclusiveMaximum=1,
+            examples=[0.01, 0.02, 0.05],
+        ),
+        "registered_model": _text("Registered model", "As MLflow calls it. Empty: the data set's name."),
+        **written,
+    }
+
+
 def _advanced() -> dict[str, Param]:
     return {
         "config_fields": _lines(

@@ -6,14 +6,14 @@ setting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import BaseOperator, Context, TriggerRule, task, task_group
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
+from maskline_airflow import notifications
 from maskline_airflow.assets import CANDIDATE, MaterializeOperator
 from maskline_airflow.form import lines_template, template, unknown_fields
 from maskline_airflow.schedule import LAST_GOOD_RUN
@@ -33,10 +33,22 @@ DAG_SETTINGS: dict[str, Any] = {
         # Longer than any step but a training; one that hangs is stopped, and tried again from what it has done.
         "execution_timeout": timedelta(days=2),
     },
+    **notifications.dag_settings(),
 }
 """What all DAGs have in common."""
 
+ON_GPU: dict[str, Any] = {"pool": "gpu", "queue": "gpu", "weight_rule": "absolute"}
+"""Of tasks that take one; the queue is that of workers with a GPU, where an executor knows queues."""
+
 RUN_DIR = "{{ run_dir(params.run_name, run_id) }}"
+
+BACKBONE_STEPS = ("convert", "plan", "train", "evaluate")
+"""Tasks of the group `backbone`, in their order."""
+
+_GO_ON = (
+    "see the log of the task that failed, then clear it, with Downstream: it alone runs again, a training from its last checkpoint, and "
+    "all are compared"
+)
 
 _MODEL_FIELDS = (
     *("image_size", "steps", "batch_size", "learning_rate", "precision", "xla", "proposals", "max_bad_records"),
@@ -49,13 +61,18 @@ _RECALLED = "{{{{ ti.xcom_pull(task_ids='anything_new')['summary']['starts'][tas
 _RECALLED_START = {"--checkpoint": _RECALLED.format("checkpoint"), "--checkpoint-label-map": _RECALLED.format("label_map")}
 
 
+def refuse_unknown_fields(context: Context) -> None:
+    """AirflowFailException where the run's conf has fields that its form does not have, which Airflow takes and nobody reads."""
+    unknown = unknown_fields(context["dag_run"].conf or {}, context["dag"].params)
+    if unknown:
+        raise AirflowFailException("conf has fields that the form does not have:\n  " + "\n  ".join(unknown))
+
+
 class CheckRequest(StepOperator):
     """The first task: what Airflow's form cannot know is refused here, before anything is written."""
 
     def execute(self, context: Context) -> dict[str, Any]:
-        unknown = unknown_fields(context["dag_run"].conf or {}, self.dag.params)
-        if unknown:
-            raise AirflowFailException("conf has fields that the form does not have:\n  " + "\n  ".join(unknown))
+        refuse_unknown_fields(context)
         return super().execute(context)
 
 
@@ -131,10 +148,6 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
             "map_index_template": "{{ task.instance_name }}",
             "mlflow_url": "{{ ti.xcom_pull(task_ids='open_run')['summary']['mlflow_url'] }}",
         }
-        # Evaluating a model comes before training the next, so that results arrive as early as they can.
-        # The queue is one of workers with a GPU, where an executor knows queues.
-        on_gpu: dict[str, Any] = {"pool": "gpu", "queue": "gpu", "weight_rule": "absolute"}
-
         convert = StepOperator(
             task_id="convert",
             step="convert",
@@ -165,7 +178,7 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
             execution_timeout=timedelta(days=30),
             priority_weight=1,
             pool_slots=gpus_per_training(),
-            **on_gpu,
+            **ON_GPU,
             **named,
         )
         plan >> train
@@ -173,8 +186,9 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
             task_id="evaluate",
             step="evaluate",
             arguments=[train.output["model"]],
+            # Comes before training the next, so that results arrive as early as they can.
             priority_weight=2,
-            **on_gpu,
+            **ON_GPU,
             **named,
         )
 
@@ -187,16 +201,39 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
     )
 
-    # Runs nothing: its trigger rule (all succeeded) is what fails the run.
-    every_backbone_finished = EmptyOperator(task_id="every_backbone_finished")
-
-    open_run >> backbones >> [compare, every_backbone_finished]
-    compare >> every_backbone_finished
+    finished = every_backbone_finished()
+    open_run >> backbones >> [compare, finished]
+    compare >> finished
     if schedule is not None:
         remember = StepOperator(task_id="remember", step="remember", arguments=[schedule, RUN_DIR])
-        every_backbone_finished >> remember
+        finished >> remember
         if offer:
             remember >> offer_for_promotion()
+
+
+@task(trigger_rule=TriggerRule.ALL_DONE)
+def every_backbone_finished(*, ti: Any, run_id: str, params: dict[str, Any]) -> None:
+    """Fails the run, naming what is missing, where a backbone did not finish or nothing was compared; skipped where all was."""
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
+    if states.get("compare") == "skipped":
+        raise AirflowSkipException("there was nothing to train")
+    if missing := unfinished(params["configs"], states):
+        raise AirflowFailException(f"not finished: {'; '.join(missing)}\n  fix: {_GO_ON}")
+    if states.get("compare") != "success":
+        raise AirflowFailException("the models were not compared: see the log of `compare`, or of what failed before it")
+
+
+def unfinished(configs: Sequence[str], states: Mapping[str, str | None]) -> list[str]:
+    """Each config that did not get to its end, with the step that failed; `states` are of the run's tasks, `TASK_INDEX` where mapped."""
+    found = []
+    for index, config in enumerate(configs):
+        of_config = {step: states.get(f"backbone.{step}_{index}") for step in BACKBONE_STEPS}
+        failed = next((step for step, state in of_config.items() if state == "failed"), None)
+        if failed:
+            found.append(f"{config} ({failed} failed)")
+        elif any(state != "success" for state in of_config.values()):
+            found.append(f"{config} (not begun)" if of_config["convert"] != "success" else config)
+    return found
 
 
 def _anything_new(schedule: str, materialize: StepOperator) -> AnythingNew:

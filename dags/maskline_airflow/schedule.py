@@ -36,6 +36,7 @@ _OWN_FIELDS: dict[str, dict[str, Any]] = {
     "on_dataset_change": {"type": "boolean"},
     "start_from": {"type": "string", "enum": [LAST_GOOD_RUN]},
     "offer_for_promotion": {"type": "boolean"},
+    "evaluate_champion": {"type": "string"},
 }
 """Fields that are a schedule's and not the form's, and their JSON schemas."""
 
@@ -62,6 +63,8 @@ class Schedule:
     """The data set to wait for, as its YAML calls it; None where the clock alone decides"""
     start_from: str | None = None
     offer_for_promotion: bool = False
+    evaluate_champion: str | None = None
+    """When the champion is measured again, as `cron`; None never"""
 
 
 def schedule_files() -> list[Path]:
@@ -160,12 +163,14 @@ def _timing_problems(values: Mapping[str, Any]) -> Iterator[str]:
     cron, zone, waits = values.get("cron"), values.get("time_zone"), values.get("on_dataset_change")
     if cron is None and not waits:
         yield "nothing says when: give cron, or on_dataset_change: true, or both"
-    if cron is None and zone is not None:
+    champion = values.get("evaluate_champion")
+    if cron is None and champion is None and zone is not None:
         yield "time_zone: there is no cron that it could be the time zone of"
     if isinstance(zone, str):
         yield from _zone_problems(zone)
-    if isinstance(cron, str):
-        yield from _cron_problems(cron)
+    for name, text in (("cron", cron), ("evaluate_champion", champion)):
+        if isinstance(text, str):
+            yield from (f"{name}: {problem}" for problem in _cron_problems(text))
 
 
 def _zone_problems(zone: str) -> Iterator[str]:
@@ -178,12 +183,12 @@ def _zone_problems(zone: str) -> Iterator[str]:
 
 def _cron_problems(cron: str) -> Iterator[str]:
     if len(cron.split()) != _CRON_FIELDS and not cron.startswith("@"):
-        yield f"cron: {cron!r} has {len(cron.split())} fields; give five: minute, hour, day of the month, month, day of the week"
+        yield f"{cron!r} has {len(cron.split())} fields; give five: minute, hour, day of the month, month, day of the week"
         return
     try:
         CronTriggerTimetable(cron, timezone="UTC").validate()
     except (AirflowTimetableInvalid, ValueError) as error:
-        yield f"cron: {cron!r}: {error}"
+        yield f"{cron!r}: {error}"
 
 
 def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:

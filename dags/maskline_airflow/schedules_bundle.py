@@ -25,9 +25,11 @@ _DAG_FILE = '''"""Made of {file}, which is the file to change:
 """
 
 from airflow.sdk import DAG
+from maskline_airflow.champion import champion_dag
 from maskline_airflow.retrain import retrain_dag
 
-dag: DAG | None = retrain_dag({file!r})
+retrain: DAG | None = retrain_dag({file!r})
+champion: DAG | None = champion_dag({file!r})
 '''
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +19,14 @@ import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.asset import AssetEvent, AssetModel
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.models.dagrun import DagRun as AirflowRun
+from airflow.models.taskinstance import find_relevant_relatives
+from airflow.sdk.definitions.dag import _run_task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.session import create_session
 from maskline_airflow import docker_container, kubernetes_pod
-from maskline_airflow.pipeline import offer_for_promotion
+from maskline_airflow.pipeline import BACKBONE_STEPS, every_backbone_finished, offer_for_promotion, unfinished
 from maskline_airflow.retrain import retrain_dag
 from maskline_airflow.step_runner import Step
 from sqlalchemy import select
@@ -37,6 +44,7 @@ TRAINING = (
 
 @dataclass(frozen=True)
 class DagRun:
+    run_id: str
     state: str
     tasks: dict[str, list[str]]
     """State of each task, or of each of its mapped instances in the order of the chosen configs."""
@@ -52,25 +60,59 @@ def run_dag(
     workspace: Path, conf: dict[str, Any], fails: str | None = None, dag_id: str = "mask_rcnn_zoo", schedule: Path | None = None
 ) -> DagRun:
     """A run of a DAG of the folder, or of the one that is made of a schedule's file."""
-    settings = {
-        "MASKLINE_WORKSPACE": str(workspace),
-        "MASKLINE_TRAINER": shlex.join([sys.executable, "-I", str(Path(__file__).parent / "fake_trainer.py")]),
-        **({"FAKE_TRAINER_FAILS": fails} if fails else {}),
-        **({"MASKLINE_SCHEDULES": str(schedule.parent)} if schedule else {}),
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        patch.setattr("maskline_airflow.local_process.LocalProcess.poll_seconds", 0.05)
+    more = {"FAKE_TRAINER_FAILS": fails, "MASKLINE_SCHEDULES": str(schedule.parent) if schedule else None}
+    with fake_trainer(workspace, more):
         dag = retrain_dag(str(schedule)) if schedule else DagBag(REPOSITORY / "dags").dags[dag_id]
         assert dag is not None
         done = dag.test(run_conf=conf)
+    return told(done, workspace)
+
+
+@contextlib.contextmanager
+def fake_trainer(workspace: Path, more: Mapping[str, str | None]) -> Iterator[None]:
+    """Within the block the fake trainer answers, with more settings than it needs."""
+    trainer = shlex.join([sys.executable, "-I", str(Path(__file__).parent / "fake_trainer.py")])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"MASKLINE_WORKSPACE": str(workspace), "MASKLINE_TRAINER": trainer, **more}.items():
+            if value is not None:
+                patch.setenv(name, value)
+        patch.setattr("maskline_airflow.local_process.LocalProcess.poll_seconds", 0.05)
+        yield
+
+
+def clear_and_go_on(run: DagRun, task_id: str, map_index: int) -> DagRun:
+    """What becomes of a run of `mask_rcnn_zoo` when a person clears one task of it, with Downstream as Airflow's page has it."""
+    dag = DagBag(REPOSITORY / "dags").dags["mask_rcnn_zoo"]
+    scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+    with fake_trainer(run.workspace, {}), create_session() as session:
+        later = find_relevant_relatives(
+            set(), {(task_id, map_index)}, dag=scheduled, run_id=run.run_id, direction="downstream", session=session
+        )
+        scheduled.clear(task_ids=[(task_id, map_index), *later], run_id=run.run_id, session=session)
+        done = session.scalars(select(AirflowRun).where(AirflowRun.run_id == run.run_id)).one()
+        done.dag, done.state = scheduled, "running"
+        session.commit()
+        # As `dag.test` does it, which can only begin a run.
+        while done.state == "running":
+            ready, _ = done.update_state(session=session)
+            assert ready or done.state != "running"
+            for instance in ready:
+                instance.try_number += 1
+                instance.state = "scheduled"
+            session.commit()
+            for instance in ready:
+                _run_task(ti=instance, task=dag.task_dict[instance.task_id])
+            session.expire_all()
+        return told(done, run.workspace)
+
+
+def told(done: AirflowRun, workspace: Path) -> DagRun:
     tasks: dict[str, list[str]] = {}
     for instance in sorted(done.get_task_instances(), key=lambda instance: instance.map_index):
         tasks.setdefault(instance.task_id, []).append(str(instance.state))
     file = workspace / "commands.jsonl"
     kept = file.read_text().splitlines() if file.exists() else []
-    return DagRun(str(done.state), tasks, [json.loads(line)["command"] for line in kept], workspace)
+    return DagRun(done.run_id, str(done.state), tasks, [json.loads(line)["command"] for line in kept], workspace)
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +161,48 @@ def test_backbone_that_fails_stops_no_other_and_fails_the_run(one_fails: DagRun)
         "backbone.train": ["success", "failed", "success"],
         "backbone.evaluate": ["success", "upstream_failed", "success"],
         "compare": ["success"],
-        "every_backbone_finished": ["upstream_failed"],
+        "every_backbone_finished": ["failed"],
     }
     assert one_fails.state == "failed"
+
+
+@pytest.fixture(scope="module")
+def mended(one_fails: DagRun) -> DagRun:
+    """What the run did when its failed training was cleared."""
+    done = clear_and_go_on(one_fails, "backbone.train", 1)
+    return dataclasses.replace(done, commands=done.commands[len(one_fails.commands) :])
+
+
+def test_clearing_the_failed_training_goes_on_with_that_one_alone(one_fails: DagRun, mended: DagRun) -> None:
+    assert mended.state == "success"
+    assert mended.tasks["backbone.train"] == mended.tasks["backbone.evaluate"] == ["success"] * 3
+    # The command is the same in the same folder, where its checkpoint is; nobody else's is touched.
+    assert [step for step, *_ in mended.commands] == ["train", "evaluate", "compare"]
+    model = f"{one_fails.workspace}/runs/named/{NAMES[1]}"
+    assert mended.of_step("train") == [words for words in one_fails.of_step("train") if words[0] == model]
+    assert mended.of_step("evaluate") == [[model]]
+    assert mended.of_step("compare") == one_fails.of_step("compare")
+
+
+def test_what_did_not_finish_is_named_with_the_step_that_failed() -> None:
+    done = {f"backbone.{step}": "success" for step in BACKBONE_STEPS}
+    states: dict[str, str | None] = {f"{task}_{index}": state for task, state in done.items() for index in range(4)}
+    assert unfinished(["a", "b", "c", "d"], states) == []
+    states |= {"backbone.train_1": "failed", "backbone.evaluate_1": "upstream_failed"}
+    states |= {f"backbone.{step}_2": "upstream_failed" for step in BACKBONE_STEPS} | {"backbone.evaluate_3": None}
+    assert unfinished(["a", "b", "c", "d"], states) == ["b (train failed)", "c (not begun)", "d"]
+
+
+def test_run_says_in_the_end_what_did_not_finish_and_how_to_go_on() -> None:
+    states = {f"backbone.{step}_{index}": "success" for step in BACKBONE_STEPS for index in range(3)}
+    ends = {
+        r"not finished: b \(train failed\)\n  fix: .* clear it, with Downstream": {"backbone.train_1": "failed", "compare": "success"},
+        "the models were not compared": {"compare": "failed"},
+    }
+    for message, changes in ends.items():
+        ti = SimpleNamespace(dag_id="d", get_task_states=lambda changes=changes, **_: {"r": states | changes})
+        with pytest.raises(AirflowFailException, match=message):
+            every_backbone_finished.function(ti=ti, run_id="r", params={"configs": ["a", "b", "c"]})
 
 
 def test_unknown_field_fails_the_first_task_and_nothing_runs(misspelt: DagRun) -> None:
@@ -337,20 +418,25 @@ def test_real_parser_accepts_every_command_of_a_schedule_and_of_a_data_set_alone
     assert (remembered, again) == (first["run"], insisted["run"])
 
 
+def steps_that_every_place_runs_alike(runs: Sequence[DagRun], folder: Path, patch: pytest.MonkeyPatch) -> set[str]:
+    """The steps of the runs, whose commands the real parser reads from containers and pods as it does from processes."""
+    patch.setenv("MASKLINE_IMAGE", f"trainer@sha256:{'a' * 64}")
+    patch.setenv("MASKLINE_DOCKER_USER", "10001:0")
+    task = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": "-1", "try_number": "1"}
+    steps = [Step(words, folder, {"MASKLINE_WORKSPACE": "/workspace"}, task, gpus=1) for run in runs for words in run.commands]
+    containers = [docker_container.render(step, ["0"])["command"] for step in steps]
+    pods = [kubernetes_pod.render(step).spec.containers[0].args for step in steps]
+    local = [list(step.command) for step in steps]
+    parsed = parse_commands([*local, *containers, *pods])
+    assert parsed == parsed[: len(local)] * 3
+    return {step for step, _ in parsed}
+
+
 def test_real_parser_accepts_every_command_from_containers_and_pods_too(
     one_fails: DagRun, one_alone: DagRun, retrained: Retrained, materialized: DagRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MASKLINE_IMAGE", f"trainer@sha256:{'a' * 64}")
-    monkeypatch.setenv("MASKLINE_DOCKER_USER", "10001:0")
     runs = (one_fails, one_alone, retrained.first, retrained.insisted, materialized)
-    task = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": "-1", "try_number": "1"}
-    steps = [Step(words, tmp_path, {"MASKLINE_WORKSPACE": "/workspace"}, task, gpus=1) for run in runs for words in run.commands]
-    containers = [docker_container.render(step, ["0"])["command"] for step in steps]
-    pods = [kubernetes_pod.render(step).spec.containers[0].args for step in steps]
-    local = [parameters for _, parameters in parse(*runs)]
-    for rendered in (containers, pods):
-        assert [parameters for _, parameters in parse_commands(rendered)] == local
-    assert {words[0] for words in pods} == {
+    assert steps_that_every_place_runs_alike(runs, tmp_path, monkeypatch) == {
         *("preflight", "materialize", "open-run", "recall", "convert", "plan", "train", "evaluate", "compare", "remember"),
     }
 

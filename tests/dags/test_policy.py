@@ -13,14 +13,20 @@ from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
-from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG
+from maskline_airflow.champion import champion_dag
+from maskline_airflow.promotion import KEEP
 from maskline_airflow.retrain import retrain_dag
 from maskline_airflow.schedules_bundle import dag_file
+from maskline_airflow.step_operator import AT_ONCE_AFTER_PREEMPTION, StepOperator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAGS = REPOSITORY / "dags"
 SOURCES = sorted(path for path in DAGS.rglob("*.py") if ".venv" not in path.parts)
+FOLDER = ["evaluate_champion", "mask_rcnn_zoo", "materialize_dataset", "promote"]
+WAITS_FOR_PEOPLE = ("promote",)
+"""Of these many run at a time: one that waits for an answer holds up no other."""
 SCHEDULE = """
 cron: "@daily"
 on_dataset_change: true
@@ -28,6 +34,7 @@ dataset: configs/datasets/shapes.yaml
 configs: [mask_rcnn_inception_v2_coco]
 start_from: last_good_run
 offer_for_promotion: true
+evaluate_champion: "@weekly"
 """
 
 
@@ -42,13 +49,15 @@ def dags(bag: DagBag, tmp_path_factory: pytest.TempPathFactory) -> list[DAG]:
     file.write_text(SCHEDULE)
     retrain = retrain_dag(str(file))
     assert retrain is not None
-    return [*bag.dags.values(), retrain]
+    champion = champion_dag(str(file))
+    assert champion is not None
+    return [*bag.dags.values(), retrain, champion]
 
 
 def test_folder_holds_these_dags_and_nothing_that_airflow_reads_besides(bag: DagBag) -> None:
     assert bag.import_errors == {}
-    assert sorted(Path(stat.file).name for stat in bag.dagbag_stats) == ["mask_rcnn_zoo.py", "materialize_dataset.py"]
-    assert sorted(bag.dags) == ["mask_rcnn_zoo", "materialize_dataset"]
+    assert sorted(Path(stat.file).name for stat in bag.dagbag_stats) == [f"{name}.py" for name in FOLDER]
+    assert sorted(bag.dags) == FOLDER
 
 
 def test_every_dag_says_what_it_is_and_runs_once_at_a_time(dags: list[DAG]) -> None:
@@ -56,7 +65,8 @@ def test_every_dag_says_what_it_is_and_runs_once_at_a_time(dags: list[DAG]) -> N
         dag.validate()
         assert dag.doc_md, dag.dag_id
         assert {"maskline", "mask-rcnn"} <= dag.tags, dag.dag_id
-        assert (dag.max_active_runs, dag.catchup, dag.is_paused_upon_creation) == (1, False, False), dag.dag_id
+        runs = 16 if dag.dag_id in WAITS_FOR_PEOPLE else 1
+        assert (dag.max_active_runs, dag.catchup, dag.is_paused_upon_creation) == (runs, False, False), dag.dag_id
 
 
 def test_every_task_has_an_owner_and_is_tried_again(dags: list[DAG]) -> None:
@@ -68,15 +78,32 @@ def test_every_task_has_an_owner_and_is_tried_again(dags: list[DAG]) -> None:
 def test_no_task_goes_on_for_ever(dags: list[DAG]) -> None:
     for dag in dags:
         for task in dag.tasks:
-            if not isinstance(task, EmptyOperator):
-                assert task.execution_timeout is not None, (dag.dag_id, task.task_id)
-                assert timedelta() < task.execution_timeout <= timedelta(days=60), (dag.dag_id, task.task_id)
+            assert task.execution_timeout is not None, (dag.dag_id, task.task_id)
+            assert timedelta() < task.execution_timeout <= timedelta(days=60), (dag.dag_id, task.task_id)
+
+
+def test_nobody_is_waited_for_for_ever_and_no_answer_is_a_no(dags: list[DAG]) -> None:
+    waiting = [(dag.dag_id, task) for dag in dags for task in dag.tasks if isinstance(task, HITLOperator)]
+    assert {dag_id for dag_id, _ in waiting} == set(WAITS_FOR_PEOPLE)
+    for dag_id, task in waiting:
+        assert task.response_timeout is not None, (dag_id, task.task_id)
+        assert timedelta() < task.response_timeout <= timedelta(days=14), (dag_id, task.task_id)
+        assert task.defaults == [KEEP], (dag_id, task.task_id)
+
+
+def test_what_is_preempted_is_tried_again_at_once(dags: list[DAG]) -> None:
+    for dag in dags:
+        for task in dag.tasks:
+            if isinstance(task, StepOperator):
+                assert task.retry_policy is AT_ONCE_AFTER_PREEMPTION, (dag.dag_id, task.task_id)
 
 
 def test_what_takes_a_gpu_goes_to_the_workers_that_have_one(dags: list[DAG]) -> None:
     for dag in dags:
         for task in dag.tasks:
-            assert (task.pool == "gpu") == (task.queue == "gpu") == (task.task_id.split(".")[-1] in ("train", "evaluate")), task.task_id
+            assert (task.pool == "gpu") == (task.queue == "gpu") == (task.task_id.split(".")[-1] in ("train", "evaluate", "reassess")), (
+                task.task_id
+            )
 
 
 def test_every_dag_looks_at_the_request_first(dags: list[DAG]) -> None:
@@ -124,7 +151,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {Path(file).name: told for file, told in json.loads(answer.stdout.splitlines()[-1]).items()}
 
 
-PARSED = ["daily.py", "mask_rcnn_zoo.py", "materialize_dataset.py"]
+PARSED = ["daily.py", *(f"{name}.py" for name in FOLDER)]
 
 
 def test_parsing_starts_nothing_writes_nothing_and_reads_configs_alone(parsed: dict[str, Any]) -> None:
@@ -143,7 +170,8 @@ def test_parsing_imports_next_to_nothing_beside_airflow(parsed: dict[str, Any]) 
     assert "supervisor" in parsed["bad.py"]["packages"]
     for name in PARSED:
         outside = set(parsed[name]["packages"]) - {"airflow", "maskline_airflow"} - set(sys.stdlib_module_names)
-        assert outside <= {"packaging"}, name
+        # The second comes with Airflow's own operators that wait for a person.
+        assert outside <= {"packaging", "asgiref"}, name
 
 
 def test_parsing_takes_less_than_two_seconds(parsed: dict[str, Any]) -> None:
