@@ -78,6 +78,15 @@ CheckpointOption = Annotated[
 ]
 
 
+OriginalConfigOption = Annotated[
+    str,
+    typer.Option(
+        metavar="CONFIG",
+        help="Of the original's checkpoint: its pipeline.config, or a zoo config's name; by default the one beside it.",
+    ),
+]
+
+
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", help="Show TensorFlow's own log too, instead of keeping it in the model folder's tensorflow.log.")
 ]
@@ -578,7 +587,14 @@ def evaluate_command(
     ] = None,
     predictor: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Evaluate this model on --dataset: a trained or exported one, a SavedModel or an ONNX file."),
+        typer.Option(
+            metavar="PATH",
+            help="Evaluate this model on --dataset: a trained or exported one, a SavedModel, an ONNX file, or the original's checkpoint.",
+        ),
+    ] = None,
+    config: OriginalConfigOption = "",
+    label_map: Annotated[
+        str | None, typer.Option(help="Label map with the --predictor's classes, or `coco`; by default the model's own.")
     ] = None,
     dataset: Annotated[
         DatasetDir | None,
@@ -598,6 +614,8 @@ def evaluate_command(
     rule = parse_rule(operating_point) if operating_point else None
     if rule is not None and split_meaning(split) == TEST:
         raise UserError("--operating-point chooses on the validation records, and --split test chooses nothing", "leave one of them out")
+    if predictor is None and (config or label_map):
+        raise UserError("--config and --label-map are a --predictor's", "name the model with --predictor, or leave them out")
     if results is not None and predictor is not None:
         raise UserError("--results and --predictor are two things to evaluate", "give one of them")
     if (results is None and predictor is None) != (dataset is None):
@@ -605,11 +623,12 @@ def evaluate_command(
     if dataset is not None:
         from tasks.evaluate import Effort, evaluate_predictor, evaluate_results
 
-        folder, effort = ModelDir(new_folder(str(model)).absolute()), Effort(workers, slices=slices, rule=rule)
+        folder, effort = ModelDir(new_folder(str(model)).absolute()), Effort(workers, batch_size, slices=slices, rule=rule)
         if results is not None:
             answer(evaluate_results(folder, results, dataset, split, effort), result)
         elif predictor is not None:
-            answer(evaluate_predictor(folder, predictor, dataset, split, effort, checkpoint), result)
+            how = {"checkpoint": checkpoint, "config": config, "label_map": label_map or ""}
+            answer(evaluate_predictor(folder, predictor, dataset, split, effort, **how), result)
         return
     with _trained_in(model, verbose) as folder:
         from tasks.evaluate import Effort, evaluate, evaluate_from_matches
@@ -670,7 +689,9 @@ def export_command(
 
 @app.command("predict")
 def predict_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained or exported model, of a SavedModel, or an ONNX file.")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a trained or exported model, of a SavedModel, an ONNX file, or the original's checkpoint.")
+    ],
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGES...", help="Image files, folders, patterns, and .txt files with a path in each line.")
     ],
@@ -689,6 +710,7 @@ def predict_command(
     ] = None,
     label_map: Annotated[Path | None, typer.Option(help="Label map with the classes' names; by default the model's own.")] = None,
     checkpoint: CheckpointOption = "",
+    config: OriginalConfigOption = "",
     polygons: Annotated[bool, typer.Option("--polygons", help="Write masks as polygons instead of run-length codes.")] = False,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Draw what was found.")] = True,
     verbose: VerboseOption = False,
@@ -701,7 +723,7 @@ def predict_command(
         if thresholds is not None and min_score is not None:
             raise UserError("--min-score and --thresholds both say what is left out", "give one of them")
         options = Options(Options.min_score if min_score is None else min_score, polygons, pictures, thresholds)
-        answer(predict(model, images, output, options, label_map, checkpoint), result)
+        answer(predict(model, images, output, options, label_map, checkpoint, config), result)
 
 
 @app.command("adopt")

@@ -5,6 +5,7 @@
     maskline evaluate MODEL_DIR --operating-point best-f1|precision=P
     maskline evaluate NEW_DIR --results DETECTIONS.json --dataset DATASET_DIR [--split test]
     maskline evaluate NEW_DIR --predictor MODEL --dataset DATASET_DIR [--split test] [--checkpoint ...]
+    maskline evaluate NEW_DIR --predictor CHECKPOINT [--config CONFIG] --dataset DATASET_DIR [--label-map FILE]
 
 Reads the best checkpoint, or the last where training has measured none, and `train/experiment.yaml`; before a model is trained that is to
 go on from a whole checkpoint of the original, reads that one. Writes `evaluation/`: in COCO's format
@@ -21,7 +22,8 @@ these metrics under names that start with `test/`. It chooses no thresholds: tho
 Each file of records is a part by itself. A run with `--shard-range` writes the parts of some files alone, and may run on another machine
 that shares the folder; a run without it writes those that are missing, joins all and gives the same result, bit for bit. With
 `--from-matches` no network runs, and no TensorFlow: the figures are derived again from the stored matches. `--results` evaluates another
-program's detections on the records of a materialized dataset, `--predictor` a model that lies anywhere: trained, exported, or an ONNX file.
+program's detections on the records of a materialized dataset, `--predictor` a model that lies anywhere: trained, exported, an ONNX file,
+or a checkpoint of the original with its `pipeline.config`.
 Runtime: a tenth of a second to a second per image on two CPU cores at the demo's image size.
 """
 
@@ -65,6 +67,8 @@ from tasks.evaluation.thresholds import (
     read_thresholds,
     write_thresholds,
 )
+from tasks.evaluation.timing import latency_figures
+from tasks.pipeline_config.zoo import find_label_map
 from tasks.records.features import RecordFeatures
 from tasks.records.record_set import RecordSet, materialized
 from tasks.records.tfrecord import read_shard, record_files
@@ -174,15 +178,23 @@ def evaluate(
             found["seconds_per_image"] = found["latency"]["seconds_per_image"]["1"]["p50"]
             write_json(folder / "metrics.json", found)
         _remove_parts(model, name)
-        run.log_metrics(_of_split(found["metrics"] | _operating_metrics(evaluation, name), name), trained.step)
-        if not is_test:
-            run.log_summary(_figures(found) | {"val_objects": found["objects"]})
-            run.log_pictures(evaluation / "pictures")
-        run.log_artifacts(evaluation, evaluation.name)
+        _log(run, evaluation, found, trained.step)
         if register:
             tags = prepared_tags(model) if is_prepared(model, trained) else prepare_registration(network, model, trained)
             run.register(model.registered / "model", tags, records, _of_split(_figures(found), name), trained.step)
     return _answer("done", evaluation, found, vars(run.identity) if run.identity else {})
+
+
+def _log(run: tracking.ModelRun, evaluation: Path, found: Mapping[str, Any], step: int) -> None:
+    """Lets MLflow have an evaluation: its figures at the step of the checkpoint, how long an image takes on what, pictures and files."""
+    run.log_metrics(_of_split(found["metrics"] | _operating_metrics(evaluation, found["split"]), found["split"]), step)
+    if found["split"] != TEST:
+        latency = found.get("latency", {})
+        run.log_summary(_figures(found) | latency_figures(latency) | {"val_objects": found["objects"]})
+        if latency:
+            run.tag({f"latency.{name}": str(latency[name]) for name in ("device", "machine")})
+        run.log_pictures(evaluation / "pictures")
+    run.log_artifacts(evaluation, evaluation.name)
 
 
 def _of_split(figures: Mapping[str, Any], split: str) -> dict[str, Any]:
@@ -219,43 +231,55 @@ def evaluate_results(model: ModelDir, results: Path, dataset: DatasetDir, split:
     }
 
     def detected() -> _Detected:
-        return _Detected(given.with_masks, _jobs(files, given), lambda: {})
+        return _Detected(given.with_masks, _jobs(files, given), {})
 
     return _evaluate_detected(model, split, effort or Effort(), records, files, basis, {"results": str(results)}, detected)
 
 
 def evaluate_predictor(
-    model: ModelDir, kept: Path, dataset: DatasetDir, split: str = VAL, effort: Effort | None = None, checkpoint: str = ""
+    model: ModelDir,
+    kept: Path,
+    dataset: DatasetDir,
+    split: str = VAL,
+    effort: Effort | None = None,
+    *,
+    checkpoint: str = "",
+    config: str = "",
+    label_map: str = "",
 ) -> StepResult:
     """Evaluates a model that is kept anywhere on a split of a materialized dataset, into the folder `model`, one image after the other.
 
-    `kept` and `checkpoint` are as `find_model` takes them. UserError for a folder that holds a training of ours, for no model, and for
-    one that has none of the dataset's classes.
+    `kept`, `checkpoint` and `config` are as `find_model` takes them; `label_map`, a path or a shipped name, tells its classes. UserError
+    for a folder that holds a training of ours, for no model, and for one that has none of the dataset's classes.
     """
+    effort = effort or Effort()
     records, files = _materialized_split(model, dataset, split)
-    found = find_model(kept, checkpoint=checkpoint)
+    found = find_model(kept, find_label_map(label_map) if label_map else None, checkpoint, config)
     basis = {
         "format_version": FORMAT_VERSION,
         "predictor": str(found.path),
         "predictor_digest": found.digest,
+        "class_names": {str(number): name for number, name in found.names.items()},
         "dataset_digest": records.digest,
     }
 
     def detected() -> _Detected:
         predictions = Predictions(found.load(), found.names, records.labels)
-        jobs = [predictions.jobs(file) for file in files]
-        return _Detected(predictions.has_masks(files[0]), jobs, lambda: _timed(predictions.latency(_device(found.kind))))
+        with_masks = predictions.has_masks(files[0])
+        # Before the long part, so that a model that fails at a batch fails now.
+        timed = predictions.latency(files, _device(found.kind), effort.batch_size or found.batch_size)
+        return _Detected(with_masks, [predictions.jobs(file) for file in files], _timed(timed))
 
-    return _evaluate_detected(model, split, effort or Effort(), records, files, basis, {"kind": found.kind}, detected)
+    return _evaluate_detected(model, split, effort, records, files, basis, {"kind": found.kind}, detected)
 
 
 @dataclass(frozen=True)
 class _Detected:
-    """Detections to evaluate: whether they have masks, for each file of records its images with them, and what is known after the last."""
+    """Detections to evaluate: whether they have masks, for each file of records its images with them, and what else is known of them."""
 
     with_masks: bool
     jobs: Sequence[Iterator[Job]]
-    known: Callable[[], dict[str, Any]]
+    known: Mapping[str, Any]
 
 
 def _materialized_split(model: ModelDir, dataset: DatasetDir, split: str) -> tuple[RecordSet, list[str]]:
@@ -283,22 +307,25 @@ def _evaluate_detected(
     name = TEST if _is_test(split) else VAL
     if (done := _measured(evaluation, basis)) is not None:
         if effort.slices is None and _has_thresholds(model, name, effort.rule, done):
-            return _answer("skipped", evaluation, done, {})
+            return _answer("skipped", evaluation, done, read_json(model.tracking) if model.tracking.exists() else {})
         return evaluate_from_matches(model, split, effort.slices, effort.rule)
     rule = _rule(model, effort.rule)
     ready = detected()
     settings = Settings(records.labels, ready.with_masks)
     about = {"config": model.name, "split": name, "dataset": records.name, **told, **basis}
     progress = Progress("evaluated", records.counts[name]["images"])
-    with _workers(effort) as workers, staged_directory(evaluation) as folder:
-        parts = Parts(folder / ".parts", files, settings)
-        for number, jobs in enumerate(ready.jobs):
-            parts.write(number, progress.over(workers.stream(partial(image_result, settings), jobs, _JOBS_AHEAD)))
-        derived = _derived(attributes.added_to(write_results(parts, folder, about)), folder, model, rule)
-        found = {**about, **derived, **ready.known()}
-        parts.remove()
-        write_json(folder / "metrics.json", found | {"records": list(files)})
-    return _answer("done", evaluation, found, {})
+    model.untrained_journal.mkdir(parents=True, exist_ok=True)
+    with _workers(effort) as workers, tracking.model_run(model, records, "evaluate") as run:
+        with staged_directory(evaluation) as folder:
+            parts = Parts(folder / ".parts", files, settings)
+            for number, jobs in enumerate(ready.jobs):
+                parts.write(number, progress.over(workers.stream(partial(image_result, settings), jobs, _JOBS_AHEAD)))
+            derived = _derived(attributes.added_to(write_results(parts, folder, about)), folder, model, rule)
+            found = {**about, **derived, **ready.known}
+            parts.remove()
+            write_json(folder / "metrics.json", found | {"records": list(files)})
+        _log(run, evaluation, found, 0)
+    return _answer("done", evaluation, found, vars(run.identity) if run.identity else {})
 
 
 def _timed(latency: dict[str, Any]) -> dict[str, Any]:
@@ -521,7 +548,7 @@ def _print_operating(told: Mapping[str, Any], thresholds: Thresholds | None, spl
         print(f"{more} more categories have no threshold of their own: {THRESHOLDS} says why")
 
 
-def _figures(measured: dict[str, Any]) -> dict[str, float | None]:
+def _figures(measured: Mapping[str, Any]) -> dict[str, float | None]:
     """What a person looks at first; None where there was nothing to measure."""
     names = {"mask_ap": MASK_AP, "mask_ap50": MASK_AP50, "box_ap": BOX_AP}
     found = {name: measured["metrics"].get(metric) for name, metric in names.items()}

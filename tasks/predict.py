@@ -1,11 +1,12 @@
 """The step that shows what a model finds on pictures: drawn, and as a COCO results file.
 
-    maskline predict MODEL IMAGES... --output FOLDER [--min-score 0.3 | --thresholds own|FILE] [--label-map FILE]
+    maskline predict MODEL IMAGES... --output FOLDER [--min-score 0.3 | --thresholds own|FILE] [--label-map FILE --config CONFIG]
 
-MODEL is the folder of a trained or exported model, of a SavedModel, or an ONNX file; IMAGES are files, folders, patterns, and text files
-that list them. Writes to the folder `pictures/NUMBER_NAME.jpg`; in COCO's format `detections.json` (masks, or boxes where the model has
-none), beside masks `detections_boxes.json`, and `images.json` with the images and categories that they are of; `bad_images.jsonl` where an
-image could not be read; and last `predict.json`. Usual runtime: a tenth of a second to some seconds an image on two CPU cores.
+MODEL is the folder of a trained or exported model, of a SavedModel, an ONNX file, or a checkpoint of the original with its
+`pipeline.config`; IMAGES are files, folders, patterns, and text files that list them. Writes to the folder `pictures/NUMBER_NAME.jpg`; in
+COCO's format `detections.json` (masks, or boxes where the model has none), beside masks `detections_boxes.json`, and `images.json` with the
+images and categories that they are of; `bad_images.jsonl` where an image could not be read; and last `predict.json`. Usual runtime: a tenth
+of a second to some seconds an image on two CPU cores.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def predict(
     options: Options = Options(),
     label_map: Path | None = None,
     checkpoint: str = "",
+    config: str = "",
 ) -> StepResult:
     """Writes `output`, unless the same model, images and options wrote it before; it may be new, empty, or an earlier prediction.
 
@@ -79,7 +81,7 @@ def predict(
     """
     if not 0 <= options.min_score <= 1:
         raise UserError(f"--min-score is {options.min_score}", "give a number from 0 to 1")
-    kept = find_model(model, label_map, checkpoint)
+    kept = find_model(model, label_map, checkpoint, config)
     thresholds = _thresholds(kept, options.thresholds)
     _confirm_ours(output)
     files = image_files(images, output)

@@ -13,6 +13,7 @@ import yaml
 
 from tasks.adopt import adopt
 from tasks.checkpoints.original_names import original_variables
+from tasks.evaluate import Effort, evaluate_predictor
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.pipeline_config.zoo import zoo_configs
 from tasks.running.errors import UserError
@@ -118,6 +119,21 @@ def test_a_course_s_folder_goes_on_where_it_was_left(
     metrics = read_json(model.evaluation / "metrics.json")
     assert (metrics["images"], metrics["checkpoint"]) == (2, str(home / "model.ckpt-41"))
     assert found.summary["mask_ap"] == metrics["metrics"]["DetectionMasks_Precision/mAP"]
+
+    # The same without a run: the checkpoint and the config beside it, on the materialized records.
+    direct, latest = ModelDir(project.parent / "direct"), str(home / "model.ckpt-41")
+    with pytest.raises(UserError, match=r"model.ckpt-9 does not exist"):
+        evaluate_predictor(direct, home / "model.ckpt-9", scenes)
+    evaluate_predictor(direct, Path(latest), scenes, effort=Effort(workers=1), label_map=str(scenes.label_map))
+    by_itself = read_json(direct.evaluation / "metrics.json")
+    assert (by_itself["kind"], by_itself["predictor"]) == ("original_checkpoint", latest)
+    by_adoption, here = (read_json(one.evaluation / "detections_boxes.json") for one in (model, direct))
+    assert len(here) > 5
+    assert [one["category_id"] for one in here] == [one["category_id"] for one in by_adoption]
+    for name in ("score", "bbox"):
+        np.testing.assert_allclose([one[name] for one in here], [one[name] for one in by_adoption], rtol=1e-4)
+    assert list(by_itself["latency"]["seconds_per_image"]) == ["1"]
+    assert state(project) == before
 
 
 def test_what_was_exported_alone_is_a_model_again(project: Path, stored: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

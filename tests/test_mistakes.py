@@ -57,6 +57,8 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
         ("--slices", "attributes"),
         ("--results", "detections"),
         ("--predictor", "trained"),
+        ("--config", "config"),
+        ("--label-map", "label map"),
         ("--dataset", "dataset"),
     ],
     "export": [("model", "trained"), ("--checkpoint", "own checkpoint")],
@@ -66,6 +68,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
         ("--output", "new"),
         ("--label-map", "label map"),
         ("--checkpoint", "own checkpoint"),
+        ("--config", "config"),
     ],
     "adopt": [("folder", "model"), ("--output", "new")],
     "nominate": [("target", "trained"), ("--policy", "policy")],
@@ -84,6 +87,7 @@ GO_TOGETHER = (
     {("config", "--output"), ("--dataset", "--output"), ("--checkpoint", "--output")}
     | {("--checkpoint-label-map", other) for other in ("--checkpoint", "--output")}
     | {("--results", "--dataset"), ("--predictor", "--dataset"), ("--dataset", "--results")}
+    | {(of_model, other) for of_model in ("--config", "--label-map") for other in ("--predictor", "--dataset")}
 )
 """Options that are given besides the wrong one, though a call does without: (wrong, option)."""
 RIGHT = {

@@ -283,8 +283,13 @@ def test_a_model_of_one_size_gets_images_of_that_size(photos: Path, tmp_path: Pa
 
 
 def a_file(tmp_path: Path) -> Path:
-    (tmp_path / "model.pb").touch()
-    return tmp_path / "model.pb"
+    (tmp_path / "model.h5").touch()
+    return tmp_path / "model.h5"
+
+
+def a_graph_alone(tmp_path: Path) -> Path:
+    (tmp_path / "frozen_inference_graph.pb").touch()
+    return tmp_path / "frozen_inference_graph.pb"
 
 
 def no_onnx(tmp_path: Path) -> Path:
@@ -312,7 +317,8 @@ def a_run(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "problem", "fix"),
     [
-        (a_file, "model.pb is no model", "an .onnx file"),
+        (a_file, "model.h5 is no model", "an ONNX file"),
+        (a_graph_alone, "is a checkpoint without a pipeline.config beside it", "--config"),
         (no_onnx, "is no ONNX file that onnxruntime runs", "export the model again"),
         (a_classifier, "is no detection model", "maskline export"),
         (a_run, "run holds several models", "run/resnet"),

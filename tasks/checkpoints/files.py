@@ -82,6 +82,15 @@ def find_checkpoint(path: Path, config: str) -> Path:
     return find_checkpoint(only, config)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path looks like a checkpoint that `find_checkpoint` finds, by its name and what lies there."""
+    if path.is_dir():
+        return bool(prefixes(path)) or (path / FROZEN_GRAPH).is_file()
+    if path.is_file():
+        return _is_tarball(path) or _is_graph(path) or path.name in prefixes(path.parent)
+    return path.with_name(f"{path.name}.index").is_file()
+
+
 @contextmanager
 def checkpoint_prefix(path: Path) -> Iterator[str]:
     """Yields the prefix that TensorFlow's readers take, or the path of a graph; of a SavedModel with variables, their prefix.

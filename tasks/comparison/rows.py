@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tasks.evaluation.timing import latency_figures
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, read_json
 
@@ -132,16 +133,8 @@ def _figures(evaluated: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _latency(timed: Mapping[str, Any]) -> dict[str, Any]:
-    by_size = {int(size): one for size, one in timed.get("seconds_per_image", {}).items()}
-    found: dict[str, Any] = {}
-    if timed:
-        found["device"] = f"{timed['device']}, {timed['machine']}"
-    if 1 in by_size:
-        found["seconds_per_image_p95"] = by_size[1]["p95"]
-    if (largest := max(by_size, default=1)) > 1:
-        found |= {"batch_size": largest, "seconds_per_image_batched": by_size[largest]["p50"]}
-        found["seconds_per_image_batched_p95"] = by_size[largest]["p95"]
-    return found
+    found = {name: value for name, value in latency_figures(timed).items() if name != "seconds_per_image"}
+    return {**found, "device": f"{timed['device']}, {timed['machine']}"} if timed else found
 
 
 def _costs(model: ModelDir, trained: Mapping[str, Any]) -> dict[str, Any]:

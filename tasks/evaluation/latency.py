@@ -7,8 +7,6 @@ import itertools
 import platform
 import resource
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +16,30 @@ import tensorflow as tf
 from tasks.evaluation.batches import batches_of_one_size
 from tasks.evaluation.measure import Detector
 from tasks.evaluation.predicted import processor_name
+from tasks.evaluation.timing import TIMED_IMAGES, seconds_per_image
 from tasks.input.batches import record_files
 from tasks.input.config import DataConfig
 from tasks.mask_rcnn.config import ImageResizer
-
-_WARM_UP, _RUNS, _SECONDS, _FEWEST = 2, 50, 10.0, 3
-_IMAGES = 64
-"""Of the first ones, those of the size that most of them have are taken in turn."""
 
 
 def latency(detect: Detector, resizer: ImageResizer, data: DataConfig, batch_size: int) -> dict[str, Any]:
     """Seconds per image, `p50` and `p95`, at batch 1 and at `batch_size`, with the device, the machine's name and the images' size.
 
-    Of each two runs warm up, which build what they need, and then up to 50 are timed, for ten seconds but three at least: from decoded and
-    resized images in memory to detections in memory. Images of one size, the commonest of the first 64. `peak_memory`: the most `bytes`
-    that were held meanwhile, `of` the GPU or of the whole process.
+    As `seconds_per_image` times them: from decoded and resized images in memory to detections in memory. Images of one size, the commonest
+    of the first 64. `peak_memory`: the most `bytes` that were held meanwhile, `of` the GPU or of the whole process.
     """
     images = _of_one_size(data, resizer)
-    batches = {}
     _forget_peak_memory()
-    for size in sorted({1, batch_size}):
-        rounds = _rounds(images, size)
-        seconds: list[float] = []
-        for run in itertools.count():
-            stack, shapes = next(rounds)
-            started = time.perf_counter()
-            for value in detect(stack, shapes).values():
-                value.numpy()
-            if run >= _WARM_UP:
-                seconds.append((time.perf_counter() - started) / size)
-            if len(seconds) >= _RUNS or (len(seconds) >= _FEWEST and sum(seconds) * size > _SECONDS):
-                break
-        p50, p95 = np.percentile(seconds, (50, 95))
-        batches[str(size)] = {"p50": float(p50), "p95": float(p95), "runs": len(seconds)}
+
+    def answer(some: list[tuple[Any, Any]]) -> None:
+        for value in detect(np.stack([image for image, _ in some]), np.stack([shape for _, shape in some])).values():
+            value.numpy()
+
     return {
         "device": device_name(),
         "machine": platform.node(),
         "image_size": list(images[0][0].shape[:2]),
-        "seconds_per_image": batches,
+        "seconds_per_image": seconds_per_image(answer, images, batch_size),
         "peak_memory": _peak_memory(),
     }
 
@@ -91,14 +75,6 @@ def _of_one_size(data: DataConfig, resizer: ImageResizer) -> list[tuple[Any, Any
     """Resized images and their sizes before padding, all of the commonest size."""
     batches = (batch for file in record_files(data) for batch in batches_of_one_size(file, resizer, 1))
     by_size: dict[tuple[int, ...], list[tuple[Any, Any]]] = {}
-    for batch in itertools.islice(batches, _IMAGES):
+    for batch in itertools.islice(batches, TIMED_IMAGES):
         by_size.setdefault(batch.images.shape, []).append((batch.images[0], batch.true_shapes[0]))
     return max(by_size.values(), key=len)
-
-
-def _rounds(images: list[tuple[Any, Any]], size: int) -> Iterator[tuple[Any, Any]]:
-    """Batches of the images in turn, without end."""
-    turn = itertools.cycle(images)
-    while True:
-        some = list(itertools.islice(turn, size))
-        yield np.stack([image for image, _ in some]), np.stack([shape for _, shape in some])

@@ -166,6 +166,11 @@ class ModelDir:
         return self.root / f"tensorflow-worker-{worker}.log" if worker else self.tensorflow_log
 
     @property
+    def untrained_journal(self) -> Path:
+        """Of a model that was not trained here: what MLflow is to hold of it, which else lies in `train`."""
+        return self.root / "tracking"
+
+    @property
     def tracking(self) -> Path:
         """Identity of this model's tracking run, so that evaluate adds to the run that train opened."""
         return self.root / "tracking.json"

@@ -446,14 +446,19 @@ class PipelineOutbox(Outbox):
 
     def models(self) -> list[ModelDir]:
         """Those of the folder that have a journal."""
-        return [ModelDir(file.parent.parent) for file in sorted(self._run.root.glob("*/train/tracking.jsonl"))]
+        return sorted({ModelDir(file.parent.parent) for file in self._run.root.glob("*/*/tracking.jsonl")}, key=lambda one: one.root)
+
+
+def journal_of(model: ModelDir) -> Journal:
+    """The journal of a model, in its folder `train`, or of one that was not trained here, in one of its own."""
+    return Journal(model.untrained_journal if model.untrained_journal.is_dir() else model.train)
 
 
 class ModelOutbox(Outbox):
-    """The journal of one zoo config, in its folder `train`."""
+    """The journal of one model."""
 
     def __init__(self, model: ModelDir) -> None:
-        super().__init__(Journal(model.train), f"model {model.name}")
+        super().__init__(journal_of(model), f"model {model.name}")
         self._model = model
         self._run = RunDir(model.root.parent)
 

@@ -27,6 +27,7 @@ from tasks.tracking.outbox import (
     Outbox,
     PipelineOutbox,
     RunIdentity,
+    journal_of,
     model_run_identity,
     pipeline_run_identity,
 )
@@ -34,6 +35,7 @@ from tasks.tracking.provenance import provenance_tags
 from tasks.tracking.registry import registered_name
 
 _PARAM_LENGTH, _ERROR_LENGTH = 6000, 1000
+_JOURNALS_OF_MODELS = {ModelDir(Path()).train.name, ModelDir(Path()).untrained_journal.name}
 # At its end a step waits so long for MLflow to take something, and so long for it to take all; a killed one has less.
 _PATIENCE, _LONGEST = 30.0, 300.0
 _KILLED_WAITS = 5.0
@@ -162,6 +164,10 @@ class ModelRun:
         """
         self._log("pictures", path=_from(self._outbox.journal, folder))
 
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Sets what tells runs apart and is no number."""
+        self._log("tags", tags=dict(tags))
+
     def log_artifacts(self, path: Path, folder: str | None = None) -> None:
         """Copies a file, or what a folder holds, into the run's artifacts, under `folder`: as it is when it is sent."""
         _append_artifact(self._outbox.journal, path, folder)
@@ -208,7 +214,7 @@ def model_run(model: ModelDir, records: RecordSet, step: str, *, anew: bool = Fa
     marks it FAILED (an interrupt: KILLED) and goes on its way. A training that begins `anew`, where there was one with other settings, gets
     a run of its own, and the earlier one leaves the views.
     """
-    journal, known = Journal(model.train), model_run_identity(model)
+    journal, known = journal_of(model), model_run_identity(model)
     if anew and known is not None:
         # What is there to be sent to it goes there all the same.
         model.tracking.unlink()
@@ -297,7 +303,7 @@ def _from(journal: Journal, path: Path) -> str:
     """The path as seen from the journal, so that a run's folder can be moved whole."""
     path, root = path.absolute(), journal.folder.absolute()
     # The journal of a model lies one folder below the model's own.
-    inside = path.is_relative_to(root) or (root.name == "train" and path.is_relative_to(root.parent))
+    inside = path.is_relative_to(root) or (root.name in _JOURNALS_OF_MODELS and path.is_relative_to(root.parent))
     return os.path.relpath(path, root) if inside else str(path)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
 
 import numpy as np
 import onnx
 import pytest
+from mlflow import MlflowClient
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks.evaluate import Effort, evaluate_predictor, evaluate_results
@@ -14,14 +16,14 @@ from tasks.evaluation.predicted import Predictions
 from tasks.materialize import materialize
 from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
-from tasks.running.workspace import DatasetDir, ModelDir
+from tasks.running.workspace import DatasetDir, ModelDir, read_json
 
 BOXES = np.array([[[0.25, 0.125, 0.75, 0.5], [0.0, 0.0, 0.5, 0.25], [0.0, 0.0, 1.0, 1.0]]], np.float32)
 SCORES, CLASSES = np.array([[0.875, 0.5, 0.25]], np.float32), np.array([[1, 2, 99]], np.float32)
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def dataset(tmp_path_factory, workspace):
     folder = tmp_path_factory.mktemp("dataset")
     source = folder / "scenes.yaml"
     source.write_text("name: scenes\nshapes: {train: 1, val: 5, height: 64, width: 80, seed: 3}\n")
@@ -29,13 +31,13 @@ def dataset(tmp_path_factory):
     return DatasetDir(folder / "scenes")
 
 
-def write_model(file, names=None):
+def write_model(file, names=None, batch=1):
     """Three detections, of which the third is of no class of the dataset."""
     held = {"num_detections": np.array([3], np.float32), "detection_boxes": BOXES, "detection_scores": SCORES, "detection_classes": CLASSES}
     graph = helper.make_graph(
         [helper.make_node("Identity", [f"kept_{name}"], [name]) for name in held],
         "constant",
-        [helper.make_tensor_value_info("input_tensor", TensorProto.UINT8, [1, None, None, 3])],
+        [helper.make_tensor_value_info("input_tensor", TensorProto.UINT8, [batch, None, None, 3])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape) for name, value in held.items()],
         [numpy_helper.from_array(value, f"kept_{name}") for name, value in held.items()],
     )
@@ -68,11 +70,33 @@ def test_a_model_has_the_figures_of_its_detections(dataset, tmp_path):
     assert found["detections"] == 10
     assert found["metrics"] == json.loads((by_file.evaluation / "metrics.json").read_text())["metrics"]
     timed = found["latency"]["seconds_per_image"]["1"]
-    # Of five images three warm up.
-    assert timed["runs"] == 2
+    assert timed["runs"] == 50
     assert 0 < timed["p50"] <= timed["p95"]
     assert found["latency"]["image_size"] == [64, 80]
     assert evaluate_predictor(by_model, kept, dataset).status == "skipped"
+
+
+def test_a_model_that_takes_batches_is_timed_at_one_too(dataset, workspace, tmp_path, capsys):
+    """Whether it does is told by the shape of its input."""
+    one, many = (write_model(tmp_path / f"{name}.onnx", batch=batch) for name, batch in (("one", 1), ("many", "batch")))
+    effort = Effort(workers=1, batch_size=2)
+    evaluate_predictor(ModelDir(tmp_path / "many"), many, dataset, effort=effort)
+    latency = json.loads((tmp_path / "many" / "evaluation" / "metrics.json").read_text())["latency"]
+    assert list(latency["seconds_per_image"]) == ["1", "2"]
+    assert latency["machine"] == platform.node()
+    assert "not timed" not in capsys.readouterr().out
+    # MLflow has them beside the figures, in the data set's experiment.
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    run = client.get_run(read_json(tmp_path / "many" / "tracking.json")["run_id"])
+    assert (run.info.status, run.data.tags["dataset.name"], run.data.tags["latency.machine"]) == ("FINISHED", "scenes", platform.node())
+    timed = latency["seconds_per_image"]
+    for name, value in (("", timed["1"]["p50"]), ("_p95", timed["1"]["p95"]), ("_batched_p95", timed["2"]["p95"])):
+        assert run.data.metrics[f"seconds_per_image{name}"] == pytest.approx(value, abs=1e-4)
+    assert (run.data.metrics["batch_size"], "box_ap" in run.data.metrics) == (2, True)
+    evaluate_predictor(ModelDir(tmp_path / "one"), one, dataset, effort=effort)
+    assert "the model takes one image at a time: it is not timed at batch 2" in capsys.readouterr().out
+    latency = json.loads((tmp_path / "one" / "evaluation" / "metrics.json").read_text())["latency"]
+    assert list(latency["seconds_per_image"]) == ["1"]
 
 
 def test_classes_are_the_same_where_their_names_are(dataset, tmp_path, capsys):
