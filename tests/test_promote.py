@@ -29,6 +29,7 @@ from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, folder_digest, read_json, write_json
 from tasks.tracking.registry import Registry
 from tests.coco.drawn_matches import drawn_models
+from tests.tracking.mlflow_server import Server
 
 DIGEST, IMAGES = "ab" * 32, 150
 BY_ANNA = Approval("anna", "the field test went well")
@@ -225,6 +226,27 @@ def test_a_champion_that_was_measured_on_other_data_is_measured_anew(shop: Shop,
     assert asked == [("old", "test", DIGEST)]
 
 
+def promote_at_once(models: list[ModelDir], policy: Policy) -> list[str]:
+    """The statuses of promotions that have compared with the same champion before either moves it."""
+    both, statuses = threading.Barrier(2), []
+    plain = Registry.locked
+
+    def together(self: Registry, seconds: float = 0.0) -> Any:
+        both.wait(60)
+        return plain(self, seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Registry, "locked", together)
+        threads = [
+            threading.Thread(target=lambda model=model: statuses.append(promote(model.root, policy, BY_ANNA).status)) for model in models
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return statuses
+
+
 @pytest.mark.parametrize("way", ["threads", "processes"])
 def test_two_promotions_at_once_cannot_both_win(shop: Shop, policy: Policy, way: str, tmp_path: Path) -> None:
     promote(shop.add("weak", 0.2).root, policy, BY_ANNA)
@@ -239,28 +261,41 @@ def test_two_promotions_at_once_cannot_both_win(shop: Shop, policy: Policy, way:
         statuses = [read_json(one.root / "result.json")["status"] for one in models]
         assert sorted(codes) == [0, 3]
     else:
-        both, statuses = threading.Barrier(2), []
-        plain = Registry.locked
-
-        def together(self: Registry, seconds: float = 0.0) -> Any:
-            # Both have compared with the same champion by then.
-            both.wait(60)
-            return plain(self, seconds)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Registry, "locked", together)
-            threads = [
-                threading.Thread(target=lambda model=model: statuses.append(promote(model.root, policy, BY_ANNA).status))
-                for model in models
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+        statuses = promote_at_once(models, policy)
     assert sorted(statuses) == ["done", "refused"]
     assert shop.alias("previous") == 1
     assert shop.alias("champion") in (2, 3)
     assert sorted(shop.decisions()[1:]) == ["promoted", "refused"]
+
+
+def test_a_server_s_registry_promotes_refuses_and_rolls_back(
+    workspace: Path, tmp_path: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a database of our own: an `mlflow server`, which hands out the models' files too."""
+    server = Server(tmp_path)
+    server.start()
+    try:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        shop = Shop("fruits of a server", tmp_path, MlflowClient(server.url))
+        weak = shop.add("weak", 0.3)
+        first = promote(weak.root, policy, BY_ANNA)
+        assert (first.status, shop.aliases) == ("done", (1, None))
+        assert first.summary["rules"]["export_agrees"]["passed"]
+        assert sorted(promote_at_once([shop.add("one", 0.6), shop.add("other", 0.61)], policy)) == ["done", "refused"]
+        winner = shop.alias("champion")
+        assert (winner in (2, 3), shop.alias("previous")) == (True, 1)
+        assert promote(weak.root, policy, BY_ANNA).status == "refused"
+        assert shop.aliases == (winner, 1)
+        assert rollback(shop.name, "ben", "it misses small ones").summary["champion"] == 1
+        assert shop.aliases == (1, None)
+        told = list(ledger.decisions(shop.name))
+        decisions = [one["decision"] for one in told]
+        assert (decisions[0], {*decisions[1:3]}, decisions[3:]) == ("promoted", {"promoted", "refused"}, ["refused", "rolled back"])
+        experiment = shop.client.get_experiment_by_name(f"{shop.name} promotions")
+        runs = shop.client.search_runs([experiment.experiment_id])
+        assert sorted(run.data.tags["decision"] for run in runs) == sorted(one["decision"] for one in told)
+    finally:
+        server.kill()
 
 
 def test_a_lock_that_somebody_holds(shop: Shop, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
