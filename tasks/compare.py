@@ -143,6 +143,11 @@ def _write(folder: Path, heading: Heading, compared: Comparison, models: Mapping
         "note": compared.note,
         "verdicts": asdict(compared.verdicts) if compared.verdicts else None,
         "rows": [asdict(row) for row in compared.rows],
+        "seeds": {
+            model.row.config: asdict(model.row) | {"trainings": [row.config for row in model.trainings]}
+            for model in compared.models
+            if model.trainings
+        },
         "findings": found.to_json(next(iter(compared.matches.values())).images.ids if compared.matches else ()),
     }
     write_json(folder / "comparison.json", data)
@@ -166,7 +171,8 @@ def _bars(compared: Comparison) -> list[ModelBar]:
             row.parameters,
             standings.get(row.standing or "", "other"),
         )
-        for row in compared.ready
+        for row in (model.row for model in compared.models)
+        if row.state == EVALUATED
     ]
 
 
@@ -174,11 +180,11 @@ def _print(compared: Comparison) -> None:
     # A log has no width of its own; 80 columns would break the names.
     console = Console(width=None if Console().is_terminal else 160)
     table = Table()
-    shown = columns(compared.rows, is_short=True)
+    shown = columns(compared.shown, is_short=True)
     for name, title in shown:
         table.add_column(title, justify="left" if name in TEXTS else "right", no_wrap=name == "config")
-    for row in compared.rows:
-        style = "bold" if row is compared.highest else ("" if row.state == EVALUATED else "dim")
+    for row in compared.shown:
+        style = "bold" if row.standing == HIGHEST else ("" if row.state == EVALUATED and row.seed is None else "dim")
         table.add_row(*(cell(name, getattr(row, name)) for name, _ in shown), style=style)
     console.print(table)
     for line in (compared.heading, *(f"- {line}" for line in compared.lines), compared.note):

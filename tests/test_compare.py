@@ -8,6 +8,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from tasks.coco.figures import figures
@@ -281,6 +282,52 @@ def test_few_images_show_no_difference(run, capsys):
     detected(run, "none", {}, images=9)
     assert compare(run).summary["not_told_apart"] == ["none"]
     assert "fewer than 10 images show none" in capsys.readouterr().out
+
+
+def seeded(run, config, seed, found, **settings):
+    """One of several trainings of a model, which finds so many of the twelve objects."""
+    detected(run, config, dict.fromkeys(range(1, found + 1), 0.9))
+    experiment = {"task": {"name": config.partition("-")[0], "train_data": {"seed": seed}}, "trainer": {"train_steps": 100, **settings}}
+    (run.model(config).train / "experiment.yaml").write_text(yaml.safe_dump(experiment))
+
+
+def test_trainings_with_other_seeds_are_one_model_and_their_spread_enters_the_verdict(run, capsys):
+    """Of twelve objects n are found, surest first and nothing else: precision is one at the recalls up to n/12, of 101."""
+    for config, seed, found in (("a-seed1", 1, 12), ("a-seed2", 2, 6), ("b-seed1", 1, 9), ("b-seed2", 2, 3)):
+        seeded(run, config, seed, found, max_to_keep=seed)
+    seeded(run, "a-again", 1, 12)  # the first one's seed once more
+    seeded(run, "a-longer", 3, 12, train_steps=200)
+    result = compare(run)
+    told = json.loads((run.comparison / "comparison.json").read_text())
+    assert {name: one["trainings"] for name, one in told["seeds"].items()} == {"a": ["a-seed1", "a-seed2"], "b": ["b-seed1", "b-seed2"]}
+    assert [one["mask_ap"] for one in told["seeds"].values()] == pytest.approx([(101 + 51) / 202, (76 + 26) / 202])
+    # Of two values half their difference, times the root of two.
+    spread = 25 / 101 * 2**0.5
+    assert [one["spread"] for one in told["seeds"].values()] == pytest.approx([spread, spread])
+    standings = {one["name"]: one for one in told["verdicts"]["standings"]}
+    assert {name: one["trainings"] for name, one in standings.items()} == {"a": 2, "b": 2, "a-again": 1, "a-longer": 1}
+    assert standings["a"]["spread"] == pytest.approx(spread)
+    (pair,) = (pair for pair in told["verdicts"]["pairs"] if {pair["first"], pair["second"]} == {"a", "b"})
+    assert pair["difference"] == pytest.approx(25 / 101)
+    # The error of the difference of two means of two is at least spread x (1/2 + 1/2)^0.5; the interval reaches beyond its double.
+    assert pair["interval"][1] - pair["difference"] > 2 * spread
+    said = capsys.readouterr().out
+    assert "no difference shown between a and b; with these 12 images" in said
+    assert "and no number of images shows 1: train more seeds" in said
+    assert (
+        "trainings of one model differ by 35 points (standard deviation), which is taken to hold of those that were trained once." in said
+    )
+    table = table_of(run)
+    assert list(table) == ["a-again", "a-longer", "a", "a-seed1", "a-seed2", "b", "b-seed1", "b-seed2"]
+    assert [table[name]["spread over seeds"] for name in ("a", "a-seed1", "b")] == ["0.350", "-", "0.350"]
+    assert [table[name]["seed"] for name in ("a", "a-seed1", "b-seed2", "a-longer")] == ["-", "1", "2", "-"]
+    assert (result.summary["best"], result.summary["not_told_apart"]) == ("a-again", ["a-longer", "a", "b"])
+    page = (run.comparison / "comparison.html").read_text()
+    assert page.count('class="seed"') == 4
+    for name in ("a-again", "a-longer"):
+        shutil.rmtree(run.model(name).root)
+    assert compare(run).summary["best"] == "a-seed1"
+    assert "Highest mask AP: a, 0.752 on average of 2 seeds; the highest of these is a-seed1, 1.000." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

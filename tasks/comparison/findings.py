@@ -11,7 +11,7 @@ from tasks.coco.matches import Matches
 from tasks.comparison.disagreement import Disagreement, most_disputed, outcome, right_where_wrong
 from tasks.comparison.judgement import Comparison
 from tasks.comparison.learning import Points, loss_curve, measured_curve
-from tasks.comparison.rows import BOX_AP, MASK_AP
+from tasks.comparison.rows import BOX_AP, EVALUATED, MASK_AP
 from tasks.evaluation.analysis import MIN_SCORE, category_figures, precision_curves
 from tasks.evaluation.error_split import error_split
 from tasks.evaluation.slices import whole
@@ -70,7 +70,9 @@ class Findings:
 def findings(comparison: Comparison, models: Mapping[str, ModelDir]) -> Findings:
     """Of the evaluated models among `models`."""
     names = [row.config for row in comparison.ready]
-    differing, left_out = _config_differences({name: models[name] for name in names})
+    # Configs of one model's trainings are alike.
+    of_models = [(model.trainings or (model.row,))[0] for model in comparison.models]
+    differing, left_out = _config_differences({row.config: models[row.config] for row in of_models if row.state == EVALUATED})
     metric = MASK_AP if comparison.ranking == "mask AP" else BOX_AP
     learnt: dict[str, Any] = {
         "losses": {name: curve for name in names if (curve := loss_curve(models[name]))},

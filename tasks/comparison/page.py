@@ -14,7 +14,7 @@ from tasks.comparison.charts import Axis, Chart, Series, axis
 from tasks.comparison.disagreement import Disagreement, sentences
 from tasks.comparison.findings import Findings
 from tasks.comparison.judgement import Comparison
-from tasks.comparison.rows import Row
+from tasks.comparison.rows import EVALUATED, Row
 from tasks.comparison.side_by_side import Panel, records_of, side_by_side
 from tasks.comparison.table import HIGHEST, TEXTS, cell, columns, short_name
 from tasks.evaluation.analysis import MIN_SCORE
@@ -52,13 +52,14 @@ def comparison_page(heading: Heading, comparison: Comparison, found: Findings, m
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"figure": _figure, "points": _points, "cell": lambda row, name: cell(name, getattr(row, name)), "tick": _tick}
-    color_of = {row.config: index % _COLORS for index, row in enumerate(comparison.ready)}
+    evaluated = [model for model in comparison.models if model.row.state == EVALUATED]
+    color_of = {row.config: index % _COLORS for index, model in enumerate(evaluated) for row in (model.row, *model.trainings)}
     disputed, why = _disputed(comparison, found, models)
     return environment.get_template(_TEMPLATE).render(
         heading=heading,
         comparison=comparison,
         found=found,
-        columns=columns(comparison.rows),
+        columns=columns(comparison.shown),
         texts=TEXTS,
         highest=HIGHEST,
         short=short_name,
@@ -143,7 +144,8 @@ def _categories(found: Findings) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _charts(comparison: Comparison, found: Findings, color_of: Mapping[str, int]) -> Iterator[Chart]:
-    timed = [row for row in comparison.ready if row.seconds_per_image and comparison.figure(row) is not None]
+    rows = [model.row for model in comparison.models if model.row.state == EVALUATED]
+    timed = [row for row in rows if row.seconds_per_image and comparison.figure(row) is not None]
     if timed:
         yield _speed(comparison, timed, color_of)
     if any(len(curve) > 1 for curve in found.losses.values()):

@@ -66,6 +66,10 @@ class Row:
     objects: int | None = None
     interval: tuple[float, float] | None = None
     """Of the figure that ranks: what it is in 95 % of the resamples."""
+    seed: int | None = None
+    """Of one of several trainings of a model"""
+    spread: float | None = None
+    """Of a model that was trained several times: the standard deviation of the figure that ranks, over seeds."""
     standing: str | None = None
     left_out: str | None = None
     """Why there is no verdict on an evaluated model."""

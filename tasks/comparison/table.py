@@ -9,12 +9,14 @@ from tasks.comparison.rows import Row
 
 COLUMNS = (
     ("config", "config"),
+    ("seed", "seed"),
     ("mask_ap", "mask AP"),
     ("mask_ap50", "AP50"),
     ("mask_ap75", "AP75"),
     ("mask_ap_small", "AP small"),
     ("mask_ap_medium", "AP medium"),
     ("mask_ap_large", "AP large"),
+    ("spread", "spread over seeds"),
     ("box_ap", "box AP"),
     ("parameters", "parameters"),
     ("tflop_per_image", "TFLOP/image"),
@@ -32,7 +34,8 @@ COLUMNS = (
 """The fields of a row and their titles."""
 TEXTS = ("config", "standing", "state")
 _ALWAYS = ("config", "mask_ap", "mask_ap50", "box_ap", "parameters", "train_images_per_second", "seconds_per_image", "standing", "state")
-"""The others stand there where a model has them; a terminal shows these alone."""
+_OF_SEEDS = ("seed", "spread")
+"""The others stand there where a model has them; a terminal shows these alone, and what tells seeds apart."""
 HIGHEST, LEVEL, WORSE, UNTESTED = "highest", "no difference shown", "worse", "not tested"
 
 
@@ -41,7 +44,7 @@ def columns(rows: Sequence[Row], is_short: bool = False) -> list[tuple[str, str]
     return [
         (name, title)
         for name, title in COLUMNS
-        if name in _ALWAYS or (not is_short and any(getattr(row, name) is not None for row in rows))
+        if name in _ALWAYS or ((not is_short or name in _OF_SEEDS) and any(getattr(row, name) is not None for row in rows))
     ]
 
 
@@ -70,5 +73,8 @@ def markdown_table(rows: Sequence[Row]) -> list[str]:
 
 
 def short_name(config: str) -> str:
-    """What tells the zoo's configs apart: their backbone."""
+    """What tells the zoo's configs apart: their backbone; and trainings of one their seed."""
+    plain, seed, number = config.rpartition("-seed")
+    if seed and number.isdigit():
+        return f"{short_name(plain)} seed {number}"
     return config.removeprefix("mask_rcnn_").removesuffix("_coco")
