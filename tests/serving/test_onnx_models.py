@@ -20,7 +20,7 @@ from tasks.mask_rcnn import config
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.running.errors import UserError
 from tasks.serving.agreement import matched
-from tasks.serving.onnx_check import check_onnx
+from tasks.serving.onnx_check import _expect, check_onnx
 from tasks.serving.onnx_conversion.model import ConvertedFunction
 from tasks.serving.onnx_file import OnnxFile, save_as_onnx
 from tasks.serving.signatures import resized_images, served_outputs
@@ -226,6 +226,20 @@ def test_a_file_that_chooses_other_detections_is_refused(unpadded: MaskRCNN, fil
             check_onnx(unpadded, file, [SQUARE, WIDE], 2)
     finally:
         limits.nms_iou_threshold = before
+
+
+def test_a_restless_part_may_differ_by_what_a_millionth_of_its_input_moves_it() -> None:
+    outputs, disturbed = {"features": tf.constant([2.0, -4.0])}, {"features": tf.constant([2.0, -4.002])}
+
+    def compare(moved: float, **more: Any) -> None:
+        _expect("the first stage", outputs, {"features": tf.constant([2.0 + moved, -4.0])}, "features", **more)
+
+    compare(0.0003)
+    with pytest.raises(UserError, match=r"the first stage of the file gives features that differs by 0\.00047 of its largest value"):
+        compare(0.0019)
+    compare(0.0019, disturbed=lambda: disturbed)
+    with pytest.raises(UserError, match=r"differs by 0\.00052 of its largest value"):
+        compare(0.0021, disturbed=lambda: disturbed)
 
 
 def test_detections_are_matched_by_class_score_and_box() -> None:
