@@ -378,16 +378,39 @@ def preflight_command(
     shard_ranges: Annotated[
         list[str] | None, typer.Option("--shard-range", metavar="A:B", help="Shards that one task writes; repeatable.")
     ] = None,
+    evaluate_into: Annotated[
+        Path | None,
+        typer.Option(parser=new_folder, metavar="FOLDER", help="Where `evaluate` will write; what follows is evaluated, as it takes it."),
+    ] = None,
+    predictor: Annotated[Path | None, typer.Option(help="The model.")] = None,
+    results: Annotated[Path | None, typer.Option(help="The file of detections.")] = None,
+    predictor_config: Annotated[str, typer.Option(help="The model's config.")] = "",
+    predictor_label_map: Annotated[str, typer.Option(help="The model's label map.")] = "",
+    predictor_checkpoint: Annotated[str, typer.Option(help="The model's checkpoint.")] = "",
+    slices: Annotated[Path | None, typer.Option(help="The file with attributes of images.")] = None,
     result: ResultOption = None,
 ) -> None:
     """Look at what a pipeline run is asked for, before anything of it is written."""
     from tasks.pipeline_config.fine_tuning import StartingPoint
-    from tasks.preflight import preflight
+    from tasks.preflight import Evaluated, preflight
     from tasks.running.workspace import located
 
     start = StartingPoint(checkpoint=checkpoint, label_map=checkpoint_label_map)
+    evaluated = None
+    if evaluate_into is not None:
+        of_model = (predictor_config, predictor_label_map, predictor_checkpoint)
+        evaluated = Evaluated(ModelDir(evaluate_into), predictor, results, *of_model, slices)
+    elif predictor or results or slices:
+        raise UserError("--predictor, --results and --slices are of an evaluation", "name its folder with --evaluate-into")
     answer(
-        preflight(located(dataset), configs or (), assignments=assignments or (), start=start, shard_ranges=shard_ranges or ()),
+        preflight(
+            located(dataset),
+            configs or (),
+            assignments=assignments or (),
+            start=start,
+            shard_ranges=shard_ranges or (),
+            evaluated=evaluated,
+        ),
         result,
     )
 

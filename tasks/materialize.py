@@ -31,7 +31,7 @@ from tasks.annotations.source import Listing, Source
 from tasks.annotations.split_names import TEST
 from tasks.records.checks import Check, DataError
 from tasks.records.label_map import LabelMap, print_label_map
-from tasks.records.manifest import FORMAT_VERSION, Manifest, Split, read_manifest, write_manifest
+from tasks.records.manifest import FORMAT_VERSION, Manifest, Split, materialized_in, read_manifest, write_manifest
 from tasks.records.staging import Staging
 from tasks.running.errors import UserError
 from tasks.running.progress import Progress
@@ -65,9 +65,10 @@ def materialize(
 ) -> StepResult:
     """The dataset that a YAML file describes, as records in `output` (by default the workspace's folder of its name).
 
-    Of a folder, it is the YAML in it, or one that is written there by what the folder holds. `options` are fields of `Choice` that count
-    instead of the YAML's own (`record_choice.read_options` makes them of texts). Status `skipped` where the folder already holds these
-    inputs in these shards.
+    Of a folder, it is the YAML in it, or one that is written there by what the folder holds; a folder that this step has written stays as
+    it is, unless there is an `output`, or other shards or `options` are asked for. `options` are fields of `Choice` that count instead of
+    the YAML's own (`record_choice.read_options` makes them of texts). Status `skipped` where the folder already holds these inputs in these
+    shards.
     """
     effort = effort or Effort()
     for option, value in (("shards", effort.shards), ("workers", effort.workers)):
@@ -75,6 +76,10 @@ def materialize(
             raise UserError(f"--{option} is {value}", "give at least 1")
     if effort.max_bad < 0:
         raise UserError(f"--max-bad is {effort.max_bad}", "give at least 0")
+    is_as_it_was = output is None and not options and (effort.shards, effort.shard_range) == (None, None)
+    if is_as_it_was and (manifest := materialized_in(dataset_yaml)) is not None:
+        print(f"{dataset_yaml} is a materialized dataset, and stays as it is", flush=True)
+        return _answer("skipped", DatasetDir(dataset_yaml.absolute()), manifest, changed=False)
     config = read_dataset_config(description_of(dataset_yaml))
     choice = choose(config.options, options or {})
     dataset = DatasetDir(output.absolute()) if output is not None else dataset_dir(config.name)

@@ -16,7 +16,7 @@ from tasks.checkpoints.own_checkpoint import checkpoint_to_start_from
 from tasks.pipeline_config.zoo import find_config
 from tasks.records.manifest import read_manifest
 from tasks.running.schedule_memory import Ingredients, LastGoodRun, code, keep_ingredients, last_good_run
-from tasks.running.workspace import DatasetDir, RunDir, StepResult, read_bytes
+from tasks.running.workspace import DatasetDir, ModelDir, RunDir, StepResult, read_bytes
 
 _NO_GOOD_RUN = "no run of this schedule ended well yet"
 
@@ -66,8 +66,10 @@ def _start(config: str, last: LastGoodRun | None, settings: Mapping[str, str], f
     if not from_last_good_run:
         print(f"{config} starts {otherwise}", flush=True)
         return fallback
-    model = last.run.model(config) if last else None
-    if model is not None and model.root.is_dir() and checkpoint_to_start_from(model.root) is not None:
+    # Of a config that was trained with several seeds, any will do: the first.
+    trained = [last.run.model(config), *map(ModelDir, sorted(last.run.root.glob(f"{config}-seed*")))] if last else []
+    model = next((one for one in trained if one.root.is_dir() and checkpoint_to_start_from(one.root) is not None), None)
+    if model is not None:
         print(f"{config} starts from the weights of the last good run, {model.root}", flush=True)
         return {"checkpoint": str(model.root), "label_map": ""}
     why = f"the last good run did not train {config}" if last else _NO_GOOD_RUN

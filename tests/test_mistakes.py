@@ -43,6 +43,12 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
         *("--config", "mask_rcnn_inception_v2_coco"),
         ("--checkpoint", "checkpoint"),
         ("--checkpoint-label-map", "label map"),
+        ("--evaluate-into", "new"),
+        ("--predictor", "trained"),
+        ("--results", "detections"),
+        ("--predictor-config", "config"),
+        ("--predictor-label-map", "label map"),
+        ("--slices", "attributes"),
     ],
     "inspect": [("dataset", "dataset"), ("--against", "dataset"), ("--output", "new")],
     "check": [("dataset", "dataset"), ("--label-map", "label map")],
@@ -87,6 +93,11 @@ GO_TOGETHER = (
     {("config", "--output"), ("--dataset", "--output"), ("--checkpoint", "--output")}
     | {("--checkpoint-label-map", other) for other in ("--checkpoint", "--output")}
     | {("--results", "--dataset"), ("--predictor", "--dataset"), ("--dataset", "--results")}
+    | {
+        (of_asked, "--evaluate-into")
+        for of_asked in ("--results", "--predictor", "--slices", "--predictor-config", "--predictor-label-map")
+    }
+    | {("--predictor-config", "--predictor"), ("--predictor-label-map", "--predictor")}
     | {(of_model, other) for of_model in ("--config", "--label-map") for other in ("--predictor", "--dataset")}
 )
 """Options that are given besides the wrong one, though a call does without: (wrong, option)."""
@@ -95,6 +106,8 @@ RIGHT = {
     ("inspect", "--against", "manifest"),
     ("profile-input", "target", "model"),
     ("adopt", "folder", "dataset"),
+    ("materialize", "dataset", "dataset"),
+    ("preflight", "dataset", "dataset"),
     ("adopt", "folder", "run"),
 }
 """What is not wrong, or told in a report of findings: (command, parameter, thing)."""

@@ -138,10 +138,12 @@ def trained(run: RunDir, config: str) -> Path:
 def test_each_config_starts_from_the_weights_of_the_last_good_run_that_has_them(
     dataset: DatasetDir, first: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own, other = trained(first, CONFIG), "mask_rcnn_resnet50_atrous_coco"
+    own, other, several = trained(first, CONFIG), "mask_rcnn_resnet50_atrous_coco", "mask_rcnn_resnet101_atrous_coco"
+    seeds = [trained(first, f"{several}-seed{seed}") for seed in (1, 2)]
     settings = SETTINGS | {"checkpoint": "/zoo", "checkpoint_label_map": "coco"}
-    result = recall("weekly", run(dataset, "second"), dataset, [CONFIG, other], settings, from_last_good_run=True)
+    result = recall("weekly", run(dataset, "second"), dataset, [CONFIG, other, several], settings, from_last_good_run=True)
     assert result.summary["starts"] == {
+        several: {"checkpoint": str(seeds[0]), "label_map": ""},
         # Our own weights bring their classes.
         CONFIG: {"checkpoint": str(own), "label_map": ""},
         other: {"checkpoint": "/zoo", "label_map": "coco"},

@@ -17,6 +17,7 @@ from airflow.sdk import Param
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
 ZOO_CONFIGS = sorted(path.stem for path in (CONFIGS / "zoo").glob("*.config"))
+_SEED = "-seed"
 DATASETS = sorted(f"configs/datasets/{path.name}" for path in (CONFIGS / "datasets").glob("*.yaml"))
 
 
@@ -29,8 +30,17 @@ def demo_values() -> dict[str, Any]:
 
 def form(values: Mapping[str, Any]) -> dict[str, Param]:
     """All fields by name, in the order of the form; one that `values` does not name starts empty."""
+    return _in_sections({"": _what(), "Training": _training(), "Data": data_fields(), "Advanced": _advanced()}, values)
+
+
+def evaluation_form(values: Mapping[str, Any]) -> dict[str, Param]:
+    """Those of the evaluation of one model, likewise."""
+    return _in_sections({"": _evaluated(), "Model": _of_model(), "Evaluation": _evaluation(), "Data": data_fields()}, values)
+
+
+def _in_sections(sections: Mapping[str, Mapping[str, Param]], values: Mapping[str, Any]) -> dict[str, Param]:
     fields = {}
-    for section, params in (("", _what()), ("Training", _training()), ("Data", data_fields()), ("Advanced", _advanced())):
+    for section, params in sections.items():
         for name, param in params.items():
             param.schema |= {"section": section} if section else {}
             param.value = values.get(name)
@@ -63,12 +73,51 @@ def _what() -> dict[str, Param]:
             title="Zoo configs",
             description="The models to train and compare, at least one.",
         ),
-        "run_name": _text(
+        "run_name": _folder_name(
             "Name of the run",
             "Its folder under runs/: letters, digits, '_', '-' and '.'. The name of an earlier run continues it and skips what is done. "
             "Empty: made of the DAG run's id.",
-            pattern="^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$",
         ),
+    }
+
+
+def _evaluated() -> dict[str, Param]:
+    return {
+        "dataset": dataset_field(),
+        "model": _text(
+            "Model",
+            "A path: the folder of a model that was trained here or exported, a SavedModel's, an .onnx file, or a checkpoint of the "
+            "original by its prefix, folder, tarball or frozen graph. Empty: the detections are in a file.",
+            examples=["runs/RUN/mask_rcnn_inception_v2_coco"],
+        ),
+        "results": _text("File of detections", "In COCO's results format, of whatever program. Empty: the model finds them."),
+        "run_name": _folder_name(
+            "Name of the run",
+            "Its folder under runs/; models that are evaluated under one name can be compared. Empty: made of the DAG run's id.",
+        ),
+        "model_name": _folder_name("Name of the model", "Its folder in that of the run. Empty: `model`."),
+    }
+
+
+def _of_model() -> dict[str, Param]:
+    return {
+        "config": _text(
+            "Config of a checkpoint",
+            "The pipeline.config of a checkpoint of the original, or a zoo config's name. Empty: the one that lies beside it.",
+            examples=ZOO_CONFIGS,
+        ),
+        "label_map": _text("Label map", "With the model's classes; `coco` is the zoo's. Empty: the model's own.", examples=["coco"]),
+        "checkpoint": _text(
+            "Checkpoint", "Which one of a model that was trained here: best, last, or its prefix. Empty: the best, or else the last."
+        ),
+    }
+
+
+def _evaluation() -> dict[str, Param]:
+    return {
+        "split": _choice("Split", ["val", "test"], "The records to evaluate on. Empty: val.", empty="val"),
+        "batch_size": _integer("Batch", "At which the model is timed, beside one image. Empty: as its config says.", 1, [1, 8]),
+        "slices": _text("Attributes of images", "A CSV file by whose columns all figures are told apart. Empty: those in the records."),
     }
 
 
@@ -100,6 +149,12 @@ def _training() -> dict[str, Param]:
             ["auto", "on", "off"],
             "Whether XLA compiles the networks. auto: on a GPU, where all images have one size. Empty: as the zoo config says, and auto "
             "where it says nothing.",
+        ),
+        "seeds": _lines(
+            "Seeds",
+            "Whole numbers, one a line: each config is trained once with each, in a folder CONFIG-seedN, and what another seed changes "
+            "enters the comparison. Empty: once, with the config's seed.",
+            "^(0|[1-9][0-9]*)?$",
         ),
         "evaluate_every": _text(
             "Evaluate every",
@@ -215,6 +270,10 @@ def _text(title: str, description: str, **schema: Any) -> Param:
     return Param(None, type=["null", "string"], title=title, description=description, **schema)
 
 
+def _folder_name(title: str, description: str) -> Param:
+    return _text(title, description, pattern="^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$")
+
+
 def _choice(title: str, values: list[str], description: str, empty: str = "as the zoo config says") -> Param:
     labels = {"null": empty}
     return Param(None, type=["null", "string"], enum=[None, *values], values_display=labels, title=title, description=description)
@@ -233,6 +292,22 @@ def _number(title: str, description: str, **schema: Any) -> Param:
 def _lines(title: str, description: str, pattern: str) -> Param:
     """One value a line; blank lines, which a text field easily gets, mean nothing."""
     return Param(None, type=["null", "array"], items={"type": "string", "pattern": pattern}, title=title, description=description)
+
+
+def named_models(configs: Iterable[str], seeds: Iterable[str] | None) -> list[str]:
+    """The models of a run, by the names of their folders: each config, or one for each seed of it."""
+    numbers = list(dict.fromkeys(seed for seed in seeds or () if seed))
+    return [f"{config}{_SEED}{seed}" for config in configs for seed in numbers] if numbers else list(configs)
+
+
+def config_of(model: str) -> str:
+    """The config of a model by its name."""
+    return model.partition(_SEED)[0]
+
+
+def seed_of(model: str) -> str:
+    """The seed of a model by its name; "" where the config says it."""
+    return model.partition(_SEED)[2]
 
 
 def template(field: str) -> str:

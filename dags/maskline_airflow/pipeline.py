@@ -15,14 +15,14 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, A
 
 from maskline_airflow import notifications
 from maskline_airflow.assets import CANDIDATE, MaterializeOperator
-from maskline_airflow.form import lines_template, template, unknown_fields
+from maskline_airflow.form import config_of, lines_template, named_models, seed_of, template, unknown_fields
 from maskline_airflow.schedule import LAST_GOOD_RUN
 from maskline_airflow.step_operator import ComparisonLink, MlflowRunLink, StepOperator, gpus_per_training, run_dir
 
 DAG_SETTINGS: dict[str, Any] = {
     "catchup": False,
     "max_active_runs": 1,
-    "user_defined_macros": {"run_dir": run_dir},
+    "user_defined_macros": {"run_dir": run_dir, "config_of": config_of, "seed_of": seed_of},
     "default_args": {
         "owner": "maskline",
         # A cold api-server on a busy machine can fail a task that has hardly begun, and training can lose its worker.
@@ -57,7 +57,7 @@ _MODEL_FIELDS = (
 _TRAIN_FIELDS = (*_MODEL_FIELDS, "keep")
 _SETTINGS = (*_MODEL_FIELDS, "checkpoint", "checkpoint_label_map")
 _START = {"--checkpoint": template("checkpoint"), "--checkpoint-label-map": template("checkpoint_label_map")}
-_RECALLED = "{{{{ ti.xcom_pull(task_ids='anything_new')['summary']['starts'][task.instance_name]['{}'] }}}}"
+_RECALLED = "{{{{ ti.xcom_pull(task_ids='anything_new')['summary']['starts'][config_of(task.instance_name)]['{}'] }}}}"
 _RECALLED_START = {"--checkpoint": _RECALLED.format("checkpoint"), "--checkpoint-label-map": _RECALLED.format("label_map")}
 
 
@@ -136,7 +136,7 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
 
     @task
     def chosen_configs(params: dict[str, Any]) -> list[str]:
-        return list(params["configs"])
+        return named_models(params["configs"], params["seeds"])
 
     configs = chosen_configs()
     check_request >> configs
@@ -151,7 +151,7 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
         convert = StepOperator(
             task_id="convert",
             step="convert",
-            arguments=[config],
+            arguments=["{{ config_of(task.instance_name) }}"],
             options={
                 "--dataset": materialize.output["dataset"],
                 "--output": f"{RUN_DIR}/{{{{ task.instance_name }}}}",
@@ -161,6 +161,7 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
             **named,
         )
         settings = {f"--{field.replace('_', '-')}": template(field) for field in _TRAIN_FIELDS}
+        settings["--seed"] = "{{ seed_of(task.instance_name) }}"
         # Counted and not run: that takes seconds, and nobody's accelerator.
         plan = Plan(
             task_id="plan",
@@ -250,9 +251,13 @@ def _anything_new(schedule: str, materialize: StepOperator) -> AnythingNew:
         options={
             "--dataset": materialize.output["dataset"],
             "--config": lines_template("configs"),
-            "--setting": f"{settings}\nconfig_fields={{{{ (params.config_fields or []) | join(' ') }}}}",
+            "--setting": f"{settings}\nconfig_fields={_joined('config_fields')}\nseeds={_joined('seeds')}",
         },
     )
+
+
+def _joined(field: str) -> str:
+    return f"{{{{ (params.{field} or []) | join(' ') }}}}"
 
 
 @task(outlets=[CANDIDATE])
@@ -269,6 +274,30 @@ def offer_for_promotion(*, ti: Any, params: dict[str, Any], run_id: str, outlet_
         "mask_ap": compared["mask_ap"],
         "mlflow_run_id": compared["mlflow_run_id"],
     }
+
+
+def evaluation() -> None:
+    """Adds the tasks that evaluate one model, whatever it is kept as, on a data set."""
+    folder = f"{RUN_DIR}/{{{{ params.model_name or 'model' }}}}"
+    given = {"--predictor": template("model"), "--results": template("results"), "--slices": template("slices")}
+    of_model = {name: template(name) for name in ("config", "label_map", "checkpoint")}
+    asked = {"--evaluate-into": folder, **given}
+    check_request = check_dataset(asked | {f"--predictor-{name.replace('_', '-')}": value for name, value in of_model.items()})
+    materialize = materialized(after=check_request)
+    StepOperator(
+        task_id="evaluate",
+        step="evaluate",
+        arguments=[folder],
+        options={
+            "--dataset": materialize.output["dataset"],
+            **given,
+            **{f"--{name.replace('_', '-')}": value for name, value in of_model.items()},
+            "--split": template("split"),
+            "--batch-size": template("batch_size"),
+        },
+        pool="gpu",
+        queue="gpu",
+    )
 
 
 def check_dataset(options: Mapping[str, str] | None = None) -> CheckRequest:

@@ -112,10 +112,14 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _worded(name: str, value: Any) -> Any:
-    """The value, or the word that YAML takes for a boolean where the form has words: `on` and `off`."""
+    """The value, or where the form has words what YAML takes for others: `on` and `off` for booleans, lines for whole numbers."""
     fields = form({})
-    words = fields[name].schema.get("enum", ()) if name in fields else ()
-    return ("off", "on")[value] if isinstance(value, bool) and "on" in words else value
+    schema = fields[name].schema if name in fields else {}
+    if isinstance(value, bool) and "on" in schema.get("enum", ()):
+        return ("off", "on")[value]
+    if isinstance(value, list) and schema.get("items", {}).get("type") == "string":
+        return [str(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in value]
+    return value
 
 
 def _name_problems(file: Path) -> Iterator[str]:

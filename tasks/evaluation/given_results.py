@@ -76,8 +76,9 @@ class GivenResults:
             )
 
 
-def read_results(file: Path, labels: LabelMap) -> GivenResults:
-    """The detections in a file. UserError, naming the first that is wrong, for one that is no list of detections of these categories."""
+def read_results(file: Path, labels: LabelMap | None) -> GivenResults:
+    """The detections in a file. UserError, naming the first that is wrong, for one that is no list of detections of these categories; of
+    any, where these are not known yet."""
     try:
         entries = json.loads(file.read_bytes())
     except OSError as error:
@@ -88,7 +89,7 @@ def read_results(file: Path, labels: LabelMap) -> GivenResults:
         raise UserError(f"{file} is no list of detections", _FIX)
     if not entries:
         raise UserError(f"{file} holds no detection", "see why the program that wrote it found nothing")
-    known = {category.id for category in labels.categories}
+    known = {category.id for category in labels.categories} if labels is not None else None
     with_masks = "segmentation" in entries[0] if isinstance(entries[0], dict) else False
     by_image: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
     for number, entry in enumerate(entries):
@@ -98,13 +99,13 @@ def read_results(file: Path, labels: LabelMap) -> GivenResults:
     return GivenResults(str(file), with_masks, by_image)
 
 
-def _fault(entry: Any, known: set[int], with_masks: bool) -> str | None:
+def _fault(entry: Any, known: set[int] | None, with_masks: bool) -> str | None:
     if not isinstance(entry, dict):
         return f"it is a {type(entry).__name__}"
     for name in ("image_id", "category_id"):
         if isinstance(entry.get(name), bool) or not isinstance(entry.get(name), int):
             return f"its {name} is {entry.get(name)!r}, not a whole number"
-    if entry["category_id"] not in known:
+    if known is not None and entry["category_id"] not in known:
         return f"its category_id is {entry['category_id']}, and the label map has {', '.join(map(str, sorted(known)[:10]))}"
     if not _is_finite(entry.get("score")):
         return f"its score is {entry.get('score')!r}, which is no number"

@@ -11,7 +11,7 @@ from tasks.records.annotated_image import Category
 from tasks.records.label_map import LabelMap
 from tasks.records.statistics import Statistics
 from tasks.running.errors import UserError
-from tasks.running.workspace import read_json, write_json
+from tasks.running.workspace import DatasetDir, read_json, write_json
 
 FORMAT_VERSION = 2
 SUSPICIOUS_SHARE = 0.1
@@ -90,6 +90,13 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     values = {**vars(manifest), "categories": [vars(category) for category in manifest.categories]}
     values["splits"] = {name: {**vars(split), "statistics": split.statistics.to_json()} for name, split in manifest.splits.items()}
     write_json(path, values)
+
+
+def materialized_in(folder: Path) -> Manifest | None:
+    """The manifest of a dataset that lies materialized in a folder on a disk; None of anything else. UserError for one that is damaged."""
+    dataset = DatasetDir(folder)
+    is_one = isinstance(folder, Path) and dataset.manifest.is_file() and dataset.label_map.is_file()
+    return read_manifest(dataset.manifest) if is_one else None
 
 
 def read_manifest(path: Path) -> Manifest:

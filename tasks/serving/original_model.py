@@ -27,12 +27,12 @@ def original_model(path: Path, config: str = "") -> TrainedModel:
     UserError where there is no checkpoint or no config, where the config is not supported, and for a checkpoint of ours.
     """
     file = find_config(config) if config else _config_beside(path)
-    checkpoint = find_checkpoint(path, file.stem)
-    if own_checkpoint(checkpoint) is not None:
-        raise UserError(f"{path} is of a model that was trained here", "name its folder, and the checkpoint with --checkpoint")
     text = read_text(file)
     refused: list[UserError] = []
     parsed = parse_pipeline_config(text, str(file), refused)
+    checkpoint = find_checkpoint(path, file.stem)
+    if own_checkpoint(checkpoint) is not None:
+        raise UserError(f"{path} is of a model that was trained here", "name its folder, and the checkpoint with --checkpoint")
     # What only a training needs may be missing.
     parsed, _ = end_training(parsed)
     for reader in (parsed.train_input_reader, *parsed.eval_input_reader):

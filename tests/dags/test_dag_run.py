@@ -274,6 +274,7 @@ SCHEDULE = f"""
 cron: "@daily"
 dataset: configs/datasets/shapes.yaml
 configs: [{NAMES[0]}]
+seeds: [3, 5]
 steps: 7
 config_fields: [train_config.batch_size=2]
 checkpoint: {Path(__file__).parent}
@@ -324,15 +325,16 @@ def test_a_schedules_run_trains_what_its_file_says_and_remembers_it(retrained: R
     assert "--force" not in words
     settings = [words[index + 1] for index, word in enumerate(words) if word == "--setting"]
     filled = {name: value for name, value in (setting.split("=", 1) for setting in settings) if value}
-    assert filled == {"steps": "7", "config_fields": "train_config.batch_size=2", "checkpoint": str(Path(__file__).parent)}
-    assert run.of_step("train") == [[f"{folder}/{NAMES[0]}", "--steps", "7"]]
+    assert filled == {"steps": "7", "config_fields": "train_config.batch_size=2", "seeds": "3 5", "checkpoint": str(Path(__file__).parent)}
+    assert run.of_step("train") == [[f"{folder}/{NAMES[0]}-seed{seed}", "--steps", "7", "--seed", seed] for seed in ("3", "5")]
     assert run.of_step("remember") == [["daily", folder]]
 
 
 def test_training_starts_where_the_trainer_says_the_last_good_run_left_it(retrained: Retrained) -> None:
-    (words,) = retrained.first.of_step("convert")
-    assert words[words.index("--checkpoint") + 1] == f"/last/{NAMES[0]}"
-    assert "--checkpoint-label-map" not in words
+    for words in retrained.first.of_step("convert"):
+        assert words[0] == NAMES[0]
+        assert words[words.index("--checkpoint") + 1] == f"/last/{NAMES[0]}"
+        assert "--checkpoint-label-map" not in words
 
 
 def test_where_nothing_is_new_the_run_ends_green_with_everything_skipped(retrained: Retrained) -> None:
@@ -382,6 +384,45 @@ def test_a_data_set_can_be_written_without_a_training(materialized: DagRun) -> N
     assert sorted(parts) == [[*words, "--shard-range", part] for part in ("0:1", "1:2")]
     assert joins == words
     assert asset_events()[-1][0] == "mask_rcnn_dataset_fake"
+
+
+@pytest.fixture(scope="module")
+def evaluated(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> list[DagRun]:
+    """A checkpoint of the original with all that may be said of it, and a file of detections with nothing."""
+    of_model = {"config": NAMES[2], "label_map": "coco", "split": "test", "batch_size": 4, "slices": "/cameras.csv"}
+    names = {"run_name": "old_and_new", "model_name": "old"}
+    asked = [{"model": "/zoo/model.ckpt", **of_model, **names}, {"results": "/found.json", "batch_size": "", "run_name": "", "split": None}]
+    return [run_dag(tmp_path_factory.mktemp("evaluated"), conf, dag_id="evaluate_model") for conf in asked]
+
+
+def test_any_model_is_evaluated_from_the_form(evaluated: list[DagRun]) -> None:
+    model, results = evaluated
+    assert (model.state, results.state) == ("success", "success")
+    folder = f"{model.workspace}/runs/old_and_new/old"
+    named = ["--predictor", "/zoo/model.ckpt", "--slices", "/cameras.csv"]
+    (checked,), (words,) = model.of_step("preflight"), model.of_step("evaluate")
+    assert checked == [
+        *("configs/datasets/shapes.yaml", "--evaluate-into", folder, *named),
+        *("--predictor-config", NAMES[2], "--predictor-label-map", "coco"),
+    ]
+    dataset = ["--dataset", f"{model.workspace}/datasets/fake"]
+    assert words == [folder, *dataset, *named, "--config", NAMES[2], "--label-map", "coco", "--split", "test", "--batch-size", "4"]
+    (words,) = results.of_step("evaluate")
+    assert words[0].startswith(f"{results.workspace}/runs/")
+    assert words[0].endswith("/model")
+    assert words[1:] == ["--dataset", f"{results.workspace}/datasets/fake", "--results", "/found.json"]
+
+
+def test_real_parser_accepts_what_evaluates_any_model(evaluated: list[DagRun]) -> None:
+    model, results = (dict(parse(run)) for run in evaluated)
+    assert (model["evaluate"]["predictor"], model["evaluate"]["config"], model["evaluate"]["label_map"]) == (
+        "/zoo/model.ckpt",
+        NAMES[2],
+        "coco",
+    )
+    assert (model["evaluate"]["split"], model["evaluate"]["batch_size"], model["evaluate"]["slices"]) == ("test", 4, "/cameras.csv")
+    assert (results["evaluate"]["results"], results["evaluate"]["split"], results["evaluate"]["predictor"]) == ("/found.json", "val", None)
+    assert (results["preflight"]["results"], results["preflight"]["predictor"]) == ("/found.json", None)
 
 
 def parse(*runs: DagRun) -> list[tuple[str, dict[str, Any]]]:

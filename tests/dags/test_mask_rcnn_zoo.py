@@ -12,7 +12,7 @@ import yaml
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, TriggerRule
 from airflow.sdk.exceptions import ParamValidationError
-from maskline_airflow.form import lines_template, template, unknown_fields
+from maskline_airflow.form import config_of, lines_template, named_models, seed_of, template, unknown_fields
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAGS = REPOSITORY / "dags"
@@ -103,7 +103,7 @@ def test_sections(dag: DAG) -> None:
         "": ["dataset", "configs", "run_name"],
         "Training": [
             *("steps", "batch_size", "image_size", "learning_rate", "precision", "xla"),
-            *("evaluate_every", "patience", "checkpoint", "checkpoint_label_map"),
+            *("seeds", "evaluate_every", "patience", "checkpoint", "checkpoint_label_map"),
         ],
         "Data": ["max_bad", "shards", "workers", "shard_ranges"],
         "Advanced": ["config_fields", "proposals", "best_metric", "on_nan", "keep", "max_bad_records"],
@@ -168,12 +168,22 @@ def test_lines_left_empty_are_none_in_the_commands() -> None:
         ("best_metric", "loss"),
         ("on_nan", "go on"),
         ("keep", 0),
+        ("seeds", ["-1"]),
+        ("seeds", ["one"]),
+        ("seeds", ["01"]),
         ("proposals", 0),
     ],
 )
 def test_form_refuses(dag: DAG, name: str, value: Any) -> None:
     with pytest.raises(ParamValidationError):
         dag.params.get_param(name).resolve(value)
+
+
+def test_a_model_for_each_seed_of_each_config() -> None:
+    assert named_models(["a", "b"], None) == named_models(["a", "b"], ["", ""]) == ["a", "b"]
+    names = named_models(["a", "b"], ["7", "", "11", "7"])
+    assert names == ["a-seed7", "a-seed11", "b-seed7", "b-seed11"]
+    assert [(config_of(name), seed_of(name)) for name in (*names[1:3], "a")] == [("a", "11"), ("b", "7"), ("a", "")]
 
 
 def test_unknown_field_is_told_with_the_nearest_one(dag: DAG) -> None:

@@ -24,7 +24,7 @@ from maskline_airflow.step_operator import AT_ONCE_AFTER_PREEMPTION, StepOperato
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAGS = REPOSITORY / "dags"
 SOURCES = sorted(path for path in DAGS.rglob("*.py") if ".venv" not in path.parts)
-FOLDER = ["evaluate_champion", "mask_rcnn_zoo", "materialize_dataset", "promote"]
+FOLDER = ["evaluate_champion", "evaluate_model", "mask_rcnn_zoo", "materialize_dataset", "promote"]
 WAITS_FOR_PEOPLE = ("promote",)
 """Of these many run at a time: one that waits for an answer holds up no other."""
 SCHEDULE = """
