@@ -295,8 +295,7 @@ def evaluation() -> None:
             "--split": template("split"),
             "--batch-size": template("batch_size"),
         },
-        pool="gpu",
-        queue="gpu",
+        **ON_GPU,
     )
 
 
