@@ -830,7 +830,9 @@ def reassess_command(
     ],
     name: Annotated[str, typer.Option(help="The registered model in MLflow; by default the dataset's name.")] = "",
     split: Annotated[str, typer.Option(help="test, or val where the dataset has no other.")] = "test",
-    allowed_fall: Annotated[float, typer.Option(help="By how much its AP may be lower than at its promotion.")] = 0.02,
+    allowed_fall: Annotated[
+        float, typer.Option(parser=finite, metavar="NUMBER", help="By how much its AP may be lower than at its promotion.")
+    ] = 0.02,
     verbose: VerboseOption = False,
     result: ResultOption = None,
 ) -> None:

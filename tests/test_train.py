@@ -28,14 +28,14 @@ from tasks.convert import convert
 from tasks.evaluate import BOX_AP, MASK_AP, evaluate
 from tasks.materialize import materialize
 from tasks.promote import promote
-from tasks.promotion.champion import measured_champion
+from tasks.promotion.champion import champion_on, measured_champion
 from tasks.promotion.policy import read_policy, shipped_policy
 from tasks.records.label_map import LabelMap
 from tasks.records.record_set import RecordSet
 from tasks.running import lease
 from tasks.running.errors import UserError
 from tasks.running.lease import leased
-from tasks.running.workspace import DatasetDir, ModelDir, write_json
+from tasks.running.workspace import DatasetDir, ModelDir, promotion_dir, write_json
 from tasks.serving.trained_model import read_trained_model
 from tasks.tracking import tracking_uri
 from tasks.tracking.registry import Registry
@@ -268,7 +268,7 @@ def assert_test_is_measured_apart(model: ModelDir, scenes: DatasetDir) -> None:
     """On its own images, into a folder and under metric names of its own; refused where these images may have been trained on."""
     assert evaluate(model, "testing").status == "done"
     assert evaluate(model, "test").status == "skipped"
-    assert_registered_model_is_the_checkpoint(model)
+    assert_registered_model_is_the_checkpoint(model, scenes)
     measured = json.loads((model.test_evaluation / "metrics.json").read_text())
     assert (measured["split"], measured["images"]) == ("test", 1)
     truth = json.loads((model.test_evaluation / "groundtruth.json").read_text())
@@ -292,7 +292,7 @@ def assert_test_is_measured_apart(model: ModelDir, scenes: DatasetDir) -> None:
     scenes.manifest.write_text(manifest)
 
 
-def assert_registered_model_is_the_checkpoint(model: ModelDir) -> None:
+def assert_registered_model_is_the_checkpoint(model: ModelDir, scenes: DatasetDir) -> None:
     """What the registry hands out is held against the checkpoint, and finds the same where a promotion measures it on other data."""
     registered = evaluate(model, "test", register=True)
     assert registered.status == "skipped"
@@ -306,6 +306,11 @@ def assert_registered_model_is_the_checkpoint(model: ModelDir) -> None:
     anew = measured_champion(registry, moved, model, own, "test").matches
     assert len(anew.detections) == len(own.detections) > 0
     np.testing.assert_allclose(np.sort(anew.detections.score), np.sort(own.detections.score), atol=1e-4)
+    (kept,) = promotion_dir(dataset).glob(f"version-{version.number}-test-*")
+    shutil.rmtree(kept)
+    newest = champion_on(registry, moved, scenes, "test")
+    np.testing.assert_array_equal(newest.detections.score, anew.detections.score)
+    assert newest.about["dataset_digest"] == own.about["dataset_digest"]
     rules = promote(model.root, read_policy(shipped_policy()), None).summary["rules"]
     assert [rules[rule]["passed"] for rule in ("split_chose_nothing", "data_known", "export_agrees", "most_memory_gb")] == [True] * 4
 

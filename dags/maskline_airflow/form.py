@@ -201,8 +201,8 @@ def promotion_fields() -> dict[str, Param]:
     return {
         "candidates": _lines(
             "Candidates",
-            "Folders of models, or of pipeline runs whose best model it is, one a line. Empty: those that runs have offered since the last "
-            "promotion was looked at.",
+            "Folders of models, or of pipeline runs whose best model it is, one a line. Empty only where an offer of a "
+            "schedule's run starts this one: then it is what was offered.",
             r"^(\S.*)?$",
         ),
         "policy": _text("Policy", "YAML file of the rules that have to hold. Empty: configs/promotion.yaml."),

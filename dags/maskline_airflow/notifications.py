@@ -103,7 +103,7 @@ def tell_of_failure(context: Context) -> None:
 
 def tell_of_approval(subject: str, body: Sequence[str], link: str, hours: float) -> None:
     """Of a decision that a person has to take."""
-    lines = [subject, *body, f"Without an answer within {hours:g} hours nothing changes."]
+    lines = [*body, f"Without an answer within {hours:g} hour{'s' * (hours != 1)} nothing changes."]
     send(Message(APPROVAL, f"{_WORDS[APPROVAL]}: {subject}", lines, {"Answer": link}))
 
 
@@ -141,6 +141,11 @@ def run_address(dag_id: str, run_id: str) -> str:
     return f"{base_url.rstrip('/')}/dags/{dag_id}/runs/{quote(run_id)}"
 
 
+def task_address(dag_id: str, run_id: str, task_id: str, map_index: int | None = None) -> str:
+    mapped = "" if map_index is None or map_index < 0 else f"/mapped/{map_index}"
+    return f"{run_address(dag_id, run_id)}/tasks/{task_id}{mapped}"
+
+
 class _Told:
     """What a run's tasks have answered, as far as it can be had: a callback has less of a run than a task."""
 
@@ -170,7 +175,7 @@ class _Told:
             task_id, index = _split(name)
             why = self._pulled(task_id, index, "error")
             yield f"{name} failed" + (f": {why}" if why else "")
-            self.links[name] = f"{self.links['Run']}/tasks/{task_id}" + (f"/mapped/{index}" if index >= 0 else "")
+            self.links[name] = task_address(self.dag_id, self.run_id, task_id, index)
         if not self._states:
             yield str(self._context.get("reason") or "see its tasks")
 

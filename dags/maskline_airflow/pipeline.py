@@ -218,22 +218,22 @@ def every_backbone_finished(*, ti: Any, run_id: str, params: dict[str, Any]) -> 
     states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
     if states.get("compare") == "skipped":
         raise AirflowSkipException("there was nothing to train")
-    if missing := unfinished(params["configs"], states):
+    if missing := unfinished(named_models(params["configs"], params["seeds"]), states):
         raise AirflowFailException(f"not finished: {'; '.join(missing)}\n  fix: {_GO_ON}")
     if states.get("compare") != "success":
         raise AirflowFailException("the models were not compared: see the log of `compare`, or of what failed before it")
 
 
-def unfinished(configs: Sequence[str], states: Mapping[str, str | None]) -> list[str]:
-    """Each config that did not get to its end, with the step that failed; `states` are of the run's tasks, `TASK_INDEX` where mapped."""
+def unfinished(models: Sequence[str], states: Mapping[str, str | None]) -> list[str]:
+    """Each model that did not get to its end, with the step that failed; `states` are of the run's tasks, `TASK_INDEX` where mapped."""
     found = []
-    for index, config in enumerate(configs):
-        of_config = {step: states.get(f"backbone.{step}_{index}") for step in BACKBONE_STEPS}
-        failed = next((step for step, state in of_config.items() if state == "failed"), None)
+    for index, model in enumerate(models):
+        of_model = {step: states.get(f"backbone.{step}_{index}") for step in BACKBONE_STEPS}
+        failed = next((step for step, state in of_model.items() if state == "failed"), None)
         if failed:
-            found.append(f"{config} ({failed} failed)")
-        elif any(state != "success" for state in of_config.values()):
-            found.append(f"{config} (not begun)" if of_config["convert"] != "success" else config)
+            found.append(f"{model} ({failed} failed)")
+        elif any(state != "success" for state in of_model.values()):
+            found.append(f"{model} (not begun)" if of_model["convert"] != "success" else model)
     return found
 
 

@@ -75,7 +75,9 @@ class Approval(HITLOperator):
         # Not before: what has no value yet may be no parameter of a task that begins.
         self.params = ParamsDict({"reason": _reason_field()})
         evidence = [f"{rule}: {found['evidence']}" for rule, found in summary["rules"].items()]
-        link = self.generate_link_to_ui_from_context(context=context)
+        ti = context["ti"]
+        # The provider's own link leads nowhere where the task is mapped.
+        link = f"{notifications.task_address(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)}/required_actions"
         notifications.tell_of_approval(self.subject, evidence, link, self.response_timeout.total_seconds() / 3600)
         return super().execute(context)
 
@@ -86,10 +88,11 @@ class Approval(HITLOperator):
         by = (answer["responded_by_user"] or {}).get("name") or "unknown"
         reason = " ".join(str(answer["params_input"].get("reason") or "").split())
         wants = answer["chosen_options"] == [PROMOTE]
-        if len(reason) < _SHORTEST_REASON:
+        if not reason:
             # Airflow's form asks for one; its REST API does not.
             return _answered(False, by, f"{by} has given no reason to {'promote it' if wants else 'keep the champion'}")
-        return _answered(wants, by, reason)
+        # The ledger takes no reason of a letter or two, which the form lets through.
+        return _answered(wants, by, reason if len(reason) >= _SHORTEST_REASON else f"{by} says: {reason}")
 
 
 def _answered(promote: bool, by: str, reason: str) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def _answered(promote: bool, by: str, reason: str) -> dict[str, Any]:
 
 def _reason_field() -> Param:
     why = "Why; it is kept with the decision, and with your name."
-    return Param(None, type="string", minLength=_SHORTEST_REASON, title="Reason", description=why)
+    return Param(None, type="string", minLength=1, title="Reason", description=why)
 
 
 def _question(summary: Mapping[str, Any]) -> str:

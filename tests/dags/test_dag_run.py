@@ -195,14 +195,17 @@ def test_what_did_not_finish_is_named_with_the_step_that_failed() -> None:
 
 def test_run_says_in_the_end_what_did_not_finish_and_how_to_go_on() -> None:
     states = {f"backbone.{step}_{index}": "success" for step in BACKBONE_STEPS for index in range(3)}
-    ends = {
+    ends: dict[str, dict[str, Any]] = {
         r"not finished: b \(train failed\)\n  fix: .* clear it, with Downstream": {"backbone.train_1": "failed", "compare": "success"},
         "the models were not compared": {"compare": "failed"},
     }
     for message, changes in ends.items():
         ti = SimpleNamespace(dag_id="d", get_task_states=lambda changes=changes, **_: {"r": states | changes})
         with pytest.raises(AirflowFailException, match=message):
-            every_backbone_finished.function(ti=ti, run_id="r", params={"configs": ["a", "b", "c"]})
+            every_backbone_finished.function(ti=ti, run_id="r", params={"configs": ["a", "b", "c"], "seeds": None})
+    ti = SimpleNamespace(dag_id="d", get_task_states=lambda **_: {"r": states | {"backbone.evaluate_1": "failed"}})
+    with pytest.raises(AirflowFailException, match=r"not finished: a-seed8 \(evaluate failed\)"):
+        every_backbone_finished.function(ti=ti, run_id="r", params={"configs": ["a"], "seeds": ["7", "8", "9"]})
 
 
 def test_unknown_field_fails_the_first_task_and_nothing_runs(misspelt: DagRun) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
@@ -21,6 +22,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
 from maskline_airflow.assets import CANDIDATE
+from maskline_airflow.notifications import APPROVAL, Message
 from maskline_airflow.promotion import KEEP, PROMOTE, Approval
 
 from tests.dags.test_dag_run import DagRun, parse_commands, run_dag, steps_that_every_place_runs_alike
@@ -39,6 +41,7 @@ class Person(threading.Thread):
         self.done = threading.Event()
         self.asked: dict[str, dict[str, Any]] = {}
         self.waited: dict[str, timedelta] = {}
+        self.messages: list[Message] = []
 
     def run(self) -> None:
         while not self.done.wait(0.2):
@@ -68,7 +71,9 @@ def asked(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> t
     person = Person()
     person.start()
     try:
-        run = run_dag(workspace, {"candidates": [*candidates, ""], "hours_to_answer": 5}, dag_id="promote")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("maskline_airflow.notifications.send", person.messages.append)
+            run = run_dag(workspace, {"candidates": [*candidates, ""], "hours_to_answer": 5}, dag_id="promote")
     finally:
         person.done.set()
         person.join()
@@ -126,15 +131,35 @@ def test_a_person_sees_what_the_rules_rest_on_and_has_to_give_a_reason_in_time(a
     assert "| least_ap | mask AP is 0.4000, at least 0.1 is asked |" in seen["body"]
     assert "The champion is version 3." in seen["body"]
     assert (seen["options"], seen["defaults"]) == ([PROMOTE, KEEP], [KEEP])
-    assert (seen["reason"]["schema"]["minLength"], seen["reason"]["value"]) == (5, None)
+    assert (seen["reason"]["schema"]["minLength"], seen["reason"]["value"]) == (1, None)
     assert timedelta(hours=4.9) < asked[1].waited["strong"] < timedelta(hours=5)
 
 
-def test_an_answer_without_a_reason_keeps_the_champion() -> None:
+def test_people_are_told_with_a_link_to_the_page_of_that_candidate(asked: tuple[DagRun, Person]) -> None:
+    run, person = asked
+    messages = {message.title.split()[3]: message for message in person.messages if message.event == APPROVAL}
+    assert set(messages) == set(person.asked)
+    assert messages["kept"].title == "Waits for you: kept passes all rules: shall it be the champion of fake?"
+    assert messages["kept"].lines == [
+        "least_ap: mask AP is 0.4000, at least 0.1 is asked",
+        "Without an answer within 5 hours nothing changes.",
+    ]
+    page = f"http://airflow.example/dags/promote/runs/{quote(run.run_id)}/tasks/candidate.approve/mapped/{NAMES.index('kept')}"
+    assert messages["kept"].links == {"Answer": f"{page}/required_actions"}
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ({}, {"promote": False, "by": "ben", "reason": "ben has given no reason to promote it"}),
+        ({"reason": " "}, {"promote": False, "by": "ben", "reason": "ben has given no reason to promote it"}),
+        ({"reason": "ok"}, {"promote": True, "by": "ben", "reason": "ben says: ok"}),
+    ],
+)
+def test_an_answer_without_a_reason_keeps_the_champion_and_a_short_one_counts(given: dict[str, str], answer: dict[str, Any]) -> None:
     approve = Approval(task_id="approve", gate={}, hours="", instance_name="m")
-    event = {"chosen_options": [PROMOTE], "params_input": {}, "responded_at": timezone.utcnow(), "responded_by_user": {"name": "ben"}}
-    answer = approve.execute_complete({}, event)
-    assert answer == {"promote": False, "by": "ben", "reason": "ben has given no reason to promote it"}
+    event = {"chosen_options": [PROMOTE], "params_input": given, "responded_at": timezone.utcnow(), "responded_by_user": {"name": "ben"}}
+    assert approve.execute_complete({}, event) == answer
 
 
 def test_real_parser_accepts_every_command_in_every_place(promoted: DagRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
