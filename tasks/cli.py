@@ -325,6 +325,14 @@ def materialize_command(
         str | None, typer.Option(help="refuse (the default: their image is quarantined) or drop, where only boxes were drawn.")
     ] = None,
     duplicate_images: Annotated[str | None, typer.Option(help="drop (the default) or keep second copies of an image in a split.")] = None,
+    corrections: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="COCO JSON with all objects of some images, laid over what the dataset says of them: what `maskline review` proposed, "
+            "reviewed; repeatable, a later file counts.",
+        ),
+    ] = None,
     shards: Annotated[int | None, typer.Option(help="Shards for each split; by default one for 500 images.")] = None,
     shard_range: Annotated[
         str | None, typer.Option(metavar="A:B", help="Write these shards alone, counted over all splits; a run without it joins all.")
@@ -356,6 +364,7 @@ def materialize_command(
         "mask_type": mask_type,
         "objects_without_mask": objects_without_mask,
         "duplicate_images": duplicate_images,
+        "corrections": corrections or None,
     }
     options = read_options({key: value for key, value in given.items() if value is not None}, COMMAND_LINE, Path.cwd())
     images, by_code = parse_limits(max_bad)
@@ -930,6 +939,48 @@ def compare_command(
         answer(compare_models([folder.absolute() for folder in run], output and output.absolute()), result)
         return
     answer(compare(RunDir(run[0].absolute())), result)
+
+
+@app.command("review")
+def review_command(
+    run: Annotated[
+        list[Path], typer.Argument(metavar="RUN_OR_MODEL...", help="Folders of pipeline runs or of evaluated models, two models at least.")
+    ],
+    output: Annotated[Path, typer.Option(parser=new_folder, metavar="FOLDER", help="Folder that receives the page and the files.")],
+    split: Annotated[str, typer.Option(help="val or test: which the models were evaluated on.")] = "val",
+    dataset_yaml: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET.yaml", help="What was materialized: its COCO JSON's annotations stay as they are, with their ids."),
+    ] = None,
+    min_score: Annotated[
+        float, typer.Option(parser=finite, metavar="NUMBER", help="The score from which a model is sure of a detection.")
+    ] = 0.5,
+    doubts: Annotated[int, typer.Option(help="Labels in doubt that the queue has at most, the surest.")] = 50,
+    images: Annotated[int, typer.Option(help="Images that would teach most, at most.")] = 12,
+    result: ResultOption = None,
+) -> None:
+    """Say what to do next with the data: labels that all models contradict, and images that would teach most."""
+    from tasks.review import Options, review
+    from tasks.running.workspace import located
+
+    described = located(dataset_yaml) if dataset_yaml is not None else None
+    answer(review([one.absolute() for one in run], output.absolute(), split, Options(min_score, doubts, images), described), result)
+
+
+@app.command("regrade")
+def regrade_command(
+    before: Annotated[Path, typer.Argument(help="Folder of a model that was evaluated before the labels were corrected.")],
+    after: Annotated[Path, typer.Argument(help="Folder of a model that was trained or evaluated after it.")],
+    split: Annotated[str, typer.Option(help="val or test: which both were evaluated on.")] = "val",
+    output: Annotated[
+        Path | None, typer.Option(parser=new_folder, metavar="FOLDER", help="Folder that receives the same as regraded.json.")
+    ] = None,
+    result: ResultOption = None,
+) -> None:
+    """Say what corrected labels gained: both models on the same images, by the labels of the second."""
+    from tasks.regrade import regrade
+
+    answer(regrade(before.absolute(), after.absolute(), split, output and output.absolute()), result)
 
 
 @app.command("sync")

@@ -26,6 +26,7 @@ from rich.table import Table
 from tasks.coco.plots import ModelBar, draw_models
 from tasks.comparison.findings import findings
 from tasks.comparison.judgement import Comparison, judged
+from tasks.comparison.models import is_model, model_folders, models_in, named_models
 from tasks.comparison.page import Heading, comparison_markdown, comparison_page
 from tasks.comparison.rows import EVALUATED, Row, read_row
 from tasks.comparison.table import HIGHEST, LEVEL, TEXTS, cell, columns, short_name
@@ -42,9 +43,9 @@ def compare(run: RunDir) -> StepResult:
     Raises:
       UserError: the folder holds no model, no model was evaluated, or a result file is not what its step writes.
     """
-    if _is_model(ModelDir(run.root)):
+    if is_model(ModelDir(run.root)):
         raise UserError(f"{run.root} is one model", "name the pipeline run that it is of, or another model beside it")
-    models = {folder.name: ModelDir(folder) for folder in _model_folders(run)}
+    models = {folder.name: ModelDir(folder) for folder in model_folders(run)}
     if not models:
         close_pipeline_run(run, complete=False, description="Nothing to compare.")
         raise UserError(f"{run.root} holds no model to compare", "convert, train and evaluate a config into it first")
@@ -80,7 +81,7 @@ def compare_models(folders: Sequence[Path], output: Path | None = None) -> StepR
 
     UserError where a folder holds no model, or fewer than two were evaluated.
     """
-    models = _named([model for folder in folders for model in _models_in(folder)])
+    models = named_models([model for folder in folders for model in models_in(folder)])
     rows = _rows(models, None)
     if sum(row.state == EVALUATED for row in rows) < 2:
         states = "; ".join(f"{row.config}: {row.state}" for row in rows)
@@ -95,41 +96,10 @@ def compare_models(folders: Sequence[Path], output: Path | None = None) -> StepR
     return StepResult("compare", "done", _outputs(output) if output else {}, compared.summary())
 
 
-def _models_in(folder: Path) -> list[ModelDir]:
-    """The model that a folder is, or those of the pipeline run that it is."""
-    if _is_model(ModelDir(folder)):
-        return [ModelDir(folder)]
-    models = [ModelDir(one) for one in _model_folders(RunDir(folder))]
-    if not models:
-        raise UserError(f"{folder} holds no model to compare", "name folders of models, or of pipeline runs")
-    return models
-
-
-def _is_model(model: ModelDir) -> bool:
-    return any(path.exists() for path in (model.train, model.evaluation, model.experiment))
-
-
-def _named(models: Sequence[ModelDir]) -> dict[str, ModelDir]:
-    """Models by their names, with as many folders before them as tell them apart."""
-    unique = list(dict.fromkeys(ModelDir(model.root.resolve()) for model in models))
-    for count in range(1, max(len(model.root.parts) for model in unique) + 1):
-        names = ["/".join(model.root.parts[-count:]) for model in unique]
-        if len(set(names)) == len(names):
-            return dict(zip(names, unique, strict=True))
-    raise AssertionError("different folders have different paths")
-
-
 def _rows(models: Mapping[str, ModelDir], dataset: Mapping[str, str] | None) -> list[Row]:
     """Best figure first."""
     rows = sorted((replace(read_row(model, dataset), config=name) for name, model in models.items()), key=lambda row: row.config)
     return sorted(rows, key=lambda row: row.rank, reverse=True)
-
-
-def _model_folders(run: RunDir) -> list[Path]:
-    if not run.root.is_dir():
-        raise UserError(f"{run.root} is not a folder", "name the folder of a pipeline run, as `open-run` made it")
-    candidates = (path for path in run.root.iterdir() if path.is_dir() and path != run.comparison)
-    return sorted(path for path in candidates if not path.name.startswith("."))
 
 
 def _write(folder: Path, heading: Heading, compared: Comparison, models: Mapping[str, ModelDir]) -> None:

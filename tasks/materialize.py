@@ -23,6 +23,7 @@ from typing import Any
 
 from tasks.annotations.catalog import Catalog
 from tasks.annotations.categories import LabelIds, share_categories
+from tasks.annotations.corrections import CorrectedSource, Corrections, category_keys
 from tasks.annotations.dataset import DatasetConfig, GivenSplits, HashedSplits, confirm_trainable, read_dataset_config
 from tasks.annotations.recognition import description_of
 from tasks.annotations.record_choice import Choice, DuplicateImages, EmptyImages, WithoutMask, choose
@@ -79,7 +80,7 @@ def materialize(
     is_as_it_was = output is None and not options and (effort.shards, effort.shard_range) == (None, None)
     if is_as_it_was and (manifest := materialized_in(dataset_yaml)) is not None:
         print(f"{dataset_yaml} is a materialized dataset, and stays as it is", flush=True)
-        return _answer("skipped", DatasetDir(dataset_yaml.absolute()), manifest, changed=False)
+        return _answer("skipped", DatasetDir(dataset_yaml.absolute()), manifest, changed=False, corrected={})
     config = read_dataset_config(description_of(dataset_yaml))
     choice = choose(config.options, options or {})
     dataset = DatasetDir(output.absolute()) if output is not None else dataset_dir(config.name)
@@ -102,6 +103,7 @@ def _materialize(
     labels, label_ids = share_categories({name: listing.categories for name, listing in listings.items()}, choice.categories)
     _report_numbering(config.name, label_ids.values())
 
+    corrections = Corrections(choice.corrections) if choice.corrections else None
     digest = hashlib.sha256(json.dumps(_recipe(config.name, choice, labels), sort_keys=True).encode())
     progress = Progress(f"{config.name}: reading")
     for name, listing in listings.items():
@@ -109,9 +111,18 @@ def _materialize(
             print(f"{name}: {listing.passed_over} images without annotations are passed over", flush=True)
         for note in listing.notes:
             print(f"{name}: {note}", flush=True)
-        for line in catalog.fill(name, sources[name], listing.images, partial(split_of, name), workers):
+        listed = listing.images
+        if corrections is not None:
+            listed = corrections.laid_over(name, sources[name], listed, category_keys(listing.categories, label_ids[name], labels))
+            sources[name] = CorrectedSource(sources[name])
+        for line in catalog.fill(name, sources[name], listed, partial(split_of, name), workers):
             digest.update(line.encode())
             progress.advance()
+    corrected: dict[str, Any] = {}
+    if corrections is not None:
+        corrections.confirm_all_met()
+        corrected = {"corrections": dataclasses.asdict(corrections.counts)}
+        print(f"{config.name}: corrections of {corrections.counts}", flush=True)
     found = catalog.arrange(choice.limit)
     images = {name: found.get(name, 0) for name in split_names}
     _confirm_filled(config.name, images)
@@ -124,7 +135,7 @@ def _materialize(
     manifest = _existing(dataset, digest.hexdigest(), shards)
     limits = Limits(effort.max_bad, effort.limits)
     if manifest is not None and not limits.exceeded(manifest.findings, manifest.quarantined):
-        return _answer("skipped", dataset, manifest, changed=False)
+        return _answer("skipped", dataset, manifest, changed=False, corrected=corrected)
     earlier = _digest_of(dataset)
     contents = Contents(
         sources,
@@ -180,7 +191,7 @@ def _materialize(
     write_text(dataset.label_map, print_label_map(labels))
     write_manifest(dataset.manifest, manifest)
     staging.remove()
-    return _answer("done", dataset, manifest, changed=earlier != manifest.digest)
+    return _answer("done", dataset, manifest, changed=earlier != manifest.digest, corrected=corrected)
 
 
 def _of_sources(listings: Mapping[str, Listing]) -> dict[str, int]:
@@ -268,7 +279,8 @@ def _split_by_hash(sha256: str, fractions: Mapping[str, float]) -> str:
 
 def _recipe(name: str, choice: Choice, labels: LabelMap) -> dict[str, Any]:
     """What decides the records beside the images and annotations; no path, time or machine."""
-    kept = {key: value for key, value in dataclasses.asdict(choice).items() if key != "split"}
+    # What the splits and corrections come to is in the images' lines.
+    kept = {key: value for key, value in dataclasses.asdict(choice).items() if key not in ("split", "corrections")}
     return {"format": FORMAT_VERSION, "name": name, "labels": [vars(category) for category in labels.categories], **kept}
 
 
@@ -357,7 +369,7 @@ def _digest_of(dataset: DatasetDir) -> str | None:
         return None
 
 
-def _answer(status: str, dataset: DatasetDir, manifest: Manifest, *, changed: bool) -> StepResult:
+def _answer(status: str, dataset: DatasetDir, manifest: Manifest, *, changed: bool, corrected: Mapping[str, Any]) -> StepResult:
     """Prints what the dataset holds and what had to be done to it; `changed` tells other data from the same in other shards."""
     for name, split in manifest.splits.items():
         print(
@@ -389,5 +401,6 @@ def _answer(status: str, dataset: DatasetDir, manifest: Manifest, *, changed: bo
             "findings": manifest.findings,
             "quarantined": manifest.quarantined,
             "suspicious": {name: split.suspicious for name, split in manifest.splits.items() if split.suspicious},
+            **corrected,
         },
     )

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.annotations.corrections import Corrections
 from tasks.annotations.dataset import confirm_trainable, read_dataset_config
 from tasks.annotations.recognition import description_of
 from tasks.annotations.record_choice import choose, parse_range
@@ -82,7 +83,9 @@ def preflight(
 def _dataset_name(dataset_yaml: Path) -> str:
     """UserError where the dataset cannot be materialized, or not be trained on."""
     dataset = read_dataset_config(description_of(dataset_yaml))
-    confirm_trainable(dataset, choose(dataset.options, {}))
+    choice = choose(dataset.options, {})
+    confirm_trainable(dataset, choice)
+    Corrections(choice.corrections)
     return dataset.name
 
 

@@ -37,7 +37,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     ],
     "lint": [("config", "config"), ("--dataset", "dataset")],
     "shapes": [("folder", "new"), "--train", "1", "--val", "1", "--height", "32", "--width", "32"],
-    "materialize": [("dataset", "dataset.yaml"), ("--output", "new"), ("--remap-categories", "remap")],
+    "materialize": [("dataset", "dataset.yaml"), ("--output", "new"), ("--remap-categories", "remap"), ("--corrections", "corrections")],
     "preflight": [
         ("dataset", "dataset.yaml"),
         *("--config", "mask_rcnn_inception_v2_coco"),
@@ -83,6 +83,8 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "remember": ["weekly", ("run", "run")],
     "open-run": [("run", "new"), ("--dataset", "dataset")],
     "compare": [("run", "run"), ("--output", "new")],
+    "review": [("run", "run"), ("--output", "new")],
+    "regrade": [("before", "evaluated"), ("after", "evaluated"), ("--output", "new")],
     "sync": [("folder", "run")],
     "doctor": [],
     "gc": [],
@@ -149,10 +151,12 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "checkpoint": write_checkpoint(root / "zoo" / "model.ckpt", {"Conv/weights": np.zeros((1, 1, 3, 2), np.float32)}),
         "trained": _trained(model, root / "trained" / model.name),
         "reproducible": _reproducible(model, root / "reproducible" / model.name),
+        "evaluated": _evaluated(model, root / "evaluated" / model.name),
         "own checkpoint": root / "trained" / model.name / "train" / "ckpt-1",
         "policy": Path(__file__).parents[1] / "configs" / "promotion.yaml",
         "remap": _written(root / "remap.yaml", "cat: dog\n"),
         "attributes": _written(root / "attributes.csv", "image,camera\n1.png,left\n"),
+        "corrections": _written(root / "corrections.json", '{"images": [], "annotations": [], "categories": []}'),
         "detections": _written(root / "detections.json", '[{"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [2, 2, 10, 10]}]'),
         "new": root / "new",
     }
@@ -165,6 +169,13 @@ def _trained(model: Path, folder: Path) -> Path:
     (folder / "train" / "experiment.yaml").write_bytes((model / "experiment.yaml").read_bytes())
     (folder / "train" / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\n')
     (folder / "train" / "ckpt-1.index").touch()
+    return folder
+
+
+def _evaluated(model: Path, folder: Path) -> Path:
+    """A model with the figures of an evaluation, and nothing else of it."""
+    shutil.copytree(model, folder)
+    write_json(folder / "evaluation" / "metrics.json", {})
     return folder
 
 

@@ -90,6 +90,7 @@ class CocoSource:
                 None if area is None else _numbers(where, "area", [area], 1)[0],
                 _is_crowd(where, values.get("iscrowd", 0)),
                 findings=(Check.NUMBER_AS_TEXT,) * had_text,
+                id=_image_id(annotation.get("id"))[0],
             )
 
     def _listed(self, spool: sqlite3.Connection) -> Iterator[ListedImage]:

@@ -65,6 +65,8 @@ class Choice:
     mask_type: str = PNG_MASKS
     objects_without_mask: WithoutMask = WithoutMask.REFUSE
     duplicate_images: DuplicateImages = DuplicateImages.DROP
+    corrections: tuple[Path, ...] = ()
+    """COCO JSON files that are laid over the annotations, see `corrections.py`"""
 
     @property
     def categories(self) -> CategoryChoice:
@@ -182,6 +184,13 @@ def _read_new_names(value: Any, folder: Path) -> dict[str, str | None]:
     return names
 
 
+def _read_files(value: Any, folder: Path) -> tuple[Path, ...]:
+    texts = [value] if isinstance(value, str | Path) else value
+    if not isinstance(texts, list | tuple) or not texts or not all(isinstance(one, str | Path) and str(one) for one in texts):
+        raise _OptionError(f"is {value!r}", "name a file, or list some")
+    return tuple(locate(str(one), folder) for one in texts)
+
+
 def _one_of(values: Mapping[str, Any]) -> Callable[[Any, Path], Any]:
     def read(value: Any, _: Path) -> Any:
         if not isinstance(value, str) or value not in values:
@@ -201,6 +210,7 @@ _READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "mask_type": _one_of(MASK_TYPES),
     "objects_without_mask": _one_of({one.value: one for one in WithoutMask}),
     "duplicate_images": _one_of({one.value: one for one in DuplicateImages}),
+    "corrections": _read_files,
 }
 OPTIONS = tuple(_READERS)
 """The keys of a dataset's YAML, and with `-` for `_` the options of the command line, that choose."""
@@ -211,7 +221,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, str):
         return next((word for word, name in MASK_TYPES.items() if name == value), str(value))
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(str, value))
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {one if one is not None else 'null'}" for key, one in value.items()) + "}"
     return str(value)

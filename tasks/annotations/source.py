@@ -57,6 +57,8 @@ class SourceObject:
     weight: float = 1.0
     findings: tuple[Check, ...] = ()
     left_out: Check | None = None
+    id: int | str | None = None
+    """The source's own, where its objects have ids"""
 
 
 @dataclass(frozen=True)

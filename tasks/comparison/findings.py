@@ -40,7 +40,8 @@ class Findings:
     errors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What each kind of error costs, as an evaluation's `errors.json` has it."""
     operating: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What the operating thresholds do beside the default one, as an evaluation's `operating.json` has it, and the `rule`."""
+    """What the operating thresholds do beside the default one, as an evaluation's `operating.json` has it, the `rule`, and `fallbacks`: why
+    categories have no threshold of their own."""
     right_where_wrong: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """How many objects a model finds that another misses."""
     disputed: tuple[Disagreement, ...] = ()
@@ -89,7 +90,8 @@ def findings(comparison: Comparison, models: Mapping[str, ModelDir]) -> Findings
         figures[name] = category_figures(matches, part, curves)
         errors[name] = error_split(matches, part, MIN_SCORE)
         thresholds = _thresholds(models[name], matches)
-        operated[name] = {"rule": str(thresholds.rule), **operating(matches, part, thresholds)}
+        fallbacks = {one.name: f"{one.reason}: {one.score:g}, {one.source}" for one in thresholds.fallbacks}
+        operated[name] = {"rule": str(thresholds.rule), "fallbacks": fallbacks, **operating(matches, part, thresholds)}
     first = next(iter(comparison.matches.values()))
     categories = {
         category: {

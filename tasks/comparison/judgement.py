@@ -148,7 +148,8 @@ def judged(rows: Sequence[Row], models: Mapping[str, ModelDir]) -> Comparison:
     for row in ready:
         of_model = _matches(models[row.config], kind)
         if isinstance(of_model, Matches) and matches and (reason := incomparable(next(iter(matches.values())), of_model)) is not None:
-            of_model = f"{reason} ({next(iter(matches))} has the first)"
+            hint = "; maskline regrade compares the two by the same labels" if reason.startswith("another state") else ""
+            of_model = f"{reason} ({next(iter(matches))} has the first){hint}"
         if isinstance(of_model, Matches):
             matches[row.config] = of_model
         else:

@@ -208,7 +208,7 @@ def _disputed(comparison: Comparison, found: Findings, models: Mapping[str, Mode
     panels: dict[int, list[Panel]] = {}
     why = ""
     try:
-        files = records_of(models[names[0]])
+        files = records_of(models[names[0]].evaluation)
         images = [one.image for one in found.disputed]
         panels = dict(side_by_side(matches, images, files, {name: models[name] for name in names}))
     except (UserError, ValueError) as error:

@@ -37,12 +37,12 @@ class Panel:
     uri: str
 
 
-def records_of(model: ModelDir) -> list[str]:
-    """The files of records that a model's evaluation has read. UserError where it does not say so, being of an earlier version."""
-    metrics = read_json(model.evaluation / "metrics.json")
+def records_of(evaluation: Path) -> list[str]:
+    """The files of records that an evaluation has read. UserError where it does not say so, being of an earlier version."""
+    metrics = read_json(evaluation / "metrics.json")
     files = metrics.get("records")
     if not files:
-        raise UserError(f"{model.evaluation} does not say which records it is of", "evaluate the model again")
+        raise UserError(f"{evaluation} does not say which records it is of", "evaluate the model again")
     return list(files)
 
 
@@ -57,7 +57,7 @@ def side_by_side(
     settings = Settings(LabelMap(tuple(Category(number, name) for number, name in matches.categories)), matches.kind == MASK)
     names = dict(matches.categories)
     found = {name: _detections(model, set(wanted)) for name, model in models.items()}
-    for image_id, record, where in _records(files, set(wanted)):
+    for image_id, record, where in records_by_id(files, set(wanted)):
         index = wanted.pop(image_id)
         truth = image_truth(settings, record, where)
         if truth.file_name != matches.images.file_names[index] or len(truth.categories) != (matches.objects.image == index).sum():
@@ -71,7 +71,7 @@ def side_by_side(
         raise UserError(f"the records no longer hold image {next(iter(wanted))}", "evaluate the models again")
 
 
-def _records(files: Sequence[str], wanted: set[str]) -> Iterator[tuple[str, bytes, str]]:
+def records_by_id(files: Sequence[str], wanted: set[str]) -> Iterator[tuple[str, bytes, str]]:
     """The records of some images, under the ids that the evaluation gave them."""
     ids: dict[int, None] = {}
     left = set(wanted)

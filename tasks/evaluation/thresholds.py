@@ -152,7 +152,8 @@ def _chosen(scores: Floats, right: Bools, objects: int, rule: Rule) -> float | s
             return f"precision {rule.precision:g} is never reached, {float((hits / taken).max()):.3g} at most"
         place = int(precise[-1])
     score = float(scores[last[place]])
-    return _between(float(scores[last[place + 1]]), score) if place + 1 < len(last) else score
+    # Below the last one no score was ever seen: its first two digits say as much.
+    return _between(float(scores[last[place + 1]]), score) if place + 1 < len(last) else math.floor(100 * score) / 100
 
 
 def _between(low: float, high: float) -> float:

@@ -169,6 +169,7 @@ CHOSEN = {
     "mask_type": ("numerical", "numerical"),
     "objects_without_mask": ("drop", "drop"),
     "duplicate_images": ("keep", "keep"),
+    "corrections": ("in/fewer.json", ["fewer.json"]),
 }
 """Each option as the command line says it, and as the YAML does"""
 
@@ -177,6 +178,8 @@ CHOSEN = {
 def test_a_dataset_described_and_one_chosen_are_the_same(source, tmp_path, monkeypatch, option):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.yaml").write_text("cat: feline\ncar: null\n")
+    image = {"id": 1, "file_name": "0.png", "height": 16, "width": 24}
+    (source / "fewer.json").write_text(json.dumps({"images": [image], "annotations": [], "categories": []}))
     given, said = CHOSEN[option]
     assert set(CHOSEN) == set(OPTIONS)
     plain = materialize(source / "dataset.yaml", tmp_path / "out").summary["digest"]

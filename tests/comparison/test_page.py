@@ -78,7 +78,9 @@ def test_numbers_are_those_of_the_evaluations(run):
         errors = json.loads((run.model(name).evaluation / "analysis" / "errors.json").read_text())["parts"]["all"]
         assert told["findings"]["errors"][name] == errors
         operating = json.loads((run.model(name).evaluation / "analysis" / "operating.json").read_text())["parts"]["all"]
-        assert told["findings"]["operating"][name] == {"rule": "best-f1", **operating}
+        thresholds = json.loads((run.model(name).evaluation / "thresholds.json").read_text())["categories"]
+        fallbacks = {one["name"]: f"{one['reason']}: {one['score']:g}, {one['source']}" for one in thresholds if one["reason"]}
+        assert told["findings"]["operating"][name] == {"rule": "best-f1", "fallbacks": fallbacks, **operating}
         row = next(row for row in told["rows"] if row["config"] == name)
         assert row["mask_ap75"] == metrics["DetectionMasks_Precision/mAP@.75IOU"]
         # 0.8 TFLOP for the four images of a step; an hour and a half at two an hour; 2000 MB.
