@@ -105,10 +105,24 @@ class Comparison:
         return f"Measured on {' with '.join(counts)}." if counts else ""
 
     @property
+    def timed_on(self) -> str:
+        """On which device of which machine inference was timed; "" where nobody knows."""
+        timed = [model.row for model in self.models if model.row.state == EVALUATED and model.row.seconds_per_image is not None]
+        devices = {row.device for row in timed}
+        if len(devices) > 1:
+            told = (f"{short_name(row.config)} on {row.device or 'several or an unknown one'}" for row in timed)
+            return f"Inference was timed on different machines: {'; '.join(told)}."
+        return f"Inference was timed on {', '.join(filter(None, devices))}." if devices - {None} else ""
+
+    @property
     def note(self) -> str:
         """What the figures stand on, and how models were told apart."""
+        return " ".join(filter(None, (self.measured_on, self._told_apart, self.timed_on)))
+
+    @property
+    def _told_apart(self) -> str:
         if self.verdicts is None:
-            return self.measured_on
+            return ""
         together = " for all pairs together" if len(self.verdicts.pairs) > 1 else ""
         several = [one for one in self.verdicts.standings if one.spread is not None]
         if several:
@@ -119,7 +133,7 @@ class Comparison:
             seeds += "." if len(several) == len(self.verdicts.standings) else ", which is taken to hold of those that were trained once."
         else:
             seeds = " Each model was trained once: what another seed would change is not in it."
-        return f"{self.measured_on} Intervals hold 95 % of the time{together}, by {self.verdicts.resamples} resamples of the images.{seeds}"
+        return f"Intervals hold 95 % of the time{together}, by {self.verdicts.resamples} resamples of the images.{seeds}"
 
     def markdown(self, dataset: Mapping[str, str] | None) -> str:
         head = [f"Dataset {dataset['name']}, digest `{dataset['digest'][:12]}`.", ""] if dataset else []

@@ -183,16 +183,19 @@ def _speed(comparison: Comparison, timed: Sequence[Row], color_of: Mapping[str, 
     ]
     times = [1000 * (row.seconds_per_image or 0.0) for row in timed]
     values = [value for row in timed for value in (comparison.figure(row) or 0.0, *(row.interval or ()))]
-    devices = {row.device for row in timed}
-    note = f"On {devices.pop()}." if len(devices) == 1 and None not in devices else ""
-    if len(devices) > 1:
-        note = "Timed on different machines: " + "; ".join(f"{short_name(row.config)} on {row.device}" for row in timed) + "."
     title = (
         f"{comparison.ranking} and latency, with 95 % intervals"
         if any(row.interval for row in timed)
         else f"{comparison.ranking} and latency"
     )
-    return Chart(title, axis("ms an image at batch 1, median", times), axis(comparison.ranking, values), dots, is_lines=False, note=note)
+    return Chart(
+        title,
+        axis("ms an image at batch 1, median", times),
+        axis(comparison.ranking, values),
+        dots,
+        is_lines=False,
+        note=comparison.timed_on,
+    )
 
 
 def _lines(curves: Mapping[str, Sequence[tuple[float, float]]], color_of: Mapping[str, int]) -> list[Series]:

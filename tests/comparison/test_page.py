@@ -55,6 +55,12 @@ def test_the_page_needs_nothing_beside_it_and_begins_with_the_verdict(page):
     assert len(charts) == 5
 
 
+def test_the_device_and_the_machine_stand_beside_the_latencies(run, page):
+    said = "Inference was timed on a device, a machine."
+    assert page.count(said) == 2  # below the verdicts, and below the chart
+    assert said in (run.comparison / "comparison.md").read_text()
+
+
 def test_disputed_images_show_the_truth_and_every_model(run, page):
     found = json.loads((run.comparison / "comparison.json").read_text())["findings"]
     pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', page)
