@@ -85,10 +85,18 @@ def _compare_parts(network: MaskRCNN, stages: Arrays, outputs: dict[str, tf.Tens
     if not len(matched(expected, got)) == int(expected["num_detections"]) == int(got["num_detections"]):
         raise _refusal(_PARTS[4], "another choice")
     if network.config.number_of_stages == 3:
-        masks, count = network.masks(given, true_shapes).numpy()[0], int(got["num_detections"])
-        least = min(overlaps(masks[:count], got["detection_masks"][:count], got["detection_boxes"][:count], size), default=1.0)
+        masks = network.masks(given, true_shapes).numpy()[0]
+        least = _least_overlap(masks, got["detection_masks"], got, size)
         if least <= LEAST_IOU:
-            raise _refusal(_PARTS[5], f"an IoU of {least:.4f}")
+            moved = network.masks(given | {"rpn_features_to_crop": _disturbed(features)}, true_shapes).numpy()[0]
+            if least < _least_overlap(masks, moved, got, size):
+                raise _refusal(_PARTS[5], f"an IoU of {least:.4f}")
+
+
+def _least_overlap(masks: npt.NDArray[Any], others: npt.NDArray[Any], detections: Arrays, size: tuple[int, ...]) -> float:
+    """The smallest IoU of the detections' masks, pasted into an image of `size`."""
+    count = int(detections["num_detections"])
+    return min(overlaps(masks[:count], others[:count], detections["detection_boxes"][:count], size), default=1.0)
 
 
 def _expect(
