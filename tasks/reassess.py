@@ -71,16 +71,17 @@ def reassess(dataset: DatasetDir, name: str = "", split: str = TEST, allowed_fal
     """The summary's `fell` says whether the champion is worse on these records than on those that it was promoted on.
 
     `name` is of the registered model, by default the dataset's. `status` is `skipped` where there is no champion yet. UserError where
-    MLflow has no such model, or the dataset no such split.
+    MLflow has no model of a name that was given, or the dataset no such split.
     """
     if not 0 <= allowed_fall < 1:
         raise UserError(f"--allowed-fall is {allowed_fall:g}", "give an AP from 0 to below 1")
     records = materialized(dataset)
-    registry = Registry(name or registered_name(records.name))
-    champion = registry.alias(CHAMPION)
-    if champion is None:
-        print(f"{registry.name} has no champion yet: there is nothing to measure")
-        return StepResult("reassess", "skipped", {}, {"name": registry.name, "fell": False, "sentence": "there is no champion yet"})
+    registry = _registry(name, records.name)
+    champion = registry.alias(CHAMPION) if registry is not None else None
+    if registry is None or champion is None:
+        sentence = "there is no champion yet: nothing was measured"
+        print(sentence)
+        return StepResult("reassess", "skipped", {}, {"name": name or registered_name(records.name), "fell": False, "sentence": sentence})
     now, baseline = champion_on(registry, champion, dataset, split), read_baseline(champion, split)
     change = _change(baseline.matches, now)
     drifts = _drifts(baseline.manifest, read_manifest(dataset.manifest))
@@ -118,6 +119,16 @@ def reassess(dataset: DatasetDir, name: str = "", split: str = TEST, allowed_fal
             "mlflow_url": _shown(registry, entry, sentence),
         },
     )
+
+
+def _registry(name: str, dataset: str) -> Registry | None:
+    """The registered model; None where nobody gave its name and no model of the dataset was evaluated yet."""
+    try:
+        return Registry(name or registered_name(dataset))
+    except UserError as error:
+        if name or getattr(error.__cause__, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _change(before: Matches | None, now: Matches) -> Change | None:

@@ -118,6 +118,8 @@ def test_what_was_not_kept_is_not_made_up(shop: Shop, policy: Policy, days: tupl
 
 
 def test_without_a_champion_there_is_nothing_to_measure(shop: Shop, days: tuple[DatasetDir, DatasetDir]) -> None:
+    # Nor where no model of the data was evaluated at all: `tiny`, as the records are called.
+    assert (reassess(days[1]).status, reassess(days[1]).summary["name"]) == ("skipped", "tiny")
     shop.add("model", 0.6)
     assert reassess(days[1], shop.name).status == "skipped"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Context, CronTriggerTimetable
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from maskline_airflow.form import champion_fields, template
 from maskline_airflow.pipeline import DAG_SETTINGS, ON_GPU, check_dataset, materialized
@@ -25,7 +25,7 @@ Nothing is measured twice: on records that the champion was measured on, the ans
 
 
 class Reassess(StepOperator):
-    """The step `reassess`; it fails, once and with the numbers, where the champion has fallen."""
+    """The step `reassess`; it fails, once and with the numbers, where the champion has fallen, and is skipped where there is none yet."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(step="reassess", **kwargs)
@@ -33,6 +33,9 @@ class Reassess(StepOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         result = super().execute(context)
         summary = result["summary"]
+        if result["status"] == "skipped":
+            context["ti"].xcom_push(key="reason", value=f"{summary['name']}: {summary['sentence']}")
+            raise AirflowSkipException(summary["sentence"])
         if summary["fell"]:
             told = f"version {summary['version']} ({summary['config']}) of {summary['name']}: {summary['sentence']}"
             # A task that fails has no result otherwise, and people are told by it.

@@ -228,7 +228,7 @@ def _of_comparison(summary: Mapping[str, Any]) -> Part:
 
 
 def _of_champion(summary: Mapping[str, Any]) -> Part:
-    which = f"version {summary['version']} ({summary['config']}) of {summary['name']}" if "version" in summary else summary["name"]
+    which = f"version {summary['version']} ({summary['config']}) of {summary['name']}"
     drift = [f"the data has drifted: {line}" for line in summary.get("drift", ())]
     return [f"{which}: {summary['sentence']}", *drift], {"MLflow": summary.get("mlflow_url") or ""}
 

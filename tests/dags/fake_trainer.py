@@ -60,6 +60,8 @@ def told(step: str, arguments: list[str]) -> tuple[str, dict[str, Any]]:
     if step == "nominate":
         return "done", {"config": Path(arguments[0]).name, "split": "test", "policy": "configs/promotion.yaml"}
     if step == "reassess":
+        if (WORKSPACE / "no_champion").exists():
+            return "skipped", {"name": "fake", "fell": False, "sentence": "there is no champion yet"}
         fell = (WORKSPACE / "fallen").exists()
         sentence = "mask AP 0.5000 -> 0.3000 (-0.2000, -0.2500 to -0.1500): it has fallen by more than 0.02" if fell else "it holds"
         about = {"name": "fake", "version": 7, "config": "m", "drift": ["val, objects by size: distance 0.30"] if fell else []}

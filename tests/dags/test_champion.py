@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from maskline_airflow.champion import Reassess, champion_dag
 
 from tests.dags.task_try import TaskStateStore, Try
@@ -58,6 +58,14 @@ def test_what_a_fall_is_told_by_is_kept_though_the_task_fails(workspace: Path) -
 
 def test_champion_that_holds_fails_nothing(workspace: Path) -> None:
     assert reassessing().execute()["summary"]["sentence"] == "it holds"
+
+
+def test_without_a_champion_there_is_nothing_to_alarm(workspace: Path) -> None:
+    (workspace / "no_champion").touch()
+    attempt = reassessing()
+    with pytest.raises(AirflowSkipException, match="there is no champion yet"):
+        attempt.execute()
+    assert attempt.xcoms["reason"] == "fake: there is no champion yet"
 
 
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Any:
