@@ -969,8 +969,8 @@ def review_command(
 
 @app.command("regrade")
 def regrade_command(
-    before: Annotated[Path, typer.Argument(help="Folder of a model that was evaluated before the labels were corrected.")],
-    after: Annotated[Path, typer.Argument(help="Folder of a model that was trained or evaluated after it.")],
+    before: Annotated[Path, typer.Argument(help="Folder of a model, or a run, from before the labels were corrected.")],
+    after: Annotated[Path, typer.Argument(help="Folder of a model, or a run, from after it.")],
     split: Annotated[str, typer.Option(help="val or test: which both were evaluated on.")] = "val",
     output: Annotated[
         Path | None, typer.Option(parser=new_folder, metavar="FOLDER", help="Folder that receives the same as regraded.json.")

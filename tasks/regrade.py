@@ -1,12 +1,13 @@
 """The step that says what corrected labels gained: a model from before and one from after, on the same images, by the same labels.
 
-    maskline regrade BEFORE_MODEL_DIR AFTER_MODEL_DIR [--split test] [--output FOLDER]
+    maskline regrade BEFORE_RUN_OR_MODEL_DIR AFTER_RUN_OR_MODEL_DIR [--split test] [--output FOLDER]
 
 Figures by different labels cannot be compared: a model may look better because the labels of the validation images became right, and not
 because it learnt more. So the stored detections of the model from before are graded anew by the labels that the other was evaluated by,
 on the images that both have; no network runs. Told are how the labels differ, what that alone does to the figure of the model from before,
-and a verdict on the two models, by a paired bootstrap over the images. With `--output` that is in the folder's `regraded.json`, too.
-Usual runtime: a second for 100 images, and ten for the verdict on 5,000.
+and a verdict on the two models, by a paired bootstrap over the images. Of two runs each model is held against that of the same name. With
+`--output` that is in the folder's `regraded.json`, too. Usual runtime: a second for 100 images, and ten for the verdict on
+5,000.
 """
 
 from __future__ import annotations
@@ -29,15 +30,52 @@ FORMAT_VERSION = 1
 
 
 def regrade(before: Path, after: Path, split: str = VAL, output: Path | None = None) -> StepResult:
-    """Says what the second model is better by on its own labels; UserError where the two have no image or no class in common."""
-    named = named_models([_only_model(before), _only_model(after)])
-    if len(named) < 2:
-        raise UserError(f"{before} and {after} are one model", "name the model from before the correction, and one from after")
-    (old_name, old), (new_name, new) = named.items()
-    is_test = split_meaning(split) == TEST
-    if split_meaning(split) not in (VAL, TEST):
+    """Says what the model in the second folder is better by on its own labels, or each model of a run.
+
+    UserError where the two have no image or no class in common, and for runs without models of the same names.
+    """
+    meaning = split_meaning(split)
+    if meaning not in (VAL, TEST):
         raise UserError(f"--split is {split!r}", "use val or test, whichever the models were evaluated on")
-    folders = [model.test_evaluation if is_test else model.evaluation for model in (old, new)]
+    pairs = _pairs(before, after)
+    told: list[dict[str, Any]] = []
+    for old, new in pairs:
+        named = named_models([old, new])
+        if len(named) < 2:
+            raise UserError(f"{before} and {after} are one model", "name the model from before the correction, and one from after")
+        if told:
+            print()
+        told.append(_regraded(named, meaning))
+    outputs = {}
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "regraded.json", {"format_version": FORMAT_VERSION, "models": told})
+        outputs["regraded"] = str(output / "regraded.json")
+    names = ("before", "after", "before_by_old_labels", "before_by_new_labels", "after_by_new_labels", "labels", "shown", "sentences")
+    return StepResult("regrade", "done", outputs, {"models": [{name: one[name] for name in names} for one in told]})
+
+
+def _pairs(before: Path, after: Path) -> list[tuple[ModelDir, ModelDir]]:
+    """The two models, or those of two runs that have the same names."""
+    old, new = models_in(before), models_in(after)
+    if len(old) == len(new) == 1:
+        return [(old[0], new[0])]
+    of_name = {one.name: one for one in old}
+    pairs = [(of_name[one.name], one) for one in new if one.name in of_name]
+    if not pairs:
+        raise UserError(
+            f"no model of {after} has the name of one of {before}: {', '.join(one.name for one in new)}, and {', '.join(of_name)}",
+            "name two models instead",
+        )
+    if alone := sorted({*of_name} ^ {one.name for one in new}):
+        print(f"left out: {', '.join(alone)}, which one of the two alone has", flush=True)
+    return pairs
+
+
+def _regraded(named: Mapping[str, ModelDir], split: str) -> dict[str, Any]:
+    """What is told of two models by their names, the one from before first; it is printed."""
+    (old_name, old), (new_name, new) = named.items()
+    folders = [model.test_evaluation if split == TEST else model.evaluation for model in (old, new)]
     digests = [str(read_json(folder / "metrics.json").get("dataset_digest", "")) for folder in folders]
     earlier, later = (Graded.of(folder) for folder in folders)
     names = [name for name in later.images if name in earlier.images]
@@ -52,39 +90,31 @@ def regrade(before: Path, after: Path, split: str = VAL, output: Path | None = N
     if not {name for _, name in earlier.categories} & {name for _, name in later.categories}:
         raise UserError(f"{old_name} and {new_name} have no class in common", "name models of the same data")
     change = label_change(earlier, later, names)
-    about = {"dataset_digest": digests[1], "split": TEST if is_test else VAL}
+    about = {"dataset_digest": digests[1], "split": split}
     by_old, by_new, of_new = (
         graded(detections, labels, names, about) for detections, labels in ((earlier, earlier), (earlier, later), (later, later))
     )
     kind = by_new.kind if by_new.kind in of_new.kinds else of_new.kind
     verdict = verdicts([Contender(old_name, (by_new,)), Contender(new_name, (of_new,))], kind).between(old_name, new_name)
-    values = {"before_by_old_labels": _ap(by_old, kind), "before": _ap(by_new, kind), "after": _ap(of_new, kind)}
+    values = {
+        "before_by_old_labels": _ap(by_old, kind),
+        "before_by_new_labels": _ap(by_new, kind),
+        "after_by_new_labels": _ap(of_new, kind),
+    }
     left_out = {old_name: len(earlier.images) - len(names), new_name: len(later.images) - len(names)}
     lines = _lines(old_name, new_name, change, values, verdict, FIGURES[kind], left_out, is_same=digests[0] == digests[1])
     print("\n".join(lines))
-    told: dict[str, Any] = {
+    return {
         "before": old_name,
         "after": new_name,
         "dataset_digests": digests,
         "labels": asdict(change),
         "figure": FIGURES[kind],
         **values,
+        "shown": bool(verdict.shown),
         "verdict": asdict(verdict),
         "sentences": lines,
     }
-    outputs = {}
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(output / "regraded.json", {"format_version": FORMAT_VERSION, **told})
-        outputs["regraded"] = str(output / "regraded.json")
-    return StepResult("regrade", "done", outputs, {**values, "labels": asdict(change), "shown": verdict.shown, "sentences": lines})
-
-
-def _only_model(folder: Path) -> ModelDir:
-    models = models_in(folder)
-    if len(models) > 1:
-        raise UserError(f"{folder} holds several models", f"name one of them: {', '.join(str(one.root) for one in models)}")
-    return models[0]
 
 
 def _ap(matches: Matches, kind: str) -> float | None:
@@ -112,11 +142,12 @@ def _lines(
             f"of {images}, {change.changed_images} have other labels now; objects: {change.replaced} replaced, {change.added} added, "
             f"{change.removed} removed, {change.unchanged} as they were"
         )
+        by_old, by_new = (_told(values[f"before_by_{which}_labels"]) for which in ("old", "new"))
         lines.append(
-            f"{old}: {figure} {_told(values['before_by_old_labels'])} by the old labels, {_told(values['before'])} by the new: what the "
-            "labels of these images do alone, with the same detections"
+            f"{old}: {figure} {by_old} by the old labels, {by_new} by the new: what the labels of these images do alone, with the same "
+            "detections"
         )
-    lines.append(f"{new}: {figure} {_told(values['after'])} by the new labels, {_points(values)} {old} has by the same")
+    lines.append(f"{new}: {figure} {_told(values['after_by_new_labels'])} by the new labels, {_points(values)} {old} has by the same")
     lines.append(verdict.sentence())
     if change.changed_images:
         lines.append("Labels that were corrected where models contradicted them are right there; what all models miss is still in them.")
@@ -130,7 +161,7 @@ def _told(value: float | None) -> str:
 
 
 def _points(values: Mapping[str, float | None]) -> str:
-    before, after = values["before"], values["after"]
+    before, after = values["before_by_new_labels"], values["after_by_new_labels"]
     if before is None or after is None:
         return "beside what"
     if before == after:

@@ -356,7 +356,7 @@ def _next_steps(dataset_yaml: Path | None, annotated: Annotated) -> list[str]:
         + ids,
         f"maskline materialize {dataset_yaml or 'DATASET.yaml'} --corrections REVIEWED.json lays the file over the annotations, and counts "
         "what it replaces, adds and removes. Of an image in the file, what is not in it is removed.",
-        "Train on the corrected dataset; maskline regrade OLD_MODEL NEW_MODEL says what that gained, on the same images and by the same "
+        "Train on the corrected dataset; maskline regrade OLD_RUN NEW_RUN says what that gained, on the same images and by the same "
         "labels.",
     ]
 

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,21 +135,21 @@ def test_the_reviewed_patch_corrects_the_data_and_the_gain_is_told(
     after = write_model(tmp_path / "after", corrected, spoilt.truth, 1)
     worse = write_model(tmp_path / "worse", spoilt.dataset, spoilt.truth, 4, finds=0.5)
     capsys.readouterr()
-    same = regrade(models[0], after.root, output=tmp_path / "out")
+    (same,) = regrade(models[0], after.root, output=tmp_path / "out").summary["models"]
     told = capsys.readouterr().out
     assert "of 16 images, 4 have other labels now; objects: 2 replaced, 1 added, 1 removed" in told
     # The same detections: what they gain is the labels' doing, and no model's.
     by_old, before, now = (read_json(folder / "metrics.json")["metrics"]["DetectionMasks_Precision/mAP"] for folder in (
         models[0] / "evaluation", after.evaluation, after.evaluation))  # fmt: skip
-    assert (same.summary["before_by_old_labels"], same.summary["before"], same.summary["after"]) == pytest.approx((by_old, before, now))
+    assert (same["before_by_old_labels"], same["before_by_new_labels"], same["after_by_new_labels"]) == pytest.approx((by_old, before, now))
     assert by_old < before
-    assert not same.summary["shown"]
+    assert not same["shown"]
     assert "no difference shown" in told
-    assert read_json(tmp_path / "out" / "regraded.json")["verdict"]["difference"] == 0
-    better = regrade(worse.root, after.root)
-    assert better.summary["shown"]
+    assert read_json(tmp_path / "out" / "regraded.json")["models"][0]["verdict"]["difference"] == 0
+    (better,) = regrade(worse.root, after.root).summary["models"]
+    assert better["shown"]
     assert "after is better than worse by" in capsys.readouterr().out
-    assert better.summary["after"] == now
+    assert better["after_by_new_labels"] == now
     # A second round begins where the first has ended: nothing is in doubt, and ids stay.
     described = yaml.safe_load(spoilt.dataset_yaml.read_text()) | {"corrections": str(file)}
     second = spoilt.dataset_yaml.with_name("second.yaml")
@@ -213,12 +214,32 @@ def test_what_cannot_be_reviewed_is_said(spoilt: Spoilt, models: list[Path], tmp
     assert "<img" not in (tmp_path / "out" / "queue.html").read_text()
 
 
+def a_run(folder: Path, **models: Path) -> Path:
+    """A run with copies of models by other names."""
+    for name, model in models.items():
+        shutil.copytree(model / "evaluation", folder / name / "evaluation")
+    return folder
+
+
+def test_of_two_runs_each_model_is_held_against_that_of_its_name(
+    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = a_run(tmp_path / "before", small=models[0], large=models[1], gone=models[2])
+    after = a_run(tmp_path / "after", small=models[0], large=models[2])
+    told = regrade(before, after).summary["models"]
+    assert [(one["before"], one["after"]) for one in told] == [("before/large", "after/large"), ("before/small", "after/small")]
+    (alone,) = regrade(before / "large", after / "large").summary["models"]
+    assert told[0]["after_by_new_labels"] == alone["after_by_new_labels"]
+    assert told[1]["before_by_new_labels"] == told[1]["after_by_new_labels"]
+    assert "left out: gone, which one of the two alone has" in capsys.readouterr().out
+
+
 def test_models_that_cannot_be_regraded(models: list[Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="are one model"):
         regrade(models[0], models[0])
-    with pytest.raises(UserError, match="holds several models"):
-        regrade(models[0].parent, models[0])
+    with pytest.raises(UserError, match=r"no model of .*model_1 has the name of one of .*: model_1, and other, third"):
+        regrade(a_run(tmp_path / "run", other=models[1], third=models[2]), models[0])
     with pytest.raises(UserError, match="is not a folder"):
         regrade(tmp_path / "none", models[0])
-    same = regrade(models[0], models[1])
-    assert "both were evaluated on the same state of the dataset" in same.summary["sentences"][0]
+    (same,) = regrade(models[0], models[1]).summary["models"]
+    assert "both were evaluated on the same state of the dataset" in same["sentences"][0]
