@@ -101,13 +101,20 @@ def test_every_address_is_this_machines_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "cores", "slots"), [([], 2, 2), ([], 8, 2), ([], 1, 1), (["nvidia0", "nvidia1"], 8, 1), (["nvidiactl"], 2, 2)]
+    ("devices", "named", "cores", "slots"),
+    [
+        *(([], None, 2, 2), ([], None, 8, 2), ([], None, 1, 1)),
+        *((["nvidia0", "nvidia1", "nvidia2"], None, 8, 3), (["nvidiactl"], None, 2, 2)),
+        (["nvidia0", "nvidia1", "nvidia2"], "0,2", 8, 2),
+    ],
 )
-def test_two_trainings_share_a_processor_and_one_has_the_gpus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], cores: int, slots: int
+def test_two_trainings_share_a_processor_and_each_gpu_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], named: str | None, cores: int, slots: int
 ) -> None:
     for device in devices:
         (tmp_path / device).touch()
+    if named is not None:
+        monkeypatch.setenv("MASKLINE_LOCAL_GPUS", named)
     monkeypatch.setattr(stack, "Path", lambda _: tmp_path)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert stack.trainings_at_a_time() == slots
