@@ -929,6 +929,9 @@ def compare_command(
         Path | None,
         typer.Option(parser=new_folder, metavar="FOLDER", help="Folder of the comparison of several; a run keeps its own in compare/."),
     ] = None,
+    before: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Folder of an earlier run, of other data: says what these gained by the new labels.")
+    ] = None,
     result: ResultOption = None,
 ) -> None:
     """Set models side by side: which differences in accuracy are real, size and speed."""
@@ -936,9 +939,11 @@ def compare_command(
     from tasks.running.workspace import RunDir
 
     if len(run) > 1 or output is not None:
+        if before is not None:
+            raise UserError("--before is for the comparison of one run", "compare that run alone, or use `maskline regrade` on two models")
         answer(compare_models([folder.absolute() for folder in run], output and output.absolute()), result)
         return
-    answer(compare(RunDir(run[0].absolute())), result)
+    answer(compare(RunDir(run[0].absolute()), RunDir(before.absolute()) if before else None), result)
 
 
 @app.command("review")

@@ -1,10 +1,11 @@
 """The step that sets the models of a pipeline run side by side.
 
-    maskline compare RUN_DIR
+    maskline compare RUN_DIR [--before EARLIER_RUN_DIR]
 
 Reads each model's `train/` and what its `evaluation/` holds; writes `compare/comparison.html`, a page that needs nothing beside it, and
 the same as `.md` and `.json`, with a picture, `.png`; and closes the pipeline's MLflow run with them. A model that did not get that far
-is listed, saying how far it got.
+is listed, saying how far it got. With an earlier run of other data it also says what these gained, by the new labels for both
+(`tasks/data_queue/gain.py`).
 
     maskline compare RUN_OR_MODEL_DIR RUN_OR_MODEL_DIR ... [--output FOLDER]
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tasks.annotations.split_names import VAL
 from tasks.coco.plots import ModelBar, draw_models
 from tasks.comparison.findings import findings
 from tasks.comparison.judgement import Comparison, judged
@@ -30,6 +32,7 @@ from tasks.comparison.models import is_model, model_folders, models_in, named_mo
 from tasks.comparison.page import Heading, comparison_markdown, comparison_page
 from tasks.comparison.rows import EVALUATED, Row, read_row
 from tasks.comparison.table import HIGHEST, LEVEL, TEXTS, cell, columns, short_name
+from tasks.data_queue.gain import gains
 from tasks.running.errors import UserError
 from tasks.running.workspace import ModelDir, RunDir, StepResult, read_json, staged_directory, write_json
 from tasks.tracking import artifact_url, close_pipeline_run, comparison_url, pipeline_run_identity
@@ -37,12 +40,16 @@ from tasks.tracking import artifact_url, close_pipeline_run, comparison_url, pip
 PAGE = "comparison.html"
 
 
-def compare(run: RunDir) -> StepResult:
+def compare(run: RunDir, before: RunDir | None = None) -> StepResult:
     """Writes the comparison and closes the parent run: FINISHED, or FAILED when a model was not evaluated.
+
+    With `before`, an earlier run of other data, it tells what these gained.
 
     Raises:
       UserError: the folder holds no model, no model was evaluated, or a result file is not what its step writes.
     """
+    if before:
+        models_in(before.root)  # which says what is wrong with it, before anything is written
     if is_model(ModelDir(run.root)):
         raise UserError(f"{run.root} is one model", "name the pipeline run that it is of, or another model beside it")
     models = {folder.name: ModelDir(folder) for folder in model_folders(run)}
@@ -56,9 +63,10 @@ def compare(run: RunDir) -> StepResult:
         close_pipeline_run(run, complete=False, description=f"Nothing to compare. {states}")
         raise UserError(f"{run.root}: no model was evaluated ({states})", "see why in their logs, then run them again")
     compared = judged(rows, models)
-    text = compared.markdown(dataset)
+    gained = _gained(run, before) if before else []
+    text = "\n".join([compared.markdown(dataset), *(f"- {line}" for line in gained)])
     with staged_directory(run.comparison) as folder:
-        _write(folder, Heading(run.name, dataset), compared, models)
+        _write(folder, Heading(run.name, dataset, gained), compared, models)
     close_pipeline_run(
         run,
         complete=len(compared.ready) == len(rows),
@@ -67,13 +75,25 @@ def compare(run: RunDir) -> StepResult:
         description=text,
     )
     _print(compared)
+    for line in gained:
+        print(f"- {line}")
     print(f"comparison: {run.comparison / PAGE}")
     kept: dict[str, str | None] = {"mlflow_run_id": None, "mlflow_url": None, "page_url": None}
     if (identity := pipeline_run_identity(run)) is not None:
         page = artifact_url(identity, f"compare/{PAGE}")
         kept = {"mlflow_run_id": identity.run_id, "mlflow_url": comparison_url(identity), "page_url": page}
         print(f"the same in MLflow: {page}\nMLflow, these models side by side: {kept['mlflow_url']}")
-    return StepResult("compare", "done", _outputs(run.comparison), compared.summary() | kept)
+    return StepResult("compare", "done", _outputs(run.comparison), compared.summary() | {"gained": gained} | kept)
+
+
+def _gained(run: RunDir, before: RunDir) -> list[str]:
+    """What the models of a run are better by than those of a run of other data, by the new labels; why not, where that cannot be told."""
+    try:
+        told, alone = gains(before.root, run.root, VAL)
+    except UserError as error:
+        return [f"beside the run {before.name} nothing can be told: {error.message}"]
+    lines = [line for one in told if len(set(one["dataset_digests"])) > 1 for line in one["sentences"]]
+    return lines + ([f"left out: {', '.join(alone)}, which one of the two runs alone has"] if lines and alone else [])
 
 
 def compare_models(folders: Sequence[Path], output: Path | None = None) -> StepResult:
@@ -111,6 +131,7 @@ def _write(folder: Path, heading: Heading, compared: Comparison, models: Mapping
         "dataset": heading.dataset,
         "best": compared.highest and compared.highest.config,
         "note": compared.note,
+        "gained": list(heading.gained),
         "verdicts": asdict(compared.verdicts) if compared.verdicts else None,
         "rows": [asdict(row) for row in compared.rows],
         "seeds": {

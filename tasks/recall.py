@@ -31,7 +31,8 @@ def recall(
     from_last_good_run: bool = False,
     force: bool = False,
 ) -> StepResult:
-    """The summary has the `reason` for running or not, and what `convert` gets to start from, by config; "" is from scratch.
+    """The summary has the `reason` for running or not; what `convert` gets to start from, by config, "" is from scratch; and as `before`
+    the last good run where its data were others.
 
     `settings` are the form's fields; `checkpoint` with its label map is where a config starts for which the last good run has no weights.
     """
@@ -56,7 +57,8 @@ def recall(
     print(f"there is something to train: {reason}", flush=True)
     starts = {name: _start(name, last, settings, from_last_good_run) for name in files}
     keep_ingredients(run, ingredients)
-    return StepResult("recall", "done", {"run": str(run.root)}, {"reason": reason, "starts": starts})
+    before = str(last.run.root) if last and not again and last.ingredients.data != ingredients.data else ""
+    return StepResult("recall", "done", {"run": str(run.root)}, {"reason": reason, "starts": starts, "before": before})
 
 
 def _start(config: str, last: LastGoodRun | None, settings: Mapping[str, str], from_last_good_run: bool) -> dict[str, str]:

@@ -82,7 +82,7 @@ CALLS: dict[str, list[str | tuple[str, str]]] = {
     "recall": ["weekly", ("run", "new"), ("--dataset", "dataset"), "--config", "mask_rcnn_inception_v2_coco"],
     "remember": ["weekly", ("run", "run")],
     "open-run": [("run", "new"), ("--dataset", "dataset")],
-    "compare": [("run", "run"), ("--output", "new")],
+    "compare": [("run", "run"), ("--output", "new"), ("--before", "run")],
     "review": [("run", "run"), ("--output", "new")],
     "regrade": [("before", "evaluated"), ("after", "evaluated"), ("--output", "new")],
     "sync": [("folder", "run")],

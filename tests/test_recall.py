@@ -68,6 +68,8 @@ def test_other_data_is_told_by_its_digest(dataset: DatasetDir, first: RunDir, tm
     after = json.loads(dataset.manifest.read_text())["digest"]
     result = ask(dataset, "second")
     assert (result.status, result.summary["reason"]) == ("done", f"data digest: {before[:12]} -> {after[:12]}")
+    # With which the comparison of this run says what the data gained.
+    assert result.summary["before"] == str(first.root)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,8 @@ def test_other_data_is_told_by_its_digest(dataset: DatasetDir, first: RunDir, tm
     ],
 )
 def test_other_settings_are_told(dataset: DatasetDir, first: RunDir, settings: dict[str, str], told: str) -> None:
-    assert ask(dataset, "second", SETTINGS | settings).summary["reason"] == told
+    summary = ask(dataset, "second", SETTINGS | settings).summary
+    assert (summary["reason"], summary["before"]) == (told, "")
 
 
 def test_an_edited_config_is_another_one(dataset: DatasetDir, tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from tasks.annotations.record_choice import read_options
+from tasks.compare import compare
 from tasks.data_queue.doubts import KINDS
 from tasks.materialize import materialize
 from tasks.regrade import regrade
 from tasks.review import Options, review
 from tasks.running.errors import UserError
-from tasks.running.workspace import DatasetDir, read_json
+from tasks.running.workspace import DatasetDir, RunDir, read_json
 from tests.data_queue.faulty_labels import Spoilt, coded, write_model, write_spoilt
 
 
@@ -122,7 +123,7 @@ def test_the_page_needs_nothing_beside_it(queue: Path) -> None:
 
 
 def test_the_reviewed_patch_corrects_the_data_and_the_gain_is_told(
-    spoilt: Spoilt, models: list[Path], queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, spoilt: Spoilt, models: list[Path], queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reviewed = json.loads((queue / "corrections.json").read_text())
     reviewed["annotations"] = [one for one in reviewed["annotations"] if one["id"] != spoilt.faults["seen by no model"]]
@@ -146,6 +147,17 @@ def test_the_reviewed_patch_corrects_the_data_and_the_gain_is_told(
     assert not same["shown"]
     assert "no difference shown" in told
     assert read_json(tmp_path / "out" / "regraded.json")["models"][0]["verdict"]["difference"] == 0
+    run, earlier = (RunDir(a_run(tmp_path / name, model=of)) for name, of in (("run", after.root), ("earlier", models[0])))
+    compared = compare(run, earlier).summary
+    assert compared["gained"] == [line.replace("model_1", "earlier/model").replace("after", "run/model") for line in same["sentences"]]
+    page = (run.comparison / "comparison.html").read_text()
+    assert page.index("<h2>What the data gained</h2>") < page.index("of 16 images, 4 have other labels now")
+    assert compare(run, RunDir(a_run(tmp_path / "alike", model=after.root))).summary["gained"] == []
+    (told,) = compare(run, RunDir(a_run(tmp_path / "stranger", one=models[0], two=models[1]))).summary["gained"]
+    assert told.startswith("beside the run stranger nothing can be told: no model of ")
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        compare(run, RunDir(tmp_path / "nowhere"))
+    capsys.readouterr()
     (better,) = regrade(worse.root, after.root).summary["models"]
     assert better["shown"]
     assert "after is better than worse by" in capsys.readouterr().out

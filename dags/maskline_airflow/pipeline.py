@@ -58,6 +58,7 @@ _TRAIN_FIELDS = (*_MODEL_FIELDS, "keep")
 _SETTINGS = (*_MODEL_FIELDS, "checkpoint", "checkpoint_label_map")
 _START = {"--checkpoint": template("checkpoint"), "--checkpoint-label-map": template("checkpoint_label_map")}
 _RECALLED = "{{{{ ti.xcom_pull(task_ids='anything_new')['summary']['starts'][config_of(task.instance_name)]['{}'] }}}}"
+_BEFORE = "{{ ti.xcom_pull(task_ids='anything_new')['summary']['before'] }}"
 _RECALLED_START = {"--checkpoint": _RECALLED.format("checkpoint"), "--checkpoint-label-map": _RECALLED.format("label_map")}
 
 
@@ -199,6 +200,7 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
         task_id="compare",
         step="compare",
         arguments=[RUN_DIR],
+        options={"--before": None if schedule is None else _BEFORE},
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
     )
 

@@ -24,6 +24,7 @@ from tasks.running.workspace import ModelDir
 
 _TEMPLATE = "page.html"
 _COLORS = 8
+GAINED = "What the data gained"
 _MOST_DIFFERENCES = 60
 _MOST_CATEGORIES = 40
 
@@ -44,6 +45,8 @@ class Heading:
 
     name: str
     dataset: Mapping[str, str] | None
+    gained: Sequence[str] = ()
+    """What other labels than an earlier run's did, in sentences"""
 
 
 def comparison_page(heading: Heading, comparison: Comparison, found: Findings, models: Mapping[str, ModelDir]) -> str:
@@ -57,6 +60,7 @@ def comparison_page(heading: Heading, comparison: Comparison, found: Findings, m
     disputed, why = _disputed(comparison, found, models)
     return environment.get_template(_TEMPLATE).render(
         heading=heading,
+        gained=GAINED,
         comparison=comparison,
         found=found,
         columns=columns(comparison.shown),
@@ -77,6 +81,8 @@ def comparison_page(heading: Heading, comparison: Comparison, found: Findings, m
 def comparison_markdown(heading: Heading, comparison: Comparison, found: Findings) -> str:
     """The same without pictures, for a text's reader."""
     lines = [f"# {heading.name}", "", comparison.markdown(heading.dataset)]
+    if heading.gained:
+        lines += [f"## {GAINED}", "", *(f"- {line}" for line in heading.gained), ""]
     names = list(comparison.matches)
     if len(names) > 1 and found.categories:
         lines += [f"## {comparison.ranking} by category", "", *_markdown(["category", "objects", *map(short_name, names)])]

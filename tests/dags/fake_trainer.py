@@ -56,7 +56,11 @@ def told(step: str, arguments: list[str]) -> tuple[str, dict[str, Any]]:
         if (WORKSPACE / "nothing_new").exists():
             return "skipped", {"reason": "nothing has changed"}
         configs = [value for name, value in itertools.pairwise(arguments) if name == "--config"]
-        return "done", {"reason": "new", "starts": {name: {"checkpoint": f"/last/{name}", "label_map": ""} for name in configs}}
+        return "done", {
+            "reason": "new",
+            "before": "/last/run",
+            "starts": {name: {"checkpoint": f"/last/{name}", "label_map": ""} for name in configs},
+        }
     if step == "nominate":
         return "done", {"config": Path(arguments[0]).name, "split": "test", "policy": "configs/promotion.yaml"}
     if step == "reassess":

@@ -330,6 +330,8 @@ def test_a_schedules_run_trains_what_its_file_says_and_remembers_it(retrained: R
     filled = {name: value for name, value in (setting.split("=", 1) for setting in settings) if value}
     assert filled == {"steps": "7", "config_fields": "train_config.batch_size=2", "seeds": "3 5", "checkpoint": str(Path(__file__).parent)}
     assert run.of_step("train") == [[f"{folder}/{NAMES[0]}-seed{seed}", "--steps", "7", "--seed", seed] for seed in ("3", "5")]
+    # Its data are others than the last good run's, and the comparison says what they gained.
+    assert run.of_step("compare") == [[folder, "--before", "/last/run"]]
     assert run.of_step("remember") == [["daily", folder]]
 
 
