@@ -48,8 +48,8 @@ def compare(run: RunDir, before: RunDir | None = None) -> StepResult:
     Raises:
       UserError: the folder holds no model, no model was evaluated, or a result file is not what its step writes.
     """
-    if before:
-        models_in(before.root)  # which says what is wrong with it, before anything is written
+    if before and not any(map(is_model, models_in(before.root))):
+        raise UserError(f"{before.root} holds no model", "name the folder of an earlier pipeline run with --before")
     if is_model(ModelDir(run.root)):
         raise UserError(f"{run.root} is one model", "name the pipeline run that it is of, or another model beside it")
     models = {folder.name: ModelDir(folder) for folder in model_folders(run)}
