@@ -85,7 +85,8 @@ def test_what_the_command_line_can_choose_can_be_described(read, tmp_path):
         objects_without_mask=WithoutMask.DROP,
         duplicate_images=DuplicateImages.KEEP,
     )
-    assert set(options) | {"split"} == set(OPTIONS)
+    # Corrections are read where they lie: tests/test_materialize_corrections.py.
+    assert set(options) | {"split", "corrections"} == set(OPTIONS)
     shapes = read({"name": "a", "shapes": {}, "remap_categories": {"cat": "pet"}})
     assert shapes.options == {"remap_categories": {"cat": "pet"}}
 
