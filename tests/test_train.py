@@ -51,8 +51,8 @@ SMALL = Overrides(image_size=64, steps=2, batch_size=1, learning_rate=0.003, pro
 @pytest.fixture
 def model(scenes: DatasetDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelDir:
     monkeypatch.setenv("MASKLINE_WORKSPACE", str(tmp_path))
-    model = ModelDir(tmp_path / "runs" / "test" / "mask_rcnn_resnet50_atrous_coco")
-    convert("mask_rcnn_resnet50_atrous_coco", scenes, model)
+    model = ModelDir(tmp_path / "runs" / "test" / "mask_rcnn_inception_v2_coco")
+    convert("mask_rcnn_inception_v2_coco", scenes, model)
     return model
 
 
@@ -151,7 +151,7 @@ def test_train_and_evaluate_leave_what_the_next_steps_read_and_skip_when_done(
     model: ModelDir, scenes_with_test: DatasetDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scenes = scenes_with_test
-    convert("mask_rcnn_resnet50_atrous_coco", scenes, model)
+    convert("mask_rcnn_inception_v2_coco", scenes, model)
     write_json(model.plan, {"summary": {"hours": 1.5, "memory_gb": 2.25, "cost": None, "limit": "input"}})
     assert train(model, SMALL).status == "done"
     result = json.loads((model.train / "result.json").read_text())
