@@ -53,7 +53,7 @@ def make_run(workspace: Path, name: str, dataset: str, start: Path | None = None
 @pytest.fixture
 def filled(workspace: Path) -> Path:
     """`champion` began with the weights of `first`, and both with the data set `shapes`; nothing refers to `old` and `unused`."""
-    for dataset in ("shapes", "unused", "fresh"):
+    for dataset in ("shapes", "unused", "fresh", "measured"):
         put(workspace / "datasets" / dataset / "manifest.json", "{}")
         put(workspace / "datasets" / dataset / "train.record-00000-of-00001", "x" * 5000)
         age(workspace / "datasets" / dataset, 3 if dataset == "fresh" else 50)
@@ -65,6 +65,12 @@ def filled(workspace: Path) -> Path:
     make_run(workspace, "unsent", "shapes")
     put(workspace / "runs" / "unsent" / CONFIG / "train" / "tracking.jsonl", '{"do": "open"}\n')
     age(workspace / "runs" / "unsent", 40)
+    # A model of somebody else, evaluated and not trained here; of the second one MLflow has not heard.
+    for name, days in (("judged", 5), ("untold", 40)):
+        other = workspace / "runs" / name / "model"
+        put(other / "evaluation" / "metrics.json", json.dumps({"records": [f"{workspace}/datasets/measured/val.record-00000-of-00001"]}))
+        put(other / "tracking" / "tracking.jsonl", '{"do": "open"}\n')
+        age(workspace / "runs" / name, days)
     kept = {"run": str(workspace / "runs" / "scheduled"), "ingredients": {"data": {}, "configs": {}, "settings": {}, "code": {}}}
     put(workspace / "schedules" / "weekly.json", json.dumps(kept))
     put(workspace / "steps" / "manual__1" / "train" / "1" / "log.txt")
@@ -105,6 +111,8 @@ def test_without_delete_all_stays_and_is_told(filled: Path, capsys: pytest.Captu
         f"stays    runs/first: {CONFIG} of the run champion was made of it",
         "stays    runs/scheduled: last good run of the schedule weekly",
         "stays    runs/unsent: MLflow does not have all of it: maskline sync",
+        "stays    runs/untold: MLflow does not have all of it: maskline sync",
+        "stays    datasets/measured: model of the run ",
         "stays    runs/young: written to 29 days ago",
         "stays    datasets/fresh: written to 3 days ago",
         "can go   run runs/old, 0.0 MB, 40 days old: nothing refers to it",

@@ -25,6 +25,9 @@ import psutil
 from airflow_rest import AirflowRest, answers_ok
 from mlflow_rest import experiment_pages
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from maskline_airflow.machine_gpus import gpus_here
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 LOGIN = ("admin", "admin")
 DAG_ID = "mask_rcnn_zoo"
@@ -128,9 +131,7 @@ def trainings_at_a_time() -> int:
 
     On a CPU the first minute of a training, its imports and its graph, takes one core alone: another one uses the rest meanwhile.
     """
-    named = os.environ.get("MASKLINE_LOCAL_GPUS")
-    gpus = len(named.split(",")) if named else len(list(Path("/dev").glob("nvidia[0-9]*")))
-    return gpus or min(2, os.cpu_count() or 1)
+    return len(gpus_here()) or min(2, os.cpu_count() or 1)
 
 
 def up(settings: Settings) -> bool:

@@ -23,6 +23,7 @@ import psutil
 
 from maskline_airflow import step_runner
 from maskline_airflow.form import REPOSITORY
+from maskline_airflow.machine_gpus import gpus_here
 from maskline_airflow.step_keeper import OUT_OF_MEMORY_FILE
 from maskline_airflow.step_log import LogReader
 from maskline_airflow.step_runner import LOST, OUT_OF_MEMORY, RUNNING, Outcome, StartedStep, Step, ended
@@ -122,16 +123,3 @@ def start(step: Step) -> LocalProcess:
         started=psutil.Process(process.pid).create_time(),
         folder=str(step.folder),
     )
-
-
-def gpus_here() -> list[str]:
-    """Ids of the GPUs that steps may have; none where the machine has none."""
-    named = os.environ.get("MASKLINE_LOCAL_GPUS") or os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        # By UUID: CUDA may count them in another order than the driver's tool.
-        command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-        try:
-            named = ",".join(subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.split())
-        except (OSError, subprocess.SubprocessError):
-            return []
-    return [gpu for gpu in map(str.strip, named.split(",")) if gpu and not gpu.startswith("-")]

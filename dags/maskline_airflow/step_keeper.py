@@ -120,7 +120,7 @@ def free_gpus(gpus: Sequence[str], count: int) -> tuple[dict[str, int], list[str
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holders.append(f"{gpu} by {os.pread(lock, 500, 0).decode()}")
+                holders.append(f"{gpu} by {os.pread(lock, 500, 0).decode(errors='replace')}")
                 os.close(lock)
                 continue
             leases[gpu] = lock

@@ -11,7 +11,7 @@ from typing import Any
 from tasks.running.errors import UserError
 from tasks.running.lease import is_leased
 from tasks.running.schedule_memory import last_good_run
-from tasks.running.workspace import ModelDir, RunDir, read_settings
+from tasks.running.workspace import ModelDir, RunDir, read_json, read_settings
 from tasks.tracking import ModelOutbox, PipelineOutbox
 from tasks.tracking.registry import aliased_versions
 
@@ -48,8 +48,8 @@ def newest(folder: Path) -> float:
 
 
 def models_of(run: Path) -> list[ModelDir]:
-    """The models in a run's folder, whatever became of them."""
-    return [ModelDir(folder) for folder in sorted(run.iterdir()) if ModelDir(folder).experiment.is_file()]
+    """The folders in a run's folder: models, whatever became of them, and what is none and has nothing of one."""
+    return [ModelDir(folder) for folder in sorted(run.iterdir()) if folder.is_dir()]
 
 
 def references(workspace: Path, runs: Sequence[Path], datasets: Sequence[Path], named: Iterable[str], clock: Clock) -> References:
@@ -72,8 +72,8 @@ def references(workspace: Path, runs: Sequence[Path], datasets: Sequence[Path], 
         if why := _needs_itself(run, clock):
             found.add(run, why)
     for dataset in datasets:
-        if clock.is_young(newest(dataset)):
-            found.add(dataset, _young(dataset, clock))
+        if why := _young(dataset, clock):
+            found.add(dataset, why)
     _follow(found, runs, datasets)
     return found
 
@@ -82,29 +82,38 @@ def _needs_itself(run: Path, clock: Clock) -> str | None:
     for model in models_of(run):
         if is_leased(model.training_lock):
             return f"{model.name} is being trained"
-    if clock.is_young(newest(run)):
-        return _young(run, clock)
-    outboxes = [*(ModelOutbox(model) for model in models_of(run)), PipelineOutbox(RunDir(run))]
+    if why := _young(run, clock):
+        return why
+    of_run = PipelineOutbox(RunDir(run))
+    outboxes = [of_run, *map(ModelOutbox, of_run.models())]
     if any(outbox.journal.file.exists() and outbox.journal.left() for outbox in outboxes):
         return "MLflow does not have all of it: maskline sync"
     return None
 
 
-def _young(folder: Path, clock: Clock) -> str:
-    return f"written to {days(clock.now - newest(folder))} ago"
+def _young(folder: Path, clock: Clock) -> str | None:
+    written = newest(folder)
+    return f"written to {days(clock.now - written)} ago" if clock.is_young(written) else None
 
 
 def _follow(found: References, runs: Sequence[Path], datasets: Sequence[Path]) -> None:
-    """Adds what the runs that stay were trained on, and started from."""
+    """Adds what the models of the runs that stay were trained and evaluated on, and started from."""
     left = [run for run in runs if run in found.kept]
     while left:
         run = left.pop()
         for model in models_of(run):
-            for path in _paths(read_settings(model.experiment)):
+            for path in _paths(_settings(model)):
                 for folder in (*runs, *datasets):
                     if folder != run and folder in path.parents and folder not in found.kept:
                         found.add(folder, f"{model.name} of the run {run.name} was made of it")
                         left += [folder] if folder in runs else []
+
+
+def _settings(model: ModelDir) -> list[Any]:
+    """What tells of the records and checkpoints of a model: its experiment, and on which records it was evaluated."""
+    evaluations = [folder / "metrics.json" for folder in (model.evaluation, model.test_evaluation)]
+    evaluated = [read_json(file).get("records", []) for file in evaluations if file.is_file()]
+    return [read_settings(model.experiment), *evaluated] if model.experiment.is_file() else evaluated
 
 
 def _paths(values: Any) -> Iterator[Path]:

@@ -18,7 +18,8 @@ import pytest
 from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 from maskline_airflow import step_keeper, step_runner
-from maskline_airflow.local_process import LocalProcess, gpus_here
+from maskline_airflow.local_process import LocalProcess
+from maskline_airflow.machine_gpus import gpus_here
 from maskline_airflow.pipeline import Plan
 from maskline_airflow.step_keeper import OUT_OF_MEMORY_FILE, killed_for_memory
 from maskline_airflow.step_operator import AT_ONCE_AFTER_PREEMPTION, MlflowRunLink, PreemptedError, StepOperator, gpus_per_training, run_dir
