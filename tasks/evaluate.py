@@ -34,7 +34,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,31 +41,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from tasks import tracking
 from tasks.annotations.split_names import TEST, VAL, split_meaning
-from tasks.coco.figures import SUMMARY_NAMES
 from tasks.coco.matches import Matches, read_matches, write_matches
 from tasks.evaluation.analysis import write_analysis
 from tasks.evaluation.given_results import GivenResults, read_results
 from tasks.evaluation.image_results import Job, Settings, image_result
+from tasks.evaluation.model_thresholds import chosen_on_val, has_thresholds, operating_metrics, rule_of
 from tasks.evaluation.parts import Parts, free_image_id
 from tasks.evaluation.predicted import Predictions, processor_name
+from tasks.evaluation.printed import print_figures, print_operating
 from tasks.evaluation.results import MATCHES, measured, write_results
 from tasks.evaluation.slices import MOST_VALUES, read_attributes, unsliced, whole, with_attributes
-from tasks.evaluation.thresholds import (
-    BEST_F1,
-    THRESHOLDS,
-    Rule,
-    Thresholds,
-    choose_thresholds,
-    is_of_model,
-    operating,
-    read_thresholds,
-    write_thresholds,
-)
+from tasks.evaluation.thresholds import THRESHOLDS, Rule, choose_thresholds, operating, write_thresholds
 from tasks.evaluation.timing import latency_figures
 from tasks.pipeline_config.zoo import find_label_map
 from tasks.records.features import RecordFeatures
@@ -85,7 +72,6 @@ FORMAT_VERSION = 4
 _BATCH_ON_GPU = 8
 _MOST_WORKERS = 8
 _JOBS_AHEAD = 4
-_MOST_CATEGORIES = 12  # whose thresholds are printed
 
 
 @dataclass(frozen=True)
@@ -147,10 +133,10 @@ def evaluate(
     name = TEST if is_test else VAL
     if effort.shard_range is None and (done := _measured(evaluation, basis)) is not None:
         derived = None
-        if effort.slices is not None or not _has_thresholds(model, name, effort.rule, done):
+        if effort.slices is not None or not has_thresholds(model, name, effort.rule, done):
             derived = evaluate_from_matches(model, split, effort.slices, effort.rule)
             with tracking.model_run(model, records, "evaluate") as run:
-                run.log_metrics(_of_split(_operating_metrics(evaluation, name), name), trained.step)
+                run.log_metrics(_of_split(operating_metrics(evaluation, name), name), trained.step)
                 run.log_artifacts(evaluation, evaluation.name)
         if register and not is_prepared(model, trained):
             tags = prepare_registration(restored_model(trained), model, trained)
@@ -168,7 +154,7 @@ def evaluate(
         detect_parts(detect, network, data, parts, numbers, workers=workers, batch_size=batch_size, images=images)
     if effort.shard_range is not None:
         return StepResult("evaluate", "part", {"model": str(model.root)}, {"parts": numbers, "files": len(parts.files)})
-    rule = _rule(model, effort.rule)
+    rule = rule_of(model, effort.rule)
     with tracking.model_run(model, records, "evaluate") as run:
         with staged_directory(evaluation) as folder:
             about = {"config": model.name, "split": name, "dataset": records.name, **basis}
@@ -187,7 +173,7 @@ def evaluate(
 
 def _log(run: tracking.ModelRun, evaluation: Path, found: Mapping[str, Any], step: int) -> None:
     """Lets MLflow have an evaluation: its figures at the step of the checkpoint, how long an image takes on what, pictures and files."""
-    run.log_metrics(_of_split(found["metrics"] | _operating_metrics(evaluation, found["split"]), found["split"]), step)
+    run.log_metrics(_of_split(found["metrics"] | operating_metrics(evaluation, found["split"]), found["split"]), step)
     if found["split"] != TEST:
         latency = found.get("latency", {})
         run.log_summary(_figures(found) | latency_figures(latency) | {"val_objects": found["objects"]})
@@ -212,7 +198,7 @@ def evaluate_from_matches(model: ModelDir, split: str = VAL, slices: Path | None
     earlier = read_json(evaluation / "metrics.json")
     attributes = _Attributes(slices)
     matches = attributes.added_to(read_matches(evaluation / MATCHES))
-    found = {**earlier, **_derived(matches, evaluation, model, _rule(model, rule))}
+    found = {**earlier, **_derived(matches, evaluation, model, rule_of(model, rule))}
     write_json(evaluation / "metrics.json", found)
     return _answer("done", evaluation, found, read_json(model.tracking) if model.tracking.exists() else {})
 
@@ -306,10 +292,10 @@ def _evaluate_detected(
     evaluation = _folder(model, split)
     name = TEST if _is_test(split) else VAL
     if (done := _measured(evaluation, basis)) is not None:
-        if effort.slices is None and _has_thresholds(model, name, effort.rule, done):
+        if effort.slices is None and has_thresholds(model, name, effort.rule, done):
             return _answer("skipped", evaluation, done, read_json(model.tracking) if model.tracking.exists() else {})
         return evaluate_from_matches(model, split, effort.slices, effort.rule)
-    rule = _rule(model, effort.rule)
+    rule = rule_of(model, effort.rule)
     ready = detected()
     settings = Settings(records.labels, ready.with_masks)
     about = {"config": model.name, "split": name, "dataset": records.name, **told, **basis}
@@ -373,54 +359,16 @@ def _derived(matches: Matches, folder: Path, model: ModelDir, rule: Rule) -> dic
     """Writes what follows from matches, and these, into the folder of an evaluation; the figures come back."""
     write_matches(folder / MATCHES, matches)
     found = measured(matches)
-    thresholds = _chosen_on_val(model, matches.about) if matches.about.get("split") == TEST else choose_thresholds(matches, rule)
+    thresholds = chosen_on_val(model, matches.about) if matches.about.get("split") == TEST else choose_thresholds(matches, rule)
     if thresholds is not None:
         write_thresholds(folder / THRESHOLDS, thresholds)
     else:
         (folder / THRESHOLDS).unlink(missing_ok=True)
     attributes = write_analysis(matches, folder, thresholds)
-    _print_operating(operating(matches, whole(matches), thresholds), thresholds, matches.about.get("split", VAL))
+    print_operating(operating(matches, whole(matches), thresholds), thresholds, matches.about.get("split", VAL))
     for name, count in unsliced(matches).items():
         print(f"{name} has {count} values, of at most {MOST_VALUES} that are told apart", flush=True)
     return {**found, "sliced_by": attributes}
-
-
-def _chosen_on_val(model: ModelDir, about: Mapping[str, Any]) -> Thresholds | None:
-    """The thresholds that were chosen for the same model on the validation records; None where there are none."""
-    file = model.evaluation / THRESHOLDS
-    thresholds = read_thresholds(file) if file.exists() else None
-    return thresholds if thresholds is not None and is_of_model(thresholds, about) else None
-
-
-def _rule(model: ModelDir, given: Rule | None) -> Rule:
-    """The rule that is given, or that of the thresholds which are there."""
-    file = model.evaluation / THRESHOLDS
-    if given is not None or not file.exists():
-        return given or BEST_F1
-    return read_thresholds(file).rule
-
-
-def _has_thresholds(model: ModelDir, split: str, rule: Rule | None, about: Mapping[str, Any]) -> bool:
-    """Whether nothing is to be chosen or applied again in an evaluation."""
-    file = (model.test_evaluation if split == TEST else model.evaluation) / THRESHOLDS
-    stored = read_thresholds(file) if file.exists() else None
-    if split == TEST:
-        return stored == _chosen_on_val(model, about)
-    return stored is not None and rule in (None, stored.rule)
-
-
-def _operating_metrics(evaluation: Path, split: str) -> dict[str, float]:
-    """What MLflow has of the operating thresholds: each, and precision, recall and F1 at them and at the default, of all together."""
-    told = read_json(evaluation / "analysis" / "operating.json")["parts"]["all"]
-    found = {
-        f"Operating/{name}{suffix}": told[key][name]
-        for key, suffix in (("chosen", ""), ("default", f" at {told['default_threshold']:g}"))
-        if key in told
-        for name in ("precision", "recall", "f1")
-    }
-    if split == VAL:
-        found |= {f"Operating/threshold/{one.name}": one.score for one in read_thresholds(evaluation / THRESHOLDS).categories}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _is_test(split: str) -> bool:
@@ -488,66 +436,6 @@ def _numbers(parts: Parts, shard_range: tuple[int, int] | None) -> list[int]:
     return missing
 
 
-def _print(measured: dict[str, Any]) -> None:
-    """The figures, masks beside boxes; where there are none, a warning on standard error."""
-    metrics, crowds = measured["metrics"], measured["crowds"]
-    held = f"{measured['images']} images with {measured['objects']} objects" + (f" and {crowds} crowds" if crowds else "")
-    if not metrics:
-        fix = "materialize the dataset with objects in its validation split"
-        if crowds:
-            fix += ", or its crowds as objects (`crowds: objects`): nobody has to find a crowd"
-        print(f"warning: nothing was measured, on {held}\n  fix: {fix}", file=sys.stderr, flush=True)
-        return
-    print(held)
-    if not measured["detections"]:
-        fix = "train longer, or see in the records' page what the model was trained on"
-        print(f"warning: nothing was found on any image\n  fix: {fix}", file=sys.stderr, flush=True)
-    table = Table("")
-    kinds = [kind for kind in ("Boxes", "Masks", "Boundaries") if f"Detection{kind}_{SUMMARY_NAMES[0]}" in metrics]
-    for kind in kinds:
-        table.add_column(kind.lower(), justify="right")
-    for name in SUMMARY_NAMES:
-        figures = (metrics.get(f"Detection{kind}_{name}") for kind in kinds)
-        table.add_row(name, *("-" if figure is None else f"{figure:.4f}" for figure in figures))
-    Console().print(table)
-    if (timed := measured.get("latency")) is not None:
-        height, width = timed["image_size"]
-        for size, one in timed["seconds_per_image"].items():
-            print(f"batch {size}: {one['p50']:.3g} s/image, 95 % within {one['p95']:.3g}, {one['runs']} runs of {height} x {width} pixels")
-        print(f"on {timed['device']}, {timed['machine']}")
-
-
-def _print_operating(told: Mapping[str, Any], thresholds: Thresholds | None, split: str) -> None:
-    """What the operating thresholds do beside the default one."""
-    default = told["default_threshold"]
-    if not told["objects"]:
-        return
-    if thresholds is None:
-        print("no operating thresholds: they are chosen on the validation records, by `maskline evaluate` without --split test", flush=True)
-        return
-    names = ("precision", "recall", "f1")
-    table = Table(title=f"operating thresholds ({thresholds.rule}), IoU 0.5", title_justify="left")
-    for title in ("category", "threshold", "precision", "recall", "F1", f"at {default:g}:", "precision", "recall", "F1"):
-        table.add_column(title, justify="left" if title == "category" else "right")
-
-    def figures(one: Mapping[str, Any]) -> list[str]:
-        cells = [["-" if one[key][name] is None else f"{one[key][name]:.3f}" for name in names] for key in ("chosen", "default")]
-        return [*cells[0], "", *cells[1]]
-
-    shown = list(told["categories"].items())
-    shown = shown if len(shown) <= _MOST_CATEGORIES else []
-    table.add_row("all", "", *figures(told))
-    for name, one in shown:
-        table.add_row(name, f"{one['threshold']:g}", *figures(one))
-    Console(width=None if Console().is_terminal else 120).print(table)
-    if split == VAL:
-        print("chosen on these images, and a little too good on them: --split test says what they do on others")
-    for one in thresholds.fallbacks[:_MOST_CATEGORIES]:
-        print(f"{one.name}: {one.reason}; it has {one.score:g}, {one.source}")
-    if (more := len(thresholds.fallbacks) - _MOST_CATEGORIES) > 0:
-        print(f"{more} more categories have no threshold of their own: {THRESHOLDS} says why")
-
-
 def _figures(measured: Mapping[str, Any]) -> dict[str, float | None]:
     """What a person looks at first; None where there was nothing to measure."""
     names = {"mask_ap": MASK_AP, "mask_ap50": MASK_AP50, "box_ap": BOX_AP}
@@ -562,7 +450,7 @@ def _registered(folder: Path) -> str | None:
 
 
 def _answer(status: str, evaluation: Path, measured: dict[str, Any], identity: dict[str, Any]) -> StepResult:
-    _print(measured)
+    print_figures(measured)
     return StepResult(
         "evaluate",
         status,
