@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down compose-up compose-down test test-slow drills parity bench bench-gpu bench-input bench-check bench-data bench-eval bench-serving screenshots lint clean
+.PHONY: help setup demo up down compose-up compose-down test test-slow drills cluster-test parity bench bench-gpu bench-input bench-check bench-data bench-eval bench-serving screenshots lint clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -44,7 +44,7 @@ test: setup  ## Run the tests; those in a browser skip where Chromium is missing
 	dags/.venv/bin/python $(PYTEST) -q -m "not slow" tests/dags
 	dags/.venv/bin/python $(PYTEST) -q tests/browser
 	.venv/bin/python $(PYTEST) -q -n 2 --dist loadfile -m "not slow" $(MODEL_TESTS)
-	.venv/bin/python $(PYTEST) -q -n 2 --dist loadfile -m "not slow" --ignore=tests/dags --ignore=tests/browser \
+	.venv/bin/python $(PYTEST) -q -n 2 --dist loadfile -m "not slow and not cluster" --ignore=tests/dags --ignore=tests/browser \
 		$(addprefix --ignore=,$(MODEL_TESTS))
 
 test-slow: setup  ## Run the tests that take minutes each
@@ -53,6 +53,9 @@ test-slow: setup  ## Run the tests that take minutes each
 
 drills: setup  ## Kill trainings, MLflow and workers, fill disks, damage records; write docs/drills.md (ARGS: names, --go-on, --list)
 	.venv/bin/python -m tests.drills.report $(ARGS)
+
+cluster-test: setup dags/.venv/.installed-cluster  ## Run the demo's line on a real small cluster, and kill its scheduler and a worker
+	.venv/bin/python $(PYTEST) -v -s --timeout 2400 -m cluster tests/cluster
 
 parity: setup  ## Compare the models with the original, and write docs/parity.md (ARGS: other reference files, --help)
 	.venv/bin/python -m tests.parity.report $(ARGS)
@@ -101,6 +104,12 @@ clean:  ## Remove both environments and all caches; keep workspace/
 
 dags/.venv/.installed: dags/pyproject.toml dags/uv.lock | interpreter $(UV)
 	$(UV) sync --frozen --project dags $(if $(wildcard dags/.venv/bin/python),,--python $(PYTHON))
+	@touch $@
+
+# What the servers and workers of a cluster need beside both environments, which else stay as they are.
+dags/.venv/.installed-cluster: .venv/.installed-$(BUILD) dags/.venv/.installed
+	$(UV) sync --frozen --inexact --extra $(BUILD) --extra server
+	$(UV) sync --frozen --inexact --project dags --extra cluster
 	@touch $@
 
 .uv/bin/uv: | interpreter
