@@ -13,7 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -23,7 +23,8 @@ from tasks.running.errors import UserError
 from tasks.running.failure import as_user_error, keep_traceback
 from tasks.running.named_paths import dataset_folder, local_dataset, new_file, new_folder
 from tasks.running.tensorflow_log import tensorflow_log
-from tasks.running.workspace import DatasetDir, ModelDir, StepResult, workspace_root, write_json
+from tasks.running.workspace import DatasetDir, ModelDir, StepResult, addressed, opened, workspace_root, write_text
+from tasks.running.workspace_session import workspace_session
 
 # Model Garden is written against Keras 2, which TensorFlow only hands out when told so before its import.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -176,7 +177,7 @@ def answer(result: StepResult, result_file: Path | None) -> None:
     for name, path in result.outputs.items():
         print(f"  {name}: {path}")
     if result_file is not None:
-        write_json(result_file, result.to_json())
+        write_text(result_file, addressed(result.to_json_text()))
 
 
 @app.command("convert")
@@ -1032,7 +1033,8 @@ def main() -> None:
     A traceback is for those who mend the program: it goes to a file, and the file is named.
     """
     try:
-        app()
+        with _errors_told(), workspace_session(sys.argv), _errors_told():
+            app()
     except SystemExit as ended:
         if ended.code == os.EX_TEMPFAIL:
             # A worker that another one has left: at an ordinary end TensorFlow would look for it for a while.
@@ -1040,6 +1042,12 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(os.EX_TEMPFAIL)
         raise
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    try:
+        yield
     except UserError as error:
         _end(2, str(error))
     except Exception as error:
@@ -1047,7 +1055,10 @@ def main() -> None:
             _end(2, str(mendable))
         said = " ".join(str(error).split())
         said = said if len(said) <= _LONGEST_MESSAGE else f"{said[:_LONGEST_MESSAGE]} ..."
-        file = keep_traceback(error, workspace_root() / "tracebacks")
+        folder = workspace_root() / "tracebacks"
+        with suppress(UserError):
+            opened(folder)
+        file = keep_traceback(error, folder)
         _end(1, f"{type(error).__name__}: {said}\n  traceback: {file or 'it could not be written anywhere'}")
 
 

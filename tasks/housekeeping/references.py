@@ -11,7 +11,7 @@ from typing import Any
 from tasks.running.errors import UserError
 from tasks.running.lease import is_leased
 from tasks.running.schedule_memory import last_good_run
-from tasks.running.workspace import ModelDir, RunDir, read_json, read_settings
+from tasks.running.workspace import ModelDir, RunDir, at, read_json, read_settings
 from tasks.tracking import ModelOutbox, PipelineOutbox
 from tasks.tracking.registry import aliased_versions
 
@@ -64,7 +64,7 @@ def references(workspace: Path, runs: Sequence[Path], datasets: Sequence[Path], 
             raise UserError(f"--keep is {name}, and {workspace / 'runs'} has no such run", "correct the name")
         found.add(folder, "named by --keep")
     for alias, version in aliased_versions():
-        found.add(Path(version.tags.get("model_dir", "")).parent, f"{alias} of {version.name}")
+        found.add(at(version.tags.get("model_dir", "")).parent, f"{alias} of {version.name}")
     for file in sorted((workspace / "schedules").glob("*.json")):
         if last := last_good_run(file.stem):
             found.add(last.run.root, f"last good run of the schedule {file.stem}")

@@ -10,7 +10,7 @@ from tasks.annotations.split_names import TEST
 from tasks.coco.matches import Matches, NotMatchesError, read_matches, write_matches
 from tasks.evaluation.results import MATCHES
 from tasks.records.manifest import Manifest, read_manifest
-from tasks.running.workspace import DatasetDir, ModelDir, promotion_dir, staged_directory
+from tasks.running.workspace import DatasetDir, ModelDir, at, promotion_dir, staged_directory
 from tasks.tracking.registry import Version
 
 
@@ -32,7 +32,7 @@ def keep_baseline(version: Version, matches: Matches, manifest: Path | None) -> 
 
 def read_baseline(champion: Version, split: str) -> Baseline:
     """What is kept of a split; of a version that was promoted before anything was kept, what its model's folder still has."""
-    own = ModelDir(Path(champion.tags.get("model_dir", "")))
+    own = ModelDir(at(champion.tags.get("model_dir", "")))
     kept = DatasetDir(_folder(champion)).manifest
     for folder in (_folder(champion), own.test_evaluation if split == TEST else own.evaluation):
         try:

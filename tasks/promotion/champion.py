@@ -26,7 +26,7 @@ from tasks.records.tfrecord import read_shard, record_files
 from tasks.running.errors import UserError
 from tasks.running.progress import Progress
 from tasks.running.workers import Workers
-from tasks.running.workspace import DatasetDir, ModelDir, located, promotion_dir, staged_directory
+from tasks.running.workspace import DatasetDir, ModelDir, at, located, promotion_dir, staged_directory
 from tasks.tracking.registry import Registry, Version
 
 _MOST_WORKERS, _JOBS_AHEAD = 8, 4
@@ -75,7 +75,7 @@ def _kept(registry: Registry, champion: Version, split: str, digest: str) -> Pat
 
 def _measured_before(champion: Version, split: str, kept: Path, is_same: Callable[[Matches], bool]) -> Matches | None:
     """The champion's matches on the same records, by its own evaluation or by one that was kept; None where there are none."""
-    own = ModelDir(Path(champion.tags.get("model_dir", "")))
+    own = ModelDir(at(champion.tags.get("model_dir", "")))
     for folder in (own.test_evaluation if split == TEST else own.evaluation, kept):
         try:
             found = read_matches(folder / MATCHES)

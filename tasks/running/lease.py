@@ -8,11 +8,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TextIO
 
 from tasks.running.errors import UserError
+from tasks.running.store_lease import leased_in_store
+from tasks.running.workspace import working_copy
 
 # A training that has been told to end writes a checkpoint first; Airflow gives it a minute.
 _SECONDS_TO_WAIT = 90.0
@@ -25,7 +27,8 @@ def leased(lock: Path, doing: str) -> Iterator[None]:
     """Within the block no other process has the folder of the file `lock`; UserError, naming the holder, where one keeps it.
 
     `doing` says what the holder does with the folder, such as "is trained". It is a lock of the system, which ends with its process; over
-    NFS it is the server's, and holds between machines. A folder that is not there is left to whoever needs it.
+    NFS it is the server's, and holds between machines. Of a workspace under a URL, the store has a lease beside it. A folder that is not
+    there is left to whoever needs it.
     """
     if not lock.parent.is_dir():
         yield
@@ -35,7 +38,10 @@ def leased(lock: Path, doing: str) -> Iterator[None]:
         stream.truncate(0)
         stream.write(f"by process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}{_task()}\n")
         stream.flush()
-        yield
+        copy = working_copy()
+        place = copy and copy.place(lock.parent.absolute())
+        with leased_in_store(copy, place, doing) if copy and place else nullcontext():
+            yield
 
 
 def is_leased(lock: Path) -> bool:

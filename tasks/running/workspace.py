@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import hashlib
 import json
 import os
@@ -31,15 +32,57 @@ from typing import Any, BinaryIO, cast
 import yaml
 
 from tasks.running.errors import UserError
+from tasks.running.working_copy import WorkingCopy
 
 WORKSPACE_VARIABLE = "MASKLINE_WORKSPACE"
+COPIES_VARIABLE = "MASKLINE_WORKING_COPIES"
 CHECKPOINT_IMPORT = "checkpoint_import.json"
 _EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs"}
 
 
 def workspace_root() -> Path:
-    """The folder that holds everything: `$MASKLINE_WORKSPACE`, by default `workspace` in the current directory."""
-    return Path(os.environ.get(WORKSPACE_VARIABLE, "workspace")).absolute()
+    """The folder that holds everything: `$MASKLINE_WORKSPACE`, by default `workspace` in the current directory; of a URL, the copy here."""
+    copy = working_copy()
+    return copy.root if copy else Path(os.environ.get(WORKSPACE_VARIABLE) or "workspace").absolute()
+
+
+def working_copy() -> WorkingCopy | None:
+    """Where the workspace is a URL, the copy of it on this machine, the same for the whole process; None where it is a folder."""
+    url = os.environ.get(WORKSPACE_VARIABLE, "").rstrip("/")
+    if "://" not in url:
+        return None
+    copies = Path(os.environ.get(COPIES_VARIABLE) or Path.home() / ".cache" / "maskline").absolute()
+    return _copy_of(url, copies / url.replace("://", "/"))
+
+
+@functools.cache
+def _copy_of(url: str, root: Path) -> WorkingCopy:
+    return WorkingCopy(url, root)
+
+
+def opened(path: Path) -> Path:
+    """The path, and what lies there brought where the workspace is a URL; from now on what changes there is sent."""
+    copy = working_copy()
+    if copy and (place := copy.place(path)):
+        copy.open(place)
+    return path
+
+
+def address(path: Path) -> str:
+    """The path as other machines know it: a URL where the workspace is one."""
+    return addressed(str(path))
+
+
+def addressed(text: str) -> str:
+    """A text of paths as other machines know them, as `address`."""
+    copy = working_copy()
+    return copy.addressed(text) if copy else text
+
+
+def at(address: str) -> Path:
+    """The path that an address means here, brought where the workspace is a URL."""
+    copy = working_copy()
+    return opened(Path(copy.localized(address))) if copy else Path(address)
 
 
 @dataclass(frozen=True)
@@ -239,8 +282,21 @@ def named(text: str) -> Path:
     return Path(path.path) if protocol == "file" else cast(Path, path)
 
 
+@contextmanager
+def shareable(path: Path) -> Iterator[Path]:
+    """For the block, a file or folder with the same content, in whose texts paths are as other machines know them."""
+    copy = working_copy()
+    if copy is None:
+        yield path
+        return
+    with copy.with_addresses(path) as shared:
+        yield shared
+
+
 def dataset_dir(name: str) -> DatasetDir:
-    return DatasetDir(workspace_root() / "datasets" / name)
+    """Under a URL, that of the store itself: data sets are written there, in parts on many machines."""
+    copy = working_copy()
+    return DatasetDir(named(f"{copy.url}/datasets/{name}") if copy else workspace_root() / "datasets" / name)
 
 
 def record_index_file(file: str) -> Path:
@@ -249,16 +305,16 @@ def record_index_file(file: str) -> Path:
 
 
 def schedule_file(name: str) -> Path:
-    return workspace_root() / "schedules" / f"{name}.json"
+    return opened(workspace_root() / "schedules") / f"{name}.json"
 
 
 def promotion_dir(name: str) -> Path:
     """The ledger of a registered model, and what its champions were measured at on other data."""
-    return workspace_root() / "promotions" / name
+    return opened(workspace_root() / "promotions" / name)
 
 
 def run_dir(name: str) -> RunDir:
-    return RunDir(workspace_root() / "runs" / name)
+    return RunDir(opened(workspace_root() / "runs" / name))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -319,7 +375,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+    write_text(path, _json_text(value))
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -383,3 +443,6 @@ class StepResult:
 
     def to_json(self) -> dict[str, Any]:
         return {"step": self.step, "status": self.status, "outputs": dict(self.outputs), "summary": dict(self.summary)}
+
+    def to_json_text(self) -> str:
+        return _json_text(self.to_json())

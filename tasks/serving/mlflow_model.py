@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,8 @@ def save_for_mlflow(
         save_for_serving(network, "image_tensor", artifacts[SAVED_MODEL])
         artifacts["class_names"].write_text(json.dumps(dict(class_names)))
         if thresholds is not None:
-            artifacts["thresholds"] = thresholds
+            # MLflow keeps the path that it got a file from: none of this machine's.
+            artifacts["thresholds"] = Path(shutil.copy(thresholds, temporary))
         # Else it would put the uv.lock of the current folder, whatever project that is of, before the requirements.
         os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tasks.mask_rcnn.model import MaskRCNN
 from tasks.records.label_map import read_label_map
 from tasks.running.errors import UserError
-from tasks.running.workspace import ModelDir, folder_digest, read_json, staged_directory, write_json
+from tasks.running.workspace import ModelDir, address, folder_digest, read_json, staged_directory, write_json
 from tasks.serving.agreement import agreement
 from tasks.serving.mlflow_model import SAVED_MODEL, save_for_mlflow
 from tasks.serving.record_images import record_images
@@ -48,7 +48,7 @@ def prepare_registration(network: MaskRCNN, model: ModelDir, trained: TrainedMod
             "checkpoint": trained.checkpoint,
             "checkpoint_digest": trained.checkpoint_digest,
             "trained_on": trained.dataset_digest,
-            "model_dir": str(model.root.absolute()),
+            "model_dir": address(model.root.absolute()),
             "content_digest": folder_digest(saved),
             "export_check": json.dumps(asdict(found) | {"agrees": all_agree}),
         }

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.running.line_file import append_lines, whole_lines
-from tasks.running.workspace import read_json, write_json
+from tasks.running.workspace import addressed, read_json, write_json
 
 Entry = dict[str, Any]
 _SECONDS_BETWEEN_TRIES = 0.1
@@ -53,10 +53,10 @@ class Journal:
         self._sent = folder / "tracking_sent.json"
 
     def append(self, do: str, **fields: Any) -> None:
-        """Adds an entry; OSError, with nothing written, where the disk is full."""
+        """Adds an entry, paths in it as other machines know them; OSError, with nothing written, where the disk is full."""
         # Before there is a new entry: a thread may send it at once.
         sent = self.sent
-        start, _ = append_lines(self.file, [json.dumps({"do": do, "at": int(time.time() * 1000), **fields})])
+        start, _ = append_lines(self.file, [addressed(json.dumps({"do": do, "at": int(time.time() * 1000), **fields}))])
         # A machine that lost its power may have kept the position and lost the lines before it.
         if sent.position > start:
             self.sent = dataclasses.replace(sent, position=start, line=0)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.running.line_file import whole_lines
-from tasks.running.workspace import ModelDir, RunDir, read_json, write_json
+from tasks.running.workspace import ModelDir, RunDir, at, read_json, shareable, write_json
 from tasks.tracking import experiment_view, registry, store
 from tasks.tracking.experiment_view import NOTE, PIPELINE, PIPELINE_RUN, ROLE
 from tasks.tracking.journal import BusyError, Entry, Journal, Sent
@@ -348,7 +348,8 @@ class Outbox(ABC):
             store.warn_lost(path, "it")
             return
         log = client.log_artifacts if path.is_dir() else client.log_artifact
-        log(run_id, str(path), entry["folder"])
+        with shareable(path) as shared:
+            log(run_id, str(shared), entry["folder"])
 
     def _do_pictures(self, client: Any, run_id: str, entry: Entry) -> None:
         from PIL import Image
@@ -363,6 +364,8 @@ class Outbox(ABC):
                     client.log_image(run_id, picture, key=key, step=0, timestamp=entry["at"])
 
     def _path(self, entry: Entry) -> Path:
+        if "://" in entry["path"]:
+            return at(entry["path"])
         return Path(os.path.normpath(self.journal.folder / entry["path"]))
 
     def _log_tags(self, client: Any, run_id: str, tags: Mapping[str, str]) -> None:
