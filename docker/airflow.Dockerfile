@@ -18,7 +18,7 @@ RUN --mount=type=secret,id=index \
 COPY dags/pyproject.toml dags/uv.lock ./
 RUN --mount=type=secret,id=index \
     set -eua; [ ! -f /run/secrets/index ] || . /run/secrets/index; \
-    /opt/uv/bin/uv sync --quiet --frozen --no-dev --extra cluster --extra docker --extra kubernetes --extra notifications
+    /opt/uv/bin/uv sync --quiet --frozen --no-dev --extra cluster --extra docker --extra kubernetes --extra notifications --extra s3 --extra gs
 COPY dags ./
 # Where steps run as pods, they are made from it.
 COPY docker/kubernetes /opt/maskline/docker/kubernetes

@@ -20,6 +20,7 @@ from airflow_rest import AirflowRest
 from stack import DAG_ID, LOGIN, Settings, StackError, describe, down, up
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from maskline_airflow import storage
 from maskline_airflow.step_log import LogReader, latest_log
 
 LOOK_EVERY_SECONDS = 2.0
@@ -76,7 +77,7 @@ def run(settings: Settings, conf: dict[str, Any]) -> tuple[bool, str | None]:
     airflow = AirflowRest(settings.airflow_url, LOGIN)
     run_id = airflow.trigger(DAG_ID, conf)
     print(f"\nrun {run_id}\n{describe(settings)}\n", flush=True)
-    follower = Follower(settings.workspace, run_id, conf["configs"])
+    follower = Follower(storage.local_folder() if storage.is_remote() else settings.workspace, run_id, conf["configs"])
     side_by_side: str | None = None
     state, silent_since = "queued", time.monotonic()
     while state not in FINISHED:

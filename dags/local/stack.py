@@ -2,7 +2,8 @@
 
 Both listen on 127.0.0.1 only. Settings from the environment:
 
-    MASKLINE_WORKSPACE      where everything is written; default `<repository>/workspace`
+    MASKLINE_WORKSPACE      where everything is written; default `<repository>/workspace`. Of a URL, what Airflow and MLflow keep themselves
+                            is in the default nonetheless
     MASKLINE_AIRFLOW_PORT   default 8080
     MASKLINE_MLFLOW_PORT    default 5000
 """
@@ -26,6 +27,7 @@ from airflow_rest import AirflowRest, answers_ok
 from mlflow_rest import experiment_pages
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from maskline_airflow import storage
 from maskline_airflow.machine_gpus import gpus_here
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -66,7 +68,7 @@ class Settings:
     @classmethod
     def from_environment(cls) -> Settings:
         return cls(
-            workspace=Path(os.environ.get("MASKLINE_WORKSPACE") or REPOSITORY / "workspace").absolute(),
+            workspace=REPOSITORY / "workspace" if storage.is_remote() else storage.local_folder(),
             airflow_port=int(os.environ.get("MASKLINE_AIRFLOW_PORT") or 8080),
             mlflow_port=int(os.environ.get("MASKLINE_MLFLOW_PORT") or 5000),
         )
@@ -100,7 +102,8 @@ class Settings:
             "no_proxy": unproxied,
             "SPT_NOENV": "1",  # setproctitle must leave the mark readable in /proc/<pid>/environ
             "MASKLINE_REPOSITORY": str(REPOSITORY),
-            "MASKLINE_WORKSPACE": str(self.workspace),
+            "MASKLINE_WORKSPACE": storage.workspace() if storage.is_remote() else str(self.workspace),
+            "MASKLINE_STACK_FOLDER": str(self.workspace),
             "MASKLINE_AIRFLOW_PORT": str(self.airflow_port),
             "MASKLINE_MLFLOW_PORT": str(self.mlflow_port),
             "MASKLINE_MLFLOW_UI": self.mlflow_url,

@@ -3,7 +3,8 @@
     DOCKER_HOST ...            the engine, as for the command `docker`; default: the socket of this machine
     MASKLINE_IMAGE ...         see container_settings.py
     MASKLINE_DOCKER_USER       UID:GID of steps; default: the worker's own. Never root
-    MASKLINE_DOCKER_WORKSPACE  what is mounted as MASKLINE_WORKSPACE, where it is another folder for the engine: a path or a volume's name
+    MASKLINE_DOCKER_WORKSPACE  what is mounted as the workspace, or as the folder of its copies, where it is another one for the engine: a path
+                               or a volume's name
     MASKLINE_DOCKER_MOUNTS     more folders, read-only, with spaces between: SOURCE:TARGET, or one path that is both
     MASKLINE_DOCKER_NETWORK    the network of steps; default: the engine's
     MASKLINE_DOCKER_GPUS       ids of the GPUs that steps may have, `0,1`, each one step's at a time; or `all` for each; default: none
@@ -30,7 +31,7 @@ from docker.types import DeviceRequest, Mount
 from requests.exceptions import RequestException
 
 import docker
-from maskline_airflow import step_runner
+from maskline_airflow import step_runner, storage
 from maskline_airflow.container_settings import passed_environment, trainer_image
 from maskline_airflow.step_log import StampedLog
 from maskline_airflow.step_runner import LOST, OUT_OF_MEMORY, RUNNING, SUCCEEDED, Outcome, StartedStep, Step, UnreachableError, ended
@@ -131,14 +132,14 @@ def start(step: Step) -> Container:
 
 def render(step: Step, gpus: Sequence[str]) -> dict[str, Any]:
     """The container of a step that may use these GPUs, as arguments of the client's `containers.create`."""
-    workspace = step.environment["MASKLINE_WORKSPACE"]
+    shared = str(storage.shared_folder())
     return {
         "image": trainer_image(),
         "command": [*step.command],
         "environment": {**passed_environment(), **step.environment, "HOME": "/tmp"},
         "labels": {**{f"maskline.{name}": value for name, value in step.task.items()}, _FOLDER: str(step.folder), _GPUS: ",".join(gpus)},
         "user": _user(),
-        "mounts": [_mount(os.environ.get("MASKLINE_DOCKER_WORKSPACE") or workspace, workspace), *_more_mounts()],
+        "mounts": [_mount(os.environ.get("MASKLINE_DOCKER_WORKSPACE") or shared, shared), *_more_mounts()],
         "read_only": True,
         "tmpfs": {"/tmp": "mode=1777"},
         "security_opt": ["no-new-privileges:true"],
@@ -226,7 +227,7 @@ def _gpus(client: docker.DockerClient, step: Step) -> Iterator[list[str]]:
     if not step.gpus or named in ("", "all"):
         yield ["all"] if step.gpus and named else []
         return
-    with (Path(step.environment["MASKLINE_WORKSPACE"]) / ".docker_gpus.lock").open("w") as lock:
+    with (storage.shared_folder() / ".docker_gpus.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         held = {
             gpu: one["Id"][:12]

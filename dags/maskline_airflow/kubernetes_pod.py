@@ -32,7 +32,7 @@ from kubernetes.client import CoreV1Api, V1Pod
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from maskline_airflow import step_runner
+from maskline_airflow import step_runner, storage
 from maskline_airflow.container_settings import is_secret, passed_environment, trainer_image
 from maskline_airflow.form import REPOSITORY
 from maskline_airflow.step_log import StampedLog
@@ -72,6 +72,10 @@ class Pod(StartedStep):
     namespace: str
 
     poll_seconds: ClassVar[float] = 5.0
+
+    @property
+    def result(self) -> Any:
+        return storage.stored(super().result)
 
     def outcome(self) -> Outcome:
         try:
@@ -115,6 +119,7 @@ class Pod(StartedStep):
 
     @cached_property
     def _log(self) -> StampedLog:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         return StampedLog(self.log)
 
 
@@ -194,10 +199,10 @@ def render(step: Step) -> V1Pod:
     if not mounts:
         raise AirflowFailException(
             f"{_template_file()}: its first container has no volumeMounts entry `{WORKSPACE_VOLUME}`\n"
-            "  fix: mount there the volume that the workers see as MASKLINE_WORKSPACE"
+            "  fix: mount there the volume that the workers see as MASKLINE_WORKSPACE, or an emptyDir where that is a URL"
         )
     # Paths in results are the same for all.
-    mounts[0]["mountPath"] = step.environment["MASKLINE_WORKSPACE"]
+    mounts[0]["mountPath"] = str(storage.shared_folder())
     queue = os.environ.get("MASKLINE_KUBERNETES_QUEUE")
     return KubernetesPodOperator(
         task_id=step.task["task_id"],
@@ -206,7 +211,8 @@ def render(step: Step) -> V1Pod:
         pod_template_dict=template,
         base_container_name=CONTAINER,
         image=trainer_image(container.get("image")),
-        arguments=[*step.command],
+        # Where the workspace is a URL, the pod has its own copy, and the result comes back through the store.
+        arguments=[storage.address(word) for word in step.command],
         env_vars={**_passed(), **step.environment, "HOME": "/tmp"},
         labels={**_labels(step), **({_QUEUE: queue} if queue else {})},
         annotations={_FOLDER: str(step.folder)},

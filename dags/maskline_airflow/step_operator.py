@@ -3,8 +3,7 @@
 Deployment settings, read from the worker's environment when a task runs (never while a DAG file is parsed):
 
     MASKLINE_RUNNER      where the command runs, step_runner.py
-    MASKLINE_WORKSPACE   the folder that runs, data sets and step logs are written to;
-                         default `<repository>/workspace`
+    MASKLINE_WORKSPACE   where runs, data sets and step logs are written to, storage.py
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -32,8 +30,7 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from maskline_airflow import step_runner
-from maskline_airflow.form import REPOSITORY
+from maskline_airflow import step_runner, storage
 from maskline_airflow.step_log import as_file_name, new_try, task_folder
 from maskline_airflow.step_runner import (
     FAILED,
@@ -80,10 +77,6 @@ AT_ONCE_AFTER_PREEMPTION = ExceptionRetryPolicy(
 )
 
 
-def workspace() -> Path:
-    return Path(os.environ.get("MASKLINE_WORKSPACE") or REPOSITORY / "workspace").absolute()
-
-
 def gpus_per_training() -> int:
     text = os.environ.get(GPUS_PER_TRAINING) or "1"
     if not (text.isdecimal() and int(text)):
@@ -93,7 +86,7 @@ def gpus_per_training() -> int:
 
 def run_dir(run_name: str | None, run_id: str) -> str:
     """The folder of a pipeline run: the name that was asked for, else one made of the DAG run's id."""
-    return str(workspace() / "runs" / (run_name.strip() if run_name else as_file_name(run_id)))
+    return f"{storage.workspace()}/runs/{run_name.strip() if run_name else as_file_name(run_id)}"
 
 
 def _in_short(text: str) -> str:
@@ -198,7 +191,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
 
     def submit_job(self, context: Context) -> dict[str, Any]:
         ti = context["ti"]
-        folder = new_try(task_folder(workspace(), ti.run_id, ti.task_id, ti.map_index))
+        folder = new_try(task_folder(storage.local_folder(), ti.run_id, ti.task_id, ti.map_index))
         command = [*self.command(), "--result", str(folder / "result.json")]
         task = {name: str(getattr(ti, name)) for name in ("dag_id", "run_id", "task_id", "try_number")}
         task["map_index"] = str(-1 if ti.map_index is None else ti.map_index)
@@ -292,7 +285,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         base_url = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
         return {
             "PYTHONUNBUFFERED": "1",
-            "MASKLINE_WORKSPACE": str(workspace()),
+            **storage.environment(),
             "MASKLINE_AIRFLOW_DAG_ID": ti.dag_id,
             "MASKLINE_AIRFLOW_RUN_ID": ti.run_id,
             "MASKLINE_AIRFLOW_TASK_ID": ti.task_id,
