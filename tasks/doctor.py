@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tasks import tracking
-from tasks.running.workspace import StepResult, workspace_root
+from tasks.running.workspace import StepResult, working_copy, workspace_root
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
@@ -79,6 +80,20 @@ def check_disk() -> Finding:
     return Finding("disk", WARN if free >= _LEAST_DISK else FAIL, found, advice)
 
 
+def check_store() -> Finding:
+    """Where the workspace is a URL, writes a small file there and removes it."""
+    copy = working_copy()
+    if copy is None:
+        return Finding("workspace", OK, str(workspace_root()))
+    name = f".doctor-{secrets.token_hex(4)}"
+    try:
+        copy.write(name, b"written by `maskline doctor`")
+        copy.remove(name)
+    except Exception as error:  # each store's client has errors of its own
+        return Finding("workspace", FAIL, f"{copy.url}: {error}", "correct MASKLINE_WORKSPACE, and the credentials in the environment")
+    return Finding("workspace", OK, f"{copy.url}; copies in {copy.root}")
+
+
 def check_tensorflow() -> Finding:
     """Imports it in a process of its own, which may crash or hang without taking this one along."""
     subject, reinstall = "TensorFlow", "`make setup` installs it"
@@ -125,7 +140,7 @@ def check_airflow() -> Finding:
     return Finding("Airflow", FAIL, "not installed", "`make setup` installs it, `make up` starts it")
 
 
-CHECKS: Sequence[Callable[[], Finding]] = (check_python, check_disk, check_tensorflow, check_mlflow, check_airflow)
+CHECKS: Sequence[Callable[[], Finding]] = (check_python, check_disk, check_store, check_tensorflow, check_mlflow, check_airflow)
 
 
 def _print(findings: Sequence[Finding]) -> None:

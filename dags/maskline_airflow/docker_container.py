@@ -3,8 +3,8 @@
     DOCKER_HOST ...            the engine, as for the command `docker`; default: the socket of this machine
     MASKLINE_IMAGE ...         see container_settings.py
     MASKLINE_DOCKER_USER       UID:GID of steps; default: the worker's own. Never root
-    MASKLINE_DOCKER_WORKSPACE  what is mounted as the workspace, or as the folder of its copies, where it is another one for the engine: a path
-                               or a volume's name
+    MASKLINE_DOCKER_WORKSPACE  what is mounted as the workspace, or as the folder of its copies, where it is another one for the engine:
+                               a path or a volume's name
     MASKLINE_DOCKER_MOUNTS     more folders, read-only, with spaces between: SOURCE:TARGET, or one path that is both
     MASKLINE_DOCKER_NETWORK    the network of steps; default: the engine's
     MASKLINE_DOCKER_GPUS       ids of the GPUs that steps may have, `0,1`, each one step's at a time; or `all` for each; default: none
@@ -22,7 +22,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException

@@ -27,7 +27,9 @@ def is_remote() -> bool:
 
 def shared_folder() -> Path:
     """What a step in a container needs of its machine: the workspace, or the folder of the copies."""
-    return Path(os.environ.get("MASKLINE_WORKING_COPIES") or Path.home() / ".cache" / "maskline").absolute() if is_remote() else local_folder()
+    if not is_remote():
+        return Path(workspace())
+    return Path(os.environ.get("MASKLINE_WORKING_COPIES") or Path.home() / ".cache" / "maskline").absolute()
 
 
 def local_folder() -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tasks.running.errors import UserError
-from tasks.running.store_lease import leased_in_store
+from tasks.running.store_lease import is_leased_in_store, leased_in_store
 from tasks.running.workspace import working_copy
 
 # A training that has been told to end writes a checkpoint first; Airflow gives it a minute.
@@ -46,6 +46,9 @@ def leased(lock: Path, doing: str) -> Iterator[None]:
 
 def is_leased(lock: Path) -> bool:
     """Whether a process that lives has the folder of the file `lock`."""
+    copy = working_copy()
+    if copy and (place := copy.place(lock.parent.absolute())):
+        return is_leased_in_store(copy, place)
     if not lock.exists():
         return False
     with lock.open("r+") as stream:

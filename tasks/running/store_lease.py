@@ -24,6 +24,8 @@ from tasks.running.working_copy import WorkingCopy
 STANDS_STILL_SECONDS = 45.0
 """More than four sendings of a working copy, each of which changes the file"""
 _SECONDS_TO_WAIT = 120.0
+_SURELY_STANDS_STILL_SECONDS = 600.0
+"""Where the clocks of two machines are compared"""
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
@@ -77,7 +79,7 @@ def leased_in_store(copy: WorkingCopy, place: str, doing: str) -> Iterator[None]
 
     At its end all that was written there is in the store. UserError, naming the holder, where one keeps it.
     """
-    name = f"{place}/.lease.json"
+    name = _lease_file(place)
     lease = StoreLease(copy, name)
     deadline = time.monotonic() + _SECONDS_TO_WAIT
     seen, since = copy.read(name), time.monotonic()
@@ -111,6 +113,16 @@ def leased_in_store(copy: WorkingCopy, place: str, doing: str) -> Iterator[None]
             told = f"{copy.url} does not answer: {error}; the lease of {place} is free when it has stood still for long enough"
             print(f"WARNING: {told}", file=sys.stderr, flush=True)
         copy.give_back(lease)
+
+
+def is_leased_in_store(copy: WorkingCopy, place: str) -> bool:
+    """Whether a process that lives, on whichever machine, has the folder `place` of the workspace."""
+    age = copy.age(_lease_file(place))
+    return age is not None and age < _SURELY_STANDS_STILL_SECONDS
+
+
+def _lease_file(place: str) -> str:
+    return f"{place}/.lease.json"
 
 
 def _holder(content: bytes | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -133,6 +133,27 @@ class WorkingCopy:
             self._sender = threading.Thread(target=self._send_on, name="workspace", daemon=True)
             self._sender.start()
 
+    def outline(self) -> None:
+        """Opens the whole workspace for a look at what there is: texts as they are, of other files only names, sizes and times."""
+        with self._reaching():
+            for top in self._inside(""):
+                for name, stored in self._listed(top, nested=True, with_weights=True).items():
+                    if self._holds_paths(name, stored.size) or name.endswith(".jsonl"):
+                        self._get({name: stored})
+                        continue
+                    path = self.root / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
+                    os.truncate(path, stored.size)
+                    os.utime(path, (stored.changed, stored.changed))
+                    self._index.keep(name, _Kept(stored.tag, stored.size, path.stat().st_mtime_ns))
+                self._opened[top] = True
+        self._here = set(self._changed_or_not())
+        for folder, _, _ in os.walk(self.root, topdown=False):
+            # A store has no folders that could be young.
+            moments = [path.lstat().st_mtime for path in Path(folder).iterdir()]
+            os.utime(folder, (max(moments, default=0.0),) * 2)
+
     def refresh(self, place: str) -> None:
         """Makes a folder that is open what it is in the store by now."""
         with self._reaching():
@@ -157,9 +178,7 @@ class WorkingCopy:
                 with contextlib.suppress(FileNotFoundError):  # gone since
                     self._put(name, *files[name])
             for name in sorted(self._here - files.keys()):
-                with contextlib.suppress(FileNotFoundError):
-                    self._store.rm_file(self._key(name))
-                self._index.forget(name)
+                self._remove(name)
             self._here = set(files)
 
     def give_back(self, lease: StoreLease) -> None:
@@ -195,6 +214,14 @@ class WorkingCopy:
         """A small file of the store itself, None where it is not there."""
         try:
             return cast(bytes, self._store.cat_file(self._key(name)))
+        except FileNotFoundError:
+            return None
+
+    def age(self, name: str) -> float | None:
+        """For how many seconds a file of the store has not been written, by the clock of this machine; None where it is not there."""
+        self._store.invalidate_cache()
+        try:
+            return time.time() - _changed(self._store.info(self._key(name)))
         except FileNotFoundError:
             return None
 
@@ -303,6 +330,15 @@ class WorkingCopy:
         self._store.invalidate_cache(self._store._parent(self._key(name)))
         self._index.keep(name, _Kept(_tag(self._store.info(self._key(name))), size, changed_ns))
 
+    def _remove(self, name: str) -> None:
+        """Removes a file from the store, unless another machine has written it anew."""
+        kept = self._index.all((name,)).get(name)
+        with contextlib.suppress(FileNotFoundError):
+            self._store.invalidate_cache()
+            if kept and _tag(self._store.info(self._key(name))) == kept.tag:
+                self._store.rm_file(self._key(name))
+        self._index.forget(name)
+
     def _holds_paths(self, name: str, size: int) -> bool:
         return not name.startswith("datasets/") and size <= _LONGEST_TEXT and _TEXTS.match(PurePosixPath(name).name) is not None
 
@@ -356,7 +392,7 @@ class WorkingCopy:
         return found
 
     def _key(self, name: str) -> str:
-        return f"{self._prefix}/{name}"
+        return f"{self._prefix}/{name}".rstrip("/")
 
     def _name(self, key: str) -> str:
         return PurePosixPath(f"/{key.lstrip('/')}").relative_to(f"/{self._prefix.lstrip('/')}").as_posix()
@@ -405,7 +441,7 @@ class _Index:
         rows = self._database.execute("SELECT * FROM files WHERE name >= ? AND name < ?", (f"{folder}/", f"{folder}0")).fetchall()
         return {name: _Kept(*rest) for name, *rest in rows if nested or "/" not in name.removeprefix(f"{folder}/")}
 
-    def all(self, names: Mapping[str, Any]) -> dict[str, _Kept]:
+    def all(self, names: Collection[str]) -> dict[str, _Kept]:
         rows = self._database.execute("SELECT * FROM files").fetchall()
         return {name: _Kept(*rest) for name, *rest in rows if name in names}
 

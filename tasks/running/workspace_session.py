@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from tasks.running.errors import UserError
+from tasks.running.scratch import scratch_folder
 from tasks.running.working_copy import WorkingCopy
-from tasks.running.workspace import working_copy
+from tasks.running.workspace import COPIES_VARIABLE, working_copy
 
 _OF_THE_STORE_ITSELF = {"materialize"}
 """Commands that read and write URLs themselves"""
+_OF_THE_WHOLE = {"gc"}
+"""Commands that look at all there is, and not into large files"""
 _WITHOUT_WEIGHTS = {"open-run", "recall", "remember", "compare", "sync", "review", "regrade"}
 """Commands that look at what was measured, and need no checkpoint"""
 
@@ -24,26 +29,48 @@ def workspace_session(arguments: list[str]) -> Iterator[None]:
 
     At the end all that has changed is in the store, whatever ended the block. `arguments` are changed in place; the first is the
     program's. Where the workspace is a folder, nothing happens.
+
+    UserError where the store cannot be reached, or no MLflow server is named.
     """
-    copy = working_copy()
-    if copy is None:
-        yield
-        return
     command = next((word for word in arguments[1:] if not word.startswith("-")), "")
-    printed = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_Addressing(stream, copy) for stream in printed)
-    try:
-        if command not in _OF_THE_STORE_ITSELF:
-            arguments[1:] = [_localized(word, copy, with_weights=command not in _WITHOUT_WEIGHTS) for word in arguments[1:]]
-        yield
-    finally:
-        try:
-            copy.close()
-        finally:
-            sys.stdout, sys.stderr = printed
+    with _copy_for(command) as copy:
+        if copy is None:
+            yield
+            return
+        with redirect_stdout(_Addressing(sys.stdout, copy)), redirect_stderr(_Addressing(sys.stderr, copy)):
+            try:
+                if command not in _OF_THE_STORE_ITSELF:
+                    _confirm_server(copy)
+                    arguments[1:] = [_localized(word, copy, with_weights=command not in _WITHOUT_WEIGHTS) for word in arguments[1:]]
+                yield
+            finally:
+                copy.close()
+
+
+@contextmanager
+def _copy_for(command: str) -> Iterator[WorkingCopy | None]:
+    if working_copy() is None or command not in _OF_THE_WHOLE:
+        yield working_copy()
+        return
+    # Without what large files hold it is of no use to others.
+    with scratch_folder() as scratch:
+        os.environ[COPIES_VARIABLE] = str(scratch)
+        copy = working_copy()
+        assert copy is not None, "the workspace is a URL"
+        copy.outline()
+        yield copy
+
+
+def _confirm_server(copy: WorkingCopy) -> None:
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise UserError(
+            f"the workspace is {copy.url}, and MLFLOW_TRACKING_URI is not set: each machine would keep a database of its own",
+            "set it to the address of an MLflow server, such as http://mlflow.example:5000",
+        )
 
 
 def _localized(word: str, copy: WorkingCopy, *, with_weights: bool) -> str:
+    """An argument with paths of the copy in place of URLs, whose places are opened."""
     local = copy.localized(word)
     for found in re.findall(rf"{re.escape(str(copy.root))}/[^\s\"',]+", local):
         copy.open(copy.place(Path(found)) or "", with_weights=with_weights)

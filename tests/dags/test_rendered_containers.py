@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk.exceptions import AirflowFailException
-from maskline_airflow import kubernetes_pod, step_runner
+from maskline_airflow import docker_container, kubernetes_pod, step_runner, storage
 from maskline_airflow.container_settings import passed_environment
 from maskline_airflow.step_runner import Step
 
@@ -96,6 +97,31 @@ def test_pod(workspace: Path, gpus: int) -> None:
     pod["metadata"]["name"] = pod["metadata"]["name"].rpartition("-")[0]
     del pod["metadata"]["labels"]["airflow_version"]
     assert_golden(f"pod_{'train' if gpus else 'preflight'}.yaml", pod, workspace)
+
+
+def test_a_pod_on_a_workspace_in_a_store_has_a_copy_of_its_own(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its result comes back through the store, since it shares no folder with the worker."""
+    copies = workspace / "copies"
+    monkeypatch.setenv("MASKLINE_WORKSPACE", "s3://bucket/maskline")
+    monkeypatch.setenv("MASKLINE_WORKING_COPIES", str(copies))
+    local = storage.local_folder()
+    of = replace(step(local, 1), environment=storage.environment())
+    container = rendered_pod(of)["spec"]["containers"][0]
+    assert container["args"][-2:] == ["--result", "s3://bucket/maskline/steps/r/backbone.train.0/1/result.json"]
+    assert {"name": "MASKLINE_WORKSPACE", "value": "s3://bucket/maskline"} in container["env"]
+    assert [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "workspace"] == [str(copies)]
+    pod = kubernetes_pod.Pod(folder=str(of.folder), name="p", namespace="n")
+    assert str(pod.result) == "s3://bucket/maskline/steps/r/backbone.train.0/1/result.json"
+
+
+def test_a_container_on_a_workspace_in_a_store_shares_the_copies_of_its_machine(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKLINE_WORKSPACE", "s3://bucket/maskline")
+    monkeypatch.setenv("MASKLINE_WORKING_COPIES", str(workspace / "copies"))
+    of = replace(step(storage.local_folder(), 0), environment=storage.environment())
+    rendered = docker_container.render(of, [])
+    assert (rendered["mounts"][0]["Source"], rendered["mounts"][0]["Target"]) == (str(workspace / "copies"),) * 2
+    assert rendered["command"][-1] == str(workspace / "copies/s3/bucket/maskline/steps/r/backbone.train.0/1/result.json")
+    assert rendered["environment"]["MASKLINE_WORKING_COPIES"] == str(workspace / "copies")
 
 
 def rendered_pod(of: Step) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
-from maskline_airflow import step_keeper, step_runner
+from maskline_airflow import step_keeper, step_runner, storage
 from maskline_airflow.local_process import LocalProcess
 from maskline_airflow.machine_gpus import gpus_here
 from maskline_airflow.pipeline import Plan
@@ -383,3 +383,18 @@ def test_plan_that_does_not_come_stops_nothing(
     assert (result["status"], result["summary"]) == ("failed", {"reason": str(error)})
     # What was left running is told to end.
     wait_until(lambda: not psutil.pid_exists(commands()[0]["pid"]))
+
+
+def test_a_workspace_in_a_store_is_named_as_every_machine_knows_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("MASKLINE_WORKSPACE", "s3://bucket/maskline/")
+    monkeypatch.setenv("MASKLINE_WORKING_COPIES", str(tmp_path))
+    assert run_dir(" nightly ", "manual") == "s3://bucket/maskline/runs/nightly"
+    assert storage.local_folder() == tmp_path / "s3/bucket/maskline"
+    assert (
+        storage.address(f"--result {storage.local_folder()}/steps/r/1/result.json") == "--result s3://bucket/maskline/steps/r/1/result.json"
+    )
+    assert storage.environment() == {"MASKLINE_WORKSPACE": "s3://bucket/maskline", "MASKLINE_WORKING_COPIES": str(tmp_path)}
+    monkeypatch.setenv("MASKLINE_WORKSPACE", "memory://maskline")
+    kept = storage.stored(storage.local_folder() / "steps/r/1/result.json")
+    kept.write_text("{}")
+    assert storage.stored(storage.local_folder() / "steps/r/1/result.json").read_text() == "{}"
