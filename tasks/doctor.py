@@ -87,8 +87,8 @@ def check_store() -> Finding:
         return Finding("workspace", OK, str(workspace_root()))
     name = f".doctor-{secrets.token_hex(4)}"
     try:
-        copy.write(name, b"written by `maskline doctor`")
-        copy.remove(name)
+        copy.store.write(name, b"written by `maskline doctor`")
+        copy.store.remove(name)
     except Exception as error:  # each store's client has errors of its own
         return Finding("workspace", FAIL, f"{copy.url}: {error}", "correct MASKLINE_WORKSPACE, and the credentials in the environment")
     return Finding("workspace", OK, f"{copy.url}; copies in {copy.root}")

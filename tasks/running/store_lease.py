@@ -44,7 +44,7 @@ class StoreLease:
 
     def take(self) -> bool:
         """Whether it was free, or its holder has been gone."""
-        return self._copy.write(self._name, self._encoded(), new=True) and self._is_mine()
+        return self._copy.store.write(self._name, self._encoded(), new=True) and self._is_mine()
 
     def confirm(self) -> None:
         """Changes the file, by which others see that its holder lives. Where another process has taken it, this one is ended."""
@@ -60,14 +60,14 @@ class StoreLease:
                 os.kill(os.getpid(), signal.SIGTERM)
             return
         self._content["changed"] += 1
-        self._copy.write(self._name, self._encoded())
+        self._copy.store.write(self._name, self._encoded())
 
     def give_back(self) -> None:
         if self._is_mine():
-            self._copy.remove(self._name)
+            self._copy.store.remove(self._name)
 
     def _is_mine(self) -> bool:
-        return bool(_holder(self._copy.read(self._name)).get("holder") == self._content["holder"])
+        return bool(_holder(self._copy.store.read(self._name)).get("holder") == self._content["holder"])
 
     def _encoded(self) -> bytes:
         return json.dumps(self._content).encode()
@@ -82,17 +82,17 @@ def leased_in_store(copy: WorkingCopy, place: str, doing: str) -> Iterator[None]
     name = _lease_file(place)
     lease = StoreLease(copy, name)
     deadline = time.monotonic() + _SECONDS_TO_WAIT
-    seen, since = copy.read(name), time.monotonic()
+    seen, since = copy.store.read(name), time.monotonic()
     waited = False
     while not lease.take():
-        now = copy.read(name)
+        now = copy.store.read(name)
         if now != seen:
             seen, since = now, time.monotonic()
         holder = _holder(seen)
         told = f"{copy.url}/{place} {doing} by process {holder.get('process')} on {holder.get('host')} since {holder.get('since')}"
         if time.monotonic() - since > STANDS_STILL_SECONDS:
             print(f"{told}, of which nothing was heard for {STANDS_STILL_SECONDS:.0f} s: it is taken over", flush=True)
-            copy.remove(name)
+            copy.store.remove(name)
             continue
         if time.monotonic() > deadline:
             raise UserError(told, "wait until that has ended, or stop it, or name another folder")
@@ -117,7 +117,7 @@ def leased_in_store(copy: WorkingCopy, place: str, doing: str) -> Iterator[None]
 
 def is_leased_in_store(copy: WorkingCopy, place: str) -> bool:
     """Whether a process that lives, on whichever machine, has the folder `place` of the workspace."""
-    age = copy.age(_lease_file(place))
+    age = copy.store.age(_lease_file(place))
     return age is not None and age < _SURELY_STANDS_STILL_SECONDS
 
 

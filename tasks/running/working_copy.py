@@ -25,15 +25,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, TextIO
 from urllib.parse import quote
 
 from tasks.running.errors import UserError
+from tasks.running.object_store import ObjectStore, Stored
 
 if TYPE_CHECKING:
     from tasks.running.store_lease import StoreLease
@@ -46,25 +46,30 @@ _SECONDS_BETWEEN_SENDINGS = 10.0
 _SECONDS_TO_REACH_THE_STORE = 300.0
 _SECONDS_BETWEEN_TRIES = 5.0
 
-
-@dataclass(frozen=True)
-class Stored:
-    """A file as the store tells of it."""
-
-    size: int
-    tag: str
-    """Another one as soon as the content is another."""
-    changed: float
-    """Seconds since 1970"""
+Stat = tuple[int, int]
+"""Of a file here: its size in bytes, and when it was last written, nanoseconds since 1970"""
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What was last known to be the same here and in the store: the store's tag, and size and time of the file here."""
+    """What was last known to be the same here and in the store."""
 
     tag: str
-    size: int
-    changed_ns: int
+    """The store's"""
+    stat: Stat
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Files of a folder: its own, with `nested` also those in the folders in it, and with `weights` those of checkpoints too."""
+
+    folder: str
+    nested: bool = True
+    weights: bool = True
+
+    def holds(self, name: str) -> bool:
+        below = name.removeprefix(f"{self.folder}/")
+        return below != name and (self.nested or "/" not in below) and _is_sent(name) and (self.weights or not _WEIGHTS.search(name))
 
 
 class WorkingCopy:
@@ -72,14 +77,16 @@ class WorkingCopy:
 
     def __init__(self, url: str, root: Path) -> None:
         self.url, self.root = url.rstrip("/"), root
-        self._opened: dict[str, bool] = {}
+        self.store = ObjectStore(self.url)
+        self.leases: list[StoreLease] = []
+        self.abandoned = False
+        """Whether another machine works where this one did: nothing more is sent"""
+        self._opened: dict[str, _Part] = {}
         self._here: set[str] = set()
         self._locks: list[TextIO] = []
         self._sending = threading.Lock()
         self._ended = threading.Event()
         self._sender: threading.Thread | None = None
-        self.leases: list[StoreLease] = []
-        self.abandoned = False
 
     def place(self, path: Path) -> str | None:
         """The name below the workspace of a path of the copy, with slashes; None for any other path."""
@@ -93,12 +100,16 @@ class WorkingCopy:
         """A text with the copy's paths in place of URLs of the workspace."""
         return re.sub(rf"{re.escape(self.url)}(?![^/\s\"',)\]}}>])", lambda _: str(self.root), text)
 
+    def paths_in(self, text: str) -> list[str]:
+        """Names below the workspace of the copy's paths in a text; of a pattern, what stands before it."""
+        return re.findall(rf"{re.escape(str(self.root))}/([^\s\"',*?\[\]]+)", text)
+
     @contextlib.contextmanager
     def with_addresses(self, path: Path) -> Iterator[Path]:
         """For the block, a file or folder of the same name and content, with URLs in place of the copy's paths; the path itself where
         nothing of it has any."""
         files = [file for file in (path.rglob("*") if path.is_dir() else (path,)) if file.is_file()]
-        texts = [file for file in files if self._holds_paths(file.name, file.stat().st_size)]
+        texts = [file for file in files if _holds_paths(file.name, file.stat().st_size)]
         if not any(str(self.root).encode() in file.read_bytes() for file in texts):
             yield path
             return
@@ -106,8 +117,7 @@ class WorkingCopy:
             shared = Path(temporary, path.name)
             (shutil.copytree if path.is_dir() else shutil.copyfile)(path, shared)
             for file in texts:
-                there = shared / file.relative_to(path) if path.is_dir() else shared
-                there.write_bytes(_in_text(file.read_bytes(), self.addressed))
+                (shared / file.relative_to(path)).write_bytes(_in_text(file.read_bytes(), self.addressed))
             yield shared
 
     def open(self, place: str, *, with_weights: bool = True) -> None:
@@ -116,39 +126,35 @@ class WorkingCopy:
         UserError where the store does not answer, or does not let us in.
         """
         folder, *above = _folders(PurePosixPath(place))
-        if self._opened.get(folder):
+        if (before := self._opened.get(folder)) and before.nested:
             return
         with self._reaching():
             for outer in above:
-                self._bring(outer, nested=False, with_weights=with_weights)
-            if _is_run(folder):
-                for inner in self._inside(folder):
-                    self._bring(f"{folder}/{inner}", nested=True, with_weights=with_weights)
-                self._bring(folder, nested=False, with_weights=with_weights)
-            else:
-                self._bring(folder, nested=True, with_weights=with_weights)
-        self._opened = {**dict.fromkeys(above, False), **self._opened, folder: True}
-        self._here |= set(self._changed_or_not())
+                self._bring(_Part(outer, nested=False, weights=with_weights))
+            for inner in self._folders_in(folder) if _is_run(folder) else ():
+                # Each by itself: others of this machine may have one of a run's models open.
+                self._bring(_Part(f"{folder}/{inner}", weights=with_weights))
+            self._bring(_Part(folder, nested=not _is_run(folder), weights=with_weights))
+        self._opened = {**{outer: _Part(outer, nested=False) for outer in above}, **self._opened, folder: _Part(folder)}
+        self._here |= self._found_in_all().keys()
         if self._sender is None:
             self._sender = threading.Thread(target=self._send_on, name="workspace", daemon=True)
             self._sender.start()
+        if with_weights:
+            self._open_what_it_is_made_of(folder)
 
     def outline(self) -> None:
         """Opens the whole workspace for a look at what there is: texts as they are, of other files only names, sizes and times."""
         with self._reaching():
-            for top in self._inside(""):
-                for name, stored in self._listed(top, nested=True, with_weights=True).items():
-                    if self._holds_paths(name, stored.size) or name.endswith(".jsonl"):
-                        self._get({name: stored})
-                        continue
-                    path = self.root / name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.touch()
-                    os.truncate(path, stored.size)
-                    os.utime(path, (stored.changed, stored.changed))
-                    self._index.keep(name, _Kept(stored.tag, stored.size, path.stat().st_mtime_ns))
-                self._opened[top] = True
-        self._here = set(self._changed_or_not())
+            for top in self._folders_in(""):
+                part = self._opened[top] = _Part(top)
+                files = self._stored(part)
+                texts = {name for name, one in files.items() if _holds_paths(name, one.size) or name.endswith(".jsonl")}
+                self._get({name: one for name, one in files.items() if name in texts})
+                for name, one in files.items():
+                    if name not in texts:
+                        self._settle(name, one, _hollow_file)
+        self._here = set(self._found_in_all())
         for folder, _, _ in os.walk(self.root, topdown=False):
             # A store has no folders that could be young.
             moments = [path.lstat().st_mtime for path in Path(folder).iterdir()]
@@ -157,8 +163,8 @@ class WorkingCopy:
     def refresh(self, place: str) -> None:
         """Makes a folder that is open what it is in the store by now."""
         with self._reaching():
-            self._make_same(place, nested=True, with_weights=True)
-        self._here = set(self._changed_or_not())
+            self._make_same(_Part(place))
+        self._here = set(self._found_in_all())
 
     def send(self) -> None:
         """Gives the store what has changed in the places that are open. OSError, or the store's own, where it does not take it."""
@@ -167,16 +173,12 @@ class WorkingCopy:
                 lease.confirm()
             if self.abandoned:
                 return
-            files = self._changed_or_not()
-            kept = self._index.all(files)
-            new = [
-                name
-                for name, (size, changed) in files.items()
-                if (one := kept.get(name)) is None or (one.size, one.changed_ns) != (size, changed)
-            ]
+            files = self._found_in_all()
+            kept = self._index.of(files)
+            new = [name for name, stat in files.items() if name not in kept or kept[name].stat != stat]
             for name in sorted(new, key=lambda name: files[name][1]):
                 with contextlib.suppress(FileNotFoundError):  # gone since
-                    self._put(name, *files[name])
+                    self._put(name, files[name])
             for name in sorted(self._here - files.keys()):
                 self._remove(name)
             self._here = set(files)
@@ -210,37 +212,11 @@ class WorkingCopy:
             lock.close()
         self._opened, self._locks = {}, []
 
-    def read(self, name: str) -> bytes | None:
-        """A small file of the store itself, None where it is not there."""
-        try:
-            return cast(bytes, self._store.cat_file(self._key(name)))
-        except FileNotFoundError:
-            return None
-
-    def age(self, name: str) -> float | None:
-        """For how many seconds a file of the store has not been written, by the clock of this machine; None where it is not there."""
-        self._store.invalidate_cache()
-        try:
-            return time.time() - _changed(self._store.info(self._key(name)))
-        except FileNotFoundError:
-            return None
-
-    def write(self, name: str, content: bytes, *, new: bool = False) -> bool:
-        """Writes a small file of the store itself; with `new`, answers False where it is there already."""
-        try:
-            self._store.pipe_file(self._key(name), content, **({"mode": "create"} if new else {}))
-        except FileExistsError:
-            return False
-        except OSError as error:
-            # Amazon's answer to a condition that does not hold.
-            if new and "PreconditionFailed" in str(error):
-                return False
-            raise
-        return True
-
-    def remove(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._store.rm_file(self._key(name))
+    def _open_what_it_is_made_of(self, folder: str) -> None:
+        """Opens the records, and the model that training starts from, of the models in a folder, which no argument names."""
+        for experiment in (self.root / folder).rglob("experiment.yaml"):
+            for found in self.paths_in(experiment.read_text()):
+                self.open(found)
 
     def _send_on(self) -> None:
         failed = False
@@ -254,9 +230,9 @@ class WorkingCopy:
             else:
                 failed = False
 
-    def _bring(self, folder: str, *, nested: bool, with_weights: bool) -> None:
-        """Makes a folder what it is in the store, unless another step of this machine has it open."""
-        lock = self.root / ".locks" / quote(f"{folder}{'' if nested else '/'}", safe="")
+    def _bring(self, part: _Part) -> None:
+        """Makes a part what it is in the store; where another step of this machine has it open, adds only what that one did not need."""
+        lock = self.root / ".locks" / quote(part.folder if part.nested else f"{part.folder}/", safe="")
         lock.parent.mkdir(parents=True, exist_ok=True)
         stream = lock.open("a")
         self._locks.append(stream)
@@ -264,138 +240,95 @@ class WorkingCopy:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             fcntl.flock(stream, fcntl.LOCK_SH)
-            self._get_missing(folder, nested=nested, with_weights=with_weights)
-            return
-        self._make_same(folder, nested=nested, with_weights=with_weights)
-        fcntl.flock(stream, fcntl.LOCK_SH)
+            kept = self._index.below(part)
+            self._get({name: one for name, one in self._stored(part).items() if name not in kept and not (self.root / name).exists()})
+        else:
+            self._make_same(part)
+            fcntl.flock(stream, fcntl.LOCK_SH)
 
-    def _make_same(self, folder: str, *, nested: bool, with_weights: bool) -> None:
-        stored = self._listed(folder, nested=nested, with_weights=with_weights)
-        here = {name: stat for name, stat in self._found(folder, nested=nested).items() if with_weights or not _WEIGHTS.search(name)}
-        kept = {name: one for name, one in self._index.below(folder, nested=nested).items() if with_weights or not _WEIGHTS.search(name)}
-        if {name: one.tag for name, one in stored.items()} == {name: one.tag for name, one in kept.items()}:
-            # Nobody else has worked there.
+    def _make_same(self, part: _Part) -> None:
+        stored, here, kept = self._stored(part), self._found(part), self._index.below(part)
+        # Weights that no step of this machine needed yet are no other machine's work.
+        known = {name: one.tag for name, one in stored.items() if name in kept or not _WEIGHTS.search(name)}
+        if known == {name: one.tag for name, one in kept.items()}:
             self._get({name: one for name, one in stored.items() if name not in here})
             return
-        unsent = [name for name, stat in here.items() if (one := kept.get(name)) is None or (one.size, one.changed_ns) != stat]
+        unsent = [name for name, stat in here.items() if name not in kept or kept[name].stat != stat]
         if unsent:
-            print(
-                f"{self.url}/{folder}: another machine has worked there since; left out: {len(unsent)} files that this one never sent",
-                flush=True,
-            )
+            left_out = f"left out: {len(unsent)} files that this one never sent"
+            print(f"{self.url}/{part.folder}: another machine has worked there since; {left_out}", flush=True)
         for name in here.keys() - stored.keys():
             (self.root / name).unlink()
         for name in kept.keys() - stored.keys():
             self._index.forget(name)
-        same = {
-            name
-            for name, one in kept.items()
-            if name in stored and stored[name].tag == one.tag and here.get(name) == (one.size, one.changed_ns)
-        }
+        same = {name for name, one in kept.items() if name in stored and stored[name].tag == one.tag and here.get(name) == one.stat}
         self._get({name: one for name, one in stored.items() if name not in same})
-
-    def _get_missing(self, folder: str, *, nested: bool, with_weights: bool) -> None:
-        """Brings what the step that has the folder open did not need."""
-        kept = self._index.below(folder, nested=nested)
-        stored = self._listed(folder, nested=nested, with_weights=with_weights)
-        self._get({name: one for name, one in stored.items() if name not in kept and not (self.root / name).exists()})
 
     def _get(self, files: Mapping[str, Stored]) -> None:
         size = sum(one.size for one in files.values())
         if size > _LONGEST_TEXT:
             print(f"bringing {len(files)} files ({size / 1e9:.1f} GB) from {self.url}", flush=True)
         for name, stored in sorted(files.items(), key=lambda item: item[1].changed):
-            path = self.root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            try:
-                self._store.get_file(self._key(name), str(temporary))
-                if self._holds_paths(name, stored.size):
-                    content = temporary.read_bytes()
-                    temporary.write_bytes(_in_text(content, self.localized))
-                os.utime(temporary, (stored.changed, stored.changed))
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-            stat = path.stat()
-            self._index.keep(name, _Kept(stored.tag, stat.st_size, stat.st_mtime_ns))
+            self._settle(name, stored, self._fetch)
 
-    def _put(self, name: str, size: int, changed_ns: int) -> None:
+    def _settle(self, name: str, stored: Stored, make: Callable[[str, Stored, Path], None]) -> None:
+        """Lets a file appear here, whole and with the store's time, as `make` writes it."""
         path = self.root / name
-        if self._holds_paths(name, size):
-            self._store.pipe_file(self._key(name), _in_text(path.read_bytes(), self.addressed))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            make(name, stored, temporary)
+            os.utime(temporary, (stored.changed, stored.changed))
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        self._index.keep(name, _Kept(stored.tag, _stat(path)))
+
+    def _fetch(self, name: str, stored: Stored, path: Path) -> None:
+        self.store.get(name, path)
+        if _holds_paths(name, stored.size):
+            path.write_bytes(_in_text(path.read_bytes(), self.localized))
+
+    def _put(self, name: str, stat: Stat) -> None:
+        path = self.root / name
+        if _holds_paths(name, stat[0]):
+            self.store.write(name, _in_text(path.read_bytes(), self.addressed))
         else:
-            self._store.put_file(str(path), self._key(name))
-        self._store.invalidate_cache(self._store._parent(self._key(name)))
-        self._index.keep(name, _Kept(_tag(self._store.info(self._key(name))), size, changed_ns))
+            self.store.put(path, name)
+        if stored := self.store.stored(name):
+            self._index.keep(name, _Kept(stored.tag, stat))
 
     def _remove(self, name: str) -> None:
         """Removes a file from the store, unless another machine has written it anew."""
-        kept = self._index.all((name,)).get(name)
-        with contextlib.suppress(FileNotFoundError):
-            self._store.invalidate_cache()
-            if kept and _tag(self._store.info(self._key(name))) == kept.tag:
-                self._store.rm_file(self._key(name))
+        kept, stored = self._index.of((name,)).get(name), self.store.stored(name)
+        if kept and stored and stored.tag == kept.tag:
+            self.store.remove(name)
         self._index.forget(name)
 
-    def _holds_paths(self, name: str, size: int) -> bool:
-        return not name.startswith("datasets/") and size <= _LONGEST_TEXT and _TEXTS.match(PurePosixPath(name).name) is not None
+    def _stored(self, part: _Part) -> dict[str, Stored]:
+        return {name: one for name, one in self.store.files(part.folder, nested=part.nested).items() if part.holds(name)}
 
-    def _listed(self, folder: str, *, nested: bool, with_weights: bool) -> dict[str, Stored]:
-        """The store's files of a folder, by their names below the workspace."""
-        self._store.invalidate_cache()
-        try:
-            if nested:
-                found = self._store.find(self._key(folder), detail=True).items()
-            else:
-                found = ((one["name"], one) for one in self._store.ls(self._key(folder), detail=True) if one["type"] == "file")
-            files = {self._name(key): info for key, info in found}
-        except FileNotFoundError:
-            return {}
-        return {
-            name: Stored(int(info["size"]), _tag(info), _changed(info))
-            for name, info in files.items()
-            if _is_sent(PurePosixPath(name)) and (with_weights or not _WEIGHTS.search(name))
-        }
-
-    def _inside(self, folder: str) -> list[str]:
+    def _folders_in(self, folder: str) -> list[str]:
         """Names of the folders in a folder, in the store or here."""
-        self._store.invalidate_cache()
-        try:
-            stored = {
-                PurePosixPath(one["name"]).name for one in self._store.ls(self._key(folder), detail=True) if one["type"] == "directory"
-            }
-        except FileNotFoundError:
-            stored = set()
         here = self.root / folder
-        found = stored | ({path.name for path in here.iterdir() if path.is_dir()} if here.is_dir() else set())
-        return sorted(name for name in found if _is_sent(PurePosixPath(name)))
+        found = self.store.folders(folder) | ({path.name for path in here.iterdir() if path.is_dir()} if here.is_dir() else set())
+        return sorted(filter(_is_sent, found))
 
-    def _found(self, folder: str, *, nested: bool) -> dict[str, tuple[int, int]]:
-        """Size and time of the files that are here, by their names below the workspace."""
+    def _found(self, part: _Part) -> dict[str, Stat]:
+        """The files of a part that are here."""
         found = {}
-        for parent, folders, files in os.walk(self.root / folder):
-            folders[:] = [name for name in folders if nested and _is_sent(PurePosixPath(name))]
-            for file in files:
-                path = Path(parent, file)
-                if _is_sent(PurePosixPath(file)) and not path.is_symlink():
+        for parent, folders, files in os.walk(self.root / part.folder):
+            folders[:] = [name for name in folders if part.nested and _is_sent(name)]
+            for path in (Path(parent, name) for name in files):
+                name = path.relative_to(self.root).as_posix()
+                if part.holds(name) and not path.is_symlink():
                     with contextlib.suppress(FileNotFoundError):
-                        stat = path.stat()
-                        found[path.relative_to(self.root).as_posix()] = (stat.st_size, stat.st_mtime_ns)
+                        found[name] = _stat(path)
         return found
 
-    def _changed_or_not(self) -> dict[str, tuple[int, int]]:
-        found: dict[str, tuple[int, int]] = {}
-        for folder, nested in list(self._opened.items()):
-            found |= self._found(folder, nested=nested)
-        return found
-
-    def _key(self, name: str) -> str:
-        return f"{self._prefix}/{name}".rstrip("/")
-
-    def _name(self, key: str) -> str:
-        return PurePosixPath(f"/{key.lstrip('/')}").relative_to(f"/{self._prefix.lstrip('/')}").as_posix()
+    def _found_in_all(self) -> dict[str, Stat]:
+        return {name: stat for part in list(self._opened.values()) for name, stat in self._found(part).items()}
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -404,30 +337,13 @@ class WorkingCopy:
         except UserError:
             raise
         except Exception as error:  # each store's client has errors of its own
-            raise UserError(
-                f"{self.url} cannot be reached: {error}", "correct MASKLINE_WORKSPACE, and the credentials in the environment"
-            ) from error
+            fix = "correct MASKLINE_WORKSPACE, and the credentials in the environment"
+            raise UserError(f"{self.url} cannot be reached: {error}", fix) from error
 
     @cached_property
     def _index(self) -> _Index:
         self.root.mkdir(parents=True, exist_ok=True)
         return _Index(self.root / ".copies.db")
-
-    @property
-    def _store(self) -> Any:
-        return self._reached[0]
-
-    @property
-    def _prefix(self) -> str:
-        return self._reached[1].rstrip("/")
-
-    @cached_property
-    def _reached(self) -> tuple[Any, str]:
-        # Not at the top: its import takes as long as numpy's, and most workspaces are on a disk.
-        import fsspec
-
-        found: tuple[Any, str] = fsspec.url_to_fs(self.url)
-        return found
 
 
 class _Index:
@@ -437,19 +353,21 @@ class _Index:
         self._database = sqlite3.connect(file, timeout=60, check_same_thread=False, isolation_level=None)
         self._database.execute("CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, tag TEXT, size INTEGER, changed_ns INTEGER)")
 
-    def below(self, folder: str, *, nested: bool) -> dict[str, _Kept]:
-        rows = self._database.execute("SELECT * FROM files WHERE name >= ? AND name < ?", (f"{folder}/", f"{folder}0")).fetchall()
-        return {name: _Kept(*rest) for name, *rest in rows if nested or "/" not in name.removeprefix(f"{folder}/")}
+    def below(self, part: _Part) -> dict[str, _Kept]:
+        return {name: kept for name, kept in self._all() if part.holds(name)}
 
-    def all(self, names: Collection[str]) -> dict[str, _Kept]:
-        rows = self._database.execute("SELECT * FROM files").fetchall()
-        return {name: _Kept(*rest) for name, *rest in rows if name in names}
+    def of(self, names: Collection[str]) -> dict[str, _Kept]:
+        return {name: kept for name, kept in self._all() if name in names}
 
     def keep(self, name: str, kept: _Kept) -> None:
-        self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (name, kept.tag, kept.size, kept.changed_ns))
+        self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (name, kept.tag, *kept.stat))
 
     def forget(self, name: str) -> None:
         self._database.execute("DELETE FROM files WHERE name = ?", (name,))
+
+    def _all(self) -> Iterator[tuple[str, _Kept]]:
+        for name, tag, size, changed_ns in self._database.execute("SELECT * FROM files").fetchall():
+            yield name, _Kept(tag, (size, changed_ns))
 
 
 def _folders(place: PurePosixPath) -> list[str]:
@@ -466,27 +384,29 @@ def _is_run(folder: str) -> bool:
     return folder.startswith("runs/") and folder.count("/") == 1
 
 
-def _is_sent(name: PurePosixPath) -> bool:
+def _is_sent(name: str) -> bool:
     """Whether a file is no lock, and none that a step has not finished."""
-    return not any(part.startswith(".") and part not in _SENT_THOUGH_HIDDEN for part in name.parts)
+    return not any(part.startswith(".") and part not in _SENT_THOUGH_HIDDEN for part in name.split("/"))
 
 
-def _tag(info: Mapping[str, Any]) -> str:
-    known = next((info[key] for key in ("ETag", "etag", "md5Hash", "checksum") if info.get(key)), "")
-    return f"{known} {info['size']}" if known else f"{_changed(info)} {info['size']}"
+def _holds_paths(name: str, size: int) -> bool:
+    return not name.startswith("datasets/") and size <= _LONGEST_TEXT and _TEXTS.match(PurePosixPath(name).name) is not None
 
 
-def _changed(info: Mapping[str, Any]) -> float:
-    """When a file of a store was written, seconds since 1970; stores tell a moment, a text or a number."""
-    moment: Any = next(info[key] for key in ("LastModified", "mtime", "updated", "created", "last_modified") if info.get(key))
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment)
-    return moment.timestamp() if isinstance(moment, datetime) else float(moment)
+def _hollow_file(_: str, stored: Stored, path: Path) -> None:
+    """Writes a file of the right size that takes no room."""
+    path.touch()
+    os.truncate(path, stored.size)
 
 
-def _in_text(content: bytes, change: Any) -> bytes:
+def _stat(path: Path) -> Stat:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _in_text(content: bytes, change: Callable[[str], str]) -> bytes:
     """The content with its text changed; as it is where it is no text."""
     try:
-        return cast(str, change(content.decode())).encode()
+        return change(content.decode()).encode()
     except UnicodeDecodeError:
         return content

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 from tasks.running.errors import UserError
@@ -72,8 +70,8 @@ def _confirm_server(copy: WorkingCopy) -> None:
 def _localized(word: str, copy: WorkingCopy, *, with_weights: bool) -> str:
     """An argument with paths of the copy in place of URLs, whose places are opened."""
     local = copy.localized(word)
-    for found in re.findall(rf"{re.escape(str(copy.root))}/[^\s\"',]+", local):
-        copy.open(copy.place(Path(found)) or "", with_weights=with_weights)
+    for place in copy.paths_in(local):
+        copy.open(place, with_weights=with_weights)
     return local
 
 

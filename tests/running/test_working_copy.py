@@ -192,7 +192,7 @@ def test_a_damaged_lease_is_nobodys(machine, url, monkeypatch):
     monkeypatch.setattr(store_lease, "_SECONDS_BETWEEN_LOOKS", 0.02)
     one = machine("one")
     one.open(MODEL)
-    one.write(f"{MODEL}/.lease.json", b"[half")
+    one.store.write(f"{MODEL}/.lease.json", b"[half")
     with leased_in_store(one, MODEL, "is trained"):
         assert json.loads(stored(url)[f"{MODEL}/.lease.json"])["process"] > 0
 
@@ -207,7 +207,7 @@ def test_a_store_that_does_not_answer_at_the_end_is_told_with_what_to_do(machine
     def away(*_: object, **__: object) -> None:
         raise OSError("nobody listens")
 
-    monkeypatch.setattr(copy._store, "put_file", away)
+    monkeypatch.setattr(copy.store, "put", away)
     with pytest.raises(ConnectionError, match=r"does not take what the step has written: nobody listens\n  fix: see that it answers"):
         copy.close()
     assert "nobody listens; trying again" in capsys.readouterr().err
@@ -243,3 +243,36 @@ def test_what_another_machine_has_written_anew_is_not_removed(machine, url):
     file.unlink()
     one.close()
     assert stored(url) == {f"{MODEL}/a": b"22"}
+
+
+def test_what_a_model_is_made_of_comes_with_it(machine, url):
+    """Its arguments name neither the records nor the model that a training starts from."""
+    one = machine("one")
+    for place in (MODEL, "datasets/d", "runs/earlier/model", "runs/earlier/other"):
+        one.open(place)
+    write(one, "datasets/d/train.record-00000-of-00001", "records")
+    write(one, "runs/earlier/model/train/ckpt-9.data-00000-of-00001", "weights")
+    write(one, "runs/earlier/other/train/ckpt-9.data-00000-of-00001", "weights")
+    start = f"init_checkpoint: {one.root}/runs/earlier/model/train/ckpt-9"
+    write(one, f"{MODEL}/experiment.yaml", f"input_path: {one.root}/datasets/d/train.record-?????-of-00001\n{start}")
+    one.close()
+    two = machine("two")
+    two.open(MODEL)
+    brought = {path.relative_to(two.root).as_posix() for path in two.root.rglob("*-00000-of-*")}
+    assert brought == {"datasets/d/train.record-00000-of-00001", "runs/earlier/model/train/ckpt-9.data-00000-of-00001"}
+
+
+def test_weights_that_nobody_needed_yet_are_no_other_machines_work(machine, url, capsys):
+    one, looks = machine("one"), machine("two")
+    one.open(MODEL)
+    write(one, f"{MODEL}/train/ckpt-1.data-00000-of-00001", "weights")
+    write(one, f"{MODEL}/train/result.json", "{}")
+    one.close()
+    looks.open(MODEL, with_weights=False)
+    looks.close()
+    write(looks, f"{MODEL}/notes.txt", "killed before it was sent")
+    works = machine("two")
+    works.open(MODEL)
+    works.close()
+    assert "left out" not in capsys.readouterr().out
+    assert stored(url)[f"{MODEL}/notes.txt"] == b"killed before it was sent"
