@@ -1,7 +1,8 @@
-"""Parts a log from its errors: `python -I -S log_filter.py FILE < log` shows the errors on standard error; FILE gets every line.
+"""Parts a log from its errors: `python -I -S log_filter.py FILE NAME < log` shows the errors on standard error; FILE gets every line.
 
-A process of its own, so that the last words of a program that crashes are shown too. Standard library only: it starts in
-milliseconds. Signals that are meant for the program that writes the log are ignored; it ends when nobody writes any more.
+NAME is what people are told of FILE. A process of its own, so that the last words of a program that crashes are shown too. Standard library
+only: it starts in milliseconds. Signals that are meant for the program that writes the log are ignored; it ends when nobody writes any
+more.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ _CHATTER = re.compile(
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    part(sys.stdin.buffer, Path(sys.argv[1]), sys.stderr.buffer)
+    part(sys.stdin.buffer, Path(sys.argv[1]), sys.stderr.buffer, sys.argv[2])
 
 
-def part(log: BinaryIO, file: Path, shown: BinaryIO) -> None:
+def part(log: BinaryIO, file: Path, shown: BinaryIO, name: str) -> None:
     """Appends all of `log` to `file`, which is not made where there is nothing to write, and shows all but information and warnings.
 
-    A line that states no level, such as the last words of a C library, is shown. Long lines are cut where they are shown. Where
-    `file` cannot be written all lines are shown, whole.
+    A line that states no level, such as the last words of a C library, is shown. Long lines are cut where they are shown, and `name`
+    is said to have them whole. Where `file` cannot be written all lines are shown, whole.
     """
     kept = None
     for line in iter(log.readline, b""):
@@ -43,7 +44,7 @@ def part(log: BinaryIO, file: Path, shown: BinaryIO) -> None:
             _show(line, shown)
             continue
         if not _CHATTER.match(line):
-            _show(_cut(line, file), shown)
+            _show(_cut(line, name), shown)
     if kept is not None:
         kept.close()
 
@@ -53,9 +54,9 @@ def _show(line: bytes, shown: BinaryIO) -> None:
     shown.flush()
 
 
-def _cut(line: bytes, file: Path) -> bytes:
+def _cut(line: bytes, name: str) -> bytes:
     text = line.rstrip(b"\n")
-    return line if len(text) <= _LONGEST else text[:_LONGEST] + f" ... (whole in {file})\n".encode()
+    return line if len(text) <= _LONGEST else text[:_LONGEST] + f" ... (whole in {name})\n".encode()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tasks.running.workspace import address
+
 _FILTER = Path(__file__).with_name("log_filter.py")
 _STANDARD_ERROR = 2
 _SECONDS_TO_END = 10.0
@@ -28,7 +30,7 @@ def tensorflow_log(file: Path | None) -> Iterator[None]:
     sys.stderr.flush()
     python_stream, shown = sys.stderr, os.dup(_STANDARD_ERROR)
     # -S and -I: nothing of an environment, which costs the start and could be in the way.
-    command = [sys.executable, "-I", "-S", str(_FILTER), str(file)]
+    command = [sys.executable, "-I", "-S", str(_FILTER), str(file), address(file)]
     filtering = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=shown)
     assert filtering.stdin is not None, "it was asked for"
     os.dup2(filtering.stdin.fileno(), _STANDARD_ERROR)

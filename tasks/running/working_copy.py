@@ -386,7 +386,9 @@ def _is_run(folder: str) -> bool:
 
 def _is_sent(name: str) -> bool:
     """Whether a file is no lock, and none that a step has not finished."""
-    return not any(part.startswith(".") and part not in _SENT_THOUGH_HIDDEN for part in name.split("/"))
+    parts = name.split("/")
+    # TensorFlow writes the parts of a checkpoint into `ckpt-N_temp`.
+    return not any((part.startswith(".") and part not in _SENT_THOUGH_HIDDEN) or part.endswith("_temp") for part in parts)
 
 
 def _holds_paths(name: str, size: int) -> bool:

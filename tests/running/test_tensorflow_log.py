@@ -25,7 +25,7 @@ UNNAMED = b"terminate called after throwing an instance of 'std::bad_alloc'\n"
 
 def parted(lines: list[bytes], file: Path) -> bytes:
     shown = io.BytesIO()
-    part(io.BytesIO(b"".join(lines)), file, shown)
+    part(io.BytesIO(b"".join(lines)), file, shown, str(file))
     return shown.getvalue()
 
 

@@ -48,6 +48,7 @@ def test_what_one_machine_writes_another_finds(machine, url):
     write(one, "runs/r/run.json", "{}")
     write(one, "runs/r/other/train/result.json", "not named, not sent")
     write(one, f"{MODEL}/.training.lock", "a lock")
+    write(one, f"{MODEL}/train/ckpt-2_temp/part-00000-of-00001.index", "not whole yet")
     write(one, f"{MODEL}/.evaluation_parts/0.npz", "half of an evaluation")
     one.close()
     assert set(stored(url)) == {f"{MODEL}/train/ckpt-1.index", "runs/r/run.json", f"{MODEL}/.evaluation_parts/0.npz"}
