@@ -18,6 +18,7 @@ from tasks.materialize import Effort, materialize
 from tasks.records.manifest import read_manifest
 from tasks.records.tfrecord import read_shard, write_shard
 from tasks.running.errors import UserError
+from tasks.running.working_copy import WorkingCopy
 from tasks.running.workspace import located, write_text
 from tests.small_dataset import change_annotations, files_of, write_source
 
@@ -146,6 +147,12 @@ def test_a_bucket_that_is_not_there_is_named_and_not_made(s3, local):
     with pytest.raises(UserError, match=r"s3://none/d\.yaml: the dataset's YAML cannot be opened: The specified bucket does not exist"):
         materialize(located("s3://none/d.yaml"), local / "other")
     assert s3fs.S3FileSystem().ls("") == ["data"]
+
+
+def test_a_workspace_in_a_bucket_that_is_not_there_is_refused_before_anything_is_done(s3, tmp_path):
+    with pytest.raises(UserError, match=r"s3://none/ws cannot be reached: there is no bucket none\n  fix: correct MASKLINE_WORKSPACE"):
+        WorkingCopy("s3://none/ws", tmp_path).open("runs/r/model")
+    WorkingCopy(f"{BUCKET}/new", tmp_path).open("runs/r/model")
 
 
 def test_without_credentials_the_way_out_is_told(s3, tmp_path):

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+_WITH_BUCKETS = ("s3://", "s3a://", "gs://", "gcs://")
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -29,6 +31,13 @@ class ObjectStore:
 
     def __init__(self, url: str) -> None:
         self._url = url
+
+    def confirm(self) -> None:
+        """FileNotFoundError where the store has buckets, and not this one: buckets are not made."""
+        if self._url.startswith(_WITH_BUCKETS):
+            bucket = self._root.strip("/").split("/")[0]
+            if not self._client.exists(bucket):
+                raise FileNotFoundError(f"there is no bucket {bucket}")
 
     def files(self, folder: str, *, nested: bool = True) -> dict[str, Stored]:
         """Those in a folder, with `nested` also in the folders in it; none where there is no such folder."""

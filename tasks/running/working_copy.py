@@ -129,6 +129,8 @@ class WorkingCopy:
         if (before := self._opened.get(folder)) and before.nested:
             return
         with self._reaching():
+            if not self._opened:
+                self.store.confirm()
             for outer in above:
                 self._bring(_Part(outer, nested=False, weights=with_weights))
             for inner in self._folders_in(folder) if _is_run(folder) else ():
@@ -146,6 +148,7 @@ class WorkingCopy:
     def outline(self) -> None:
         """Opens the whole workspace for a look at what there is: texts as they are, of other files only names, sizes and times."""
         with self._reaching():
+            self.store.confirm()
             for top in self._folders_in(""):
                 part = self._opened[top] = _Part(top)
                 files = self._stored(part)
@@ -177,8 +180,7 @@ class WorkingCopy:
             kept = self._index.of(files)
             new = [name for name, stat in files.items() if name not in kept or kept[name].stat != stat]
             for name in sorted(new, key=lambda name: files[name][1]):
-                with contextlib.suppress(FileNotFoundError):  # gone since
-                    self._put(name, files[name])
+                self._put(name, files[name])
             for name in sorted(self._here - files.keys()):
                 self._remove(name)
             self._here = set(files)
@@ -292,10 +294,15 @@ class WorkingCopy:
 
     def _put(self, name: str, stat: Stat) -> None:
         path = self.root / name
-        if _holds_paths(name, stat[0]):
-            self.store.write(name, _in_text(path.read_bytes(), self.addressed))
-        else:
-            self.store.put(path, name)
+        try:
+            if _holds_paths(name, stat[0]):
+                self.store.write(name, _in_text(path.read_bytes(), self.addressed))
+            else:
+                self.store.put(path, name)
+        except FileNotFoundError:
+            if path.exists():
+                raise
+            return
         if stored := self.store.stored(name):
             self._index.keep(name, _Kept(stored.tag, stat))
 
@@ -336,6 +343,9 @@ class WorkingCopy:
             yield
         except UserError:
             raise
+        except (ImportError, ValueError) as error:
+            fix = "install maskline's extra for it, maskline[s3] or maskline[gs], or correct MASKLINE_WORKSPACE"
+            raise UserError(f"{self.url}: {error}", fix) from error
         except Exception as error:  # each store's client has errors of its own
             fix = "correct MASKLINE_WORKSPACE, and the credentials in the environment"
             raise UserError(f"{self.url} cannot be reached: {error}", fix) from error

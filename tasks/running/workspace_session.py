@@ -13,8 +13,8 @@ from tasks.running.scratch import scratch_folder
 from tasks.running.working_copy import WorkingCopy
 from tasks.running.workspace import COPIES_VARIABLE, working_copy
 
-_OF_THE_STORE_ITSELF = {"materialize"}
-"""Commands that read and write URLs themselves"""
+_OF_THE_STORE_ITSELF = {"materialize", "doctor"}
+"""Commands that read and write URLs themselves, or tell of the copy"""
 _OF_THE_WHOLE = {"gc"}
 """Commands that look at all there is, and not into large files"""
 _WITHOUT_WEIGHTS = {"open-run", "recall", "remember", "compare", "sync", "review", "regrade"}
@@ -32,14 +32,13 @@ def workspace_session(arguments: list[str]) -> Iterator[None]:
     """
     command = next((word for word in arguments[1:] if not word.startswith("-")), "")
     with _copy_for(command) as copy:
-        if copy is None:
+        if copy is None or command in _OF_THE_STORE_ITSELF:
             yield
             return
         with redirect_stdout(_Addressing(sys.stdout, copy)), redirect_stderr(_Addressing(sys.stderr, copy)):
             try:
-                if command not in _OF_THE_STORE_ITSELF:
-                    _confirm_server(copy)
-                    arguments[1:] = [_localized(word, copy, with_weights=command not in _WITHOUT_WEIGHTS) for word in arguments[1:]]
+                _confirm_server(copy)
+                arguments[1:] = [_localized(word, copy, with_weights=command not in _WITHOUT_WEIGHTS) for word in arguments[1:]]
                 yield
             finally:
                 copy.close()

@@ -277,3 +277,19 @@ def test_weights_that_nobody_needed_yet_are_no_other_machines_work(machine, url,
     works.close()
     assert "left out" not in capsys.readouterr().out
     assert stored(url)[f"{MODEL}/notes.txt"] == b"killed before it was sent"
+
+
+def test_a_file_that_vanishes_while_it_is_sent_is_no_fault_of_the_store(machine, url, monkeypatch):
+    copy = machine("one")
+    copy.open(MODEL)
+    file = write(copy, f"{MODEL}/a", "1")
+    files = copy._found_in_all()
+    file.unlink()
+    monkeypatch.setattr(copy, "_found_in_all", lambda: files)
+    copy.send()
+    assert stored(url) == {}
+
+
+def test_no_store_for_a_protocol_is_told_with_the_way_out(tmp_path):
+    with pytest.raises(UserError, match=r"foo://data/ws: Protocol not known: foo\n  fix: install maskline's extra"):
+        WorkingCopy("foo://data/ws", tmp_path).open(MODEL)
