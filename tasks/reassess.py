@@ -10,7 +10,6 @@ nothing is measured again. Usual runtime: an evaluation.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,11 +25,11 @@ from tasks.coco.matches import BOX, Matches
 from tasks.evaluation.verdicts import FEWEST_IMAGES, FIGURES, RESAMPLES
 from tasks.promotion.baseline import read_baseline
 from tasks.promotion.champion import champion_on
+from tasks.promotion.ledger import append_to
 from tasks.records.drift import Drift, compare_manifests
 from tasks.records.manifest import Manifest, read_manifest
 from tasks.records.record_set import materialized
 from tasks.running.errors import UserError
-from tasks.running.line_file import append_lines
 from tasks.running.workspace import DatasetDir, StepResult, promotion_dir
 from tasks.tracking import store
 from tasks.tracking.provenance import airflow_tags
@@ -105,7 +104,7 @@ def reassess(dataset: DatasetDir, name: str = "", split: str = TEST, allowed_fal
         **airflow_tags(),
     }
     history = promotion_dir(registry.name) / "reassessments.jsonl"
-    append_lines(history, [json.dumps(entry, sort_keys=True)])
+    append_to(history, entry)
     return StepResult(
         "reassess",
         "done",

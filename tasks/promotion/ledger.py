@@ -15,6 +15,7 @@ from typing import Any
 from tasks.promotion.policy import Policy
 from tasks.promotion.rules import Ruling
 from tasks.running.errors import UserError
+from tasks.running.lease import leased
 from tasks.running.line_file import append_lines, whole_lines
 from tasks.running.workspace import promotion_dir
 from tasks.tracking import registry, store
@@ -77,7 +78,14 @@ def ledger_file(name: str) -> Path:
 
 
 def append(entry: Mapping[str, Any]) -> None:
-    append_lines(ledger_file(entry["name"]), [json.dumps(entry, sort_keys=True)])
+    append_to(ledger_file(entry["name"]), entry)
+
+
+def append_to(file: Path, entry: Mapping[str, Any]) -> None:
+    """Adds a line to a file beside the ledger, to which other machines may add lines too."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with leased(file.parent / ".promotions.lock", "is written to"):
+        append_lines(file, [json.dumps(entry, sort_keys=True)])
 
 
 def decisions(name: str) -> Iterator[Decision]:

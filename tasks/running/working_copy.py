@@ -164,9 +164,9 @@ class WorkingCopy:
             os.utime(folder, (max(moments, default=0.0),) * 2)
 
     def refresh(self, place: str) -> None:
-        """Makes a folder that is open what it is in the store by now."""
-        with self._reaching():
-            self._make_same(_Part(place))
+        """Brings what others have changed in a folder that is open; what this process has written there and not sent yet stays."""
+        with self._sending, self._reaching():
+            self._make_same(_Part(place), is_ours=True)
         self._here = set(self._found_in_all())
 
     def send(self) -> None:
@@ -248,21 +248,28 @@ class WorkingCopy:
             self._make_same(part)
             fcntl.flock(stream, fcntl.LOCK_SH)
 
-    def _make_same(self, part: _Part) -> None:
+    def _make_same(self, part: _Part, *, is_ours: bool = False) -> None:
         stored, here, kept = self._stored(part), self._found(part), self._index.below(part)
         # Weights that no step of this machine needed yet are no other machine's work.
         known = {name: one.tag for name, one in stored.items() if name in kept or not _WEIGHTS.search(name)}
         if known == {name: one.tag for name, one in kept.items()}:
             self._get({name: one for name, one in stored.items() if name not in here})
             return
-        unsent = [name for name, stat in here.items() if name not in kept or kept[name].stat != stat]
+        for name in kept.keys() - stored.keys():
+            self._index.forget(name)
+        unsent = {name for name, stat in here.items() if name not in kept or kept[name].stat != stat}
+        if is_ours:
+            # Of a file that others have changed too, theirs counts.
+            tags = {name: one.tag for name, one in stored.items()}
+            ours = {name for name in unsent if tags.get(name) == (kept[name].tag if name in kept else None)}
+            unsent -= ours
+            here = {name: stat for name, stat in here.items() if name not in ours}
+            stored = {name: one for name, one in stored.items() if name not in ours}
         if unsent:
             left_out = f"left out: {len(unsent)} files that this one never sent"
             print(f"{self.url}/{part.folder}: another machine has worked there since; {left_out}", flush=True)
         for name in here.keys() - stored.keys():
             (self.root / name).unlink()
-        for name in kept.keys() - stored.keys():
-            self._index.forget(name)
         same = {name for name, one in kept.items() if name in stored and stored[name].tag == one.tag and here.get(name) == one.stat}
         self._get({name: one for name, one in stored.items() if name not in same})
 

@@ -293,3 +293,16 @@ def test_a_file_that_vanishes_while_it_is_sent_is_no_fault_of_the_store(machine,
 def test_no_store_for_a_protocol_is_told_with_the_way_out(tmp_path):
     with pytest.raises(UserError, match=r"foo://data/ws: Protocol not known: foo\n  fix: install maskline's extra"):
         WorkingCopy("foo://data/ws", tmp_path).open(MODEL)
+
+
+def test_two_machines_add_to_one_file_in_turn(machine, url):
+    place = "promotions/shapes"
+    one, two = machine("one"), machine("two")
+    one.open(place)
+    two.open(place)
+    for copy in (one, two, one):
+        write(copy, f"{place}/of-{copy.root.name}.npz", "not sent yet, and not to be lost")
+        with leased_in_store(copy, place, "is written to"), (copy.root / place / "ledger.jsonl").open("a") as stream:
+            stream.write(f"{copy.root.name}\n")
+    assert stored(url)[f"{place}/ledger.jsonl"] == b"one\ntwo\none\n"
+    assert set(stored(url)) == {f"{place}/{name}" for name in ("ledger.jsonl", "of-one.npz", "of-two.npz")}
