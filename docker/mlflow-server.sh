@@ -9,9 +9,10 @@ import boto3
 from botocore.exceptions import ClientError
 
 objects = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
-try:
-    objects.head_bucket(Bucket="mlflow")
-except ClientError:
-    objects.create_bucket(Bucket="mlflow")
+for bucket in ("mlflow", "workspace"):
+    try:
+        objects.head_bucket(Bucket=bucket)
+    except ClientError:
+        objects.create_bucket(Bucket=bucket)
 PYTHON
 exec mlflow server --host 0.0.0.0 --port 5000 --workers 2 --artifacts-destination s3://mlflow/artifacts

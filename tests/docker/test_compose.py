@@ -104,6 +104,23 @@ def test_named_volumes_and_mounted_files_are_there(compose: dict[str, Any]) -> N
     assert all((DOCKER / file).exists() for file in files)
 
 
+def test_what_keeps_the_workspace_in_the_store_fits_the_services_it_is_laid_over(compose: dict[str, Any]) -> None:
+    text = _DEFAULTED.sub(lambda match: match[2], (DOCKER / "compose.objects.yaml").read_text())
+    laid = yaml.safe_load(text)
+    assert set(laid["services"]) == {"worker-default", "worker-gpu"}
+    copies = [volume.split(":")[0] for service in laid["services"].values() for volume in service["volumes"]]
+    assert sorted(copies) == sorted(laid["volumes"]), "a volume of its own for each worker"
+    for service in laid["services"].values():
+        environment = service["environment"]
+        # Where compose.yaml mounts what they share otherwise: the same place is replaced.
+        assert all(volume.split(":")[1] == environment["MASKLINE_WORKING_COPIES"] for volume in service["volumes"])
+        assert f"workspace:{environment['MASKLINE_WORKING_COPIES']}" in compose["services"]["worker-gpu"]["volumes"]
+        assert environment["AWS_SHARED_CREDENTIALS_FILE"].removeprefix("/run/secrets/") in service["secrets"]
+        assert set(service["secrets"]) <= set(compose["secrets"])
+    bucket = laid["services"]["worker-gpu"]["environment"]["MASKLINE_WORKSPACE"].split("/")[2]
+    assert f'"{bucket}"' in (DOCKER / "mlflow-server.sh").read_text(), "buckets are made there"
+
+
 def test_the_workers_take_every_queue_that_a_task_is_sent_to(compose: dict[str, Any]) -> None:
     commands = [service.get("command", []) for service in compose["services"].values()]
     taken = {command[command.index("--queues") + 1] for command in commands if "--queues" in command}
