@@ -29,7 +29,7 @@ from typing import Any, cast
 import yaml
 
 from tests.cluster.programs import postgres_user, programs
-from tests.cluster.service import REPOSITORY, ClusterError, Service, own_environment
+from tests.cluster.service import REPOSITORY, ClusterError, Service
 from tests.drills.processes import free_port
 
 sys.path.append(str(REPOSITORY / "dags" / "local"))
@@ -62,6 +62,8 @@ class Cluster:
         """ClusterError where a program is missing; nothing is started."""
         self._say = say
         self._programs = programs()
+        if not (_BINARIES["airflow"] / "celery").exists():
+            raise ClusterError(f"{_BINARIES['airflow']} has no Celery\n  fix: run `make cluster-test`, which installs what a cluster needs")
         self._root = folder
         self._logs = folder / "logs"
         self._secrets = folder / "secrets"
@@ -89,7 +91,9 @@ class Cluster:
         self._add(self._mlflow())
         self.services["mlflow"].start()
         self._say("preparing Airflow's database ...")
-        self._initialize_airflow()
+        self._add(self._airflow_init())
+        self.services["airflow-init"].start()
+        self.services["airflow-init"].complete()
         airflow = (
             self._airflow("airflow-apiserver", self._answers, "--host", "127.0.0.1", "--port", f"{self._ports['airflow-apiserver']}"),
             self._airflow("airflow-scheduler", self._scheduler_lives, "--skip-serve-logs"),
@@ -197,6 +201,12 @@ class Cluster:
         command = ["/bin/sh", "-c", script.replace("--port 5000", f"--port {self._ports['mlflow']}")]
         return Service("mlflow", command, environment, self._logs / "mlflow.log", lambda _: answers_ok(f"{self.mlflow_url}/health"))
 
+    def _airflow_init(self) -> Service:
+        """The database, the first user and the pool; it ends when they are there."""
+        name = "airflow-init"
+        command = ["/bin/sh", "-c", self._here((DOCKER / "airflow-init.sh").read_text())]
+        return Service(name, command, self._airflow_environment(name, self._root / name), self._logs / f"{name}.log", lambda _: False)
+
     def _airflow(self, name: str, ready: Callable[[Service], bool], *more: str) -> Service:
         command = ["airflow", *(self._here(word) for word in self._compose["services"][name]["command"]), *more]
         return Service(name, command, self._airflow_environment(name, self._root / name), self._logs / f"{name}.log", ready)
@@ -295,16 +305,6 @@ class Cluster:
         self._psql("postgres", (DOCKER / "postgres-databases.sql").read_text())
         bucket = self.stored("s3://workspace")
         bucket.fs.mkdir(bucket.path)
-
-    def _initialize_airflow(self) -> None:
-        """As `docker/airflow-init.sh` does: the database, the first user, the pool."""
-        log = self._logs / "airflow-init.log"
-        environment = own_environment() | self._airflow_environment("airflow-init", self._root / "airflow-init")
-        with log.open("wb") as stream:
-            script = self._here((DOCKER / "airflow-init.sh").read_text())
-            done = subprocess.run(["/bin/sh", "-c", script], cwd=REPOSITORY, env=environment, stdout=stream, stderr=subprocess.STDOUT)
-        if done.returncode:
-            raise ClusterError(f"docker/airflow-init.sh ended with code {done.returncode}\n{log.read_text()[-3000:]}")
 
     def _psql(self, database: str, statements: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [self._programs["psql"], "-h", "127.0.0.1", "-p", f"{self._ports['postgres']}", "-U", "maskline", "-v", "ON_ERROR_STOP=1"]

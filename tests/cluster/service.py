@@ -83,6 +83,17 @@ class Service:
                 raise ClusterError(f"{self.name} does not serve after {PATIENCE:.0f} s\n{self.tail()}")
             time.sleep(0.5)
 
+    def complete(self) -> None:
+        """Returns when it has done what it was started for. ClusterError, with the end of its log, where it failed or takes too long."""
+        assert self._process is not None, f"{self.name} was not started"
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise ClusterError(f"{self.name} has not ended after {PATIENCE:.0f} s\n{self.tail()}") from None
+        if code:
+            raise ClusterError(f"{self.name} ended with code {code}\n{self.tail()}")
+        self._process = None
+
     def confirm(self) -> None:
         """ClusterError where it was started, and has ended by itself."""
         if self._process is not None and self._process.poll() is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import time
+import traceback
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ import yaml
 
 from tasks.training.step_file import StepFile
 from tests.cluster.cluster import DAG_ID, Cluster
-from tests.cluster.service import REPOSITORY
+from tests.cluster.service import REPOSITORY, ClusterError
 from tests.cluster.trainers import Trainer, Trainers, overlapping
 
 pytestmark = pytest.mark.cluster
@@ -79,8 +79,11 @@ def say(text: str) -> None:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     """The whole line, with its faults, to its end; the cluster still serves."""
     # So that nothing stays where this is told to stop.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"), say)
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("told to stop", returncode=128 + signal.SIGTERM))
+    try:
+        cluster = Cluster(tmp_path_factory.mktemp("cluster"), say)
+    except ClusterError as error:
+        pytest.exit(f"{error}", returncode=2)
     try:
         cluster.start()
         trainers = Trainers(cluster.logs)
@@ -88,9 +91,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
             found = Done(cluster, trainers)
             perform(found)
         yield found
-    except BaseException:
-        print(cluster.tails(), flush=True)
-        raise
+    except (AssertionError, ClusterError, OSError) as error:
+        # Every test here is about this one run.
+        print(f"{cluster.tails()}\n{traceback.format_exc()}", flush=True)
+        pytest.exit(f"{error}", returncode=1)
     finally:
         cluster.stop()
 
