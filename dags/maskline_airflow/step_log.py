@@ -17,10 +17,13 @@ def task_folder(workspace: Path, run_id: str, task_id: str, map_index: int | Non
     return workspace / "steps" / as_file_name(run_id) / task
 
 
-def new_try(task: Path) -> Path:
-    """An empty folder for one more try, numbered from 1."""
+def new_try(task: Path, number: int) -> Path:
+    """An empty folder for a try, with Airflow's `number` of it, or a higher one where that is there.
+
+    Of a workspace in an object store a machine may have no folder of the tries that ran elsewhere; no two get the same all the same.
+    """
     task.mkdir(parents=True, exist_ok=True)
-    folder = task / str(_latest_try(task) + 1)
+    folder = task / str(max(number, _latest_try(task) + 1))
     folder.mkdir()
     return folder
 

@@ -191,7 +191,7 @@ class StepOperator(ResumableJobMixin, BaseOperator):
 
     def submit_job(self, context: Context) -> dict[str, Any]:
         ti = context["ti"]
-        folder = new_try(task_folder(storage.local_folder(), ti.run_id, ti.task_id, ti.map_index))
+        folder = new_try(task_folder(storage.local_folder(), ti.run_id, ti.task_id, ti.map_index), ti.try_number)
         command = [*self.command(), "--result", str(folder / "result.json")]
         task = {name: str(getattr(ti, name)) for name in ("dag_id", "run_id", "task_id", "try_number")}
         task["map_index"] = str(-1 if ti.map_index is None else ti.map_index)

@@ -2,7 +2,8 @@
 
 An object store has no rename, no locks and no files that grow, and TensorFlow does not write to `s3://`. So what a step names of the
 workspace is brought to this machine, the step works there as in any folder, and a thread sends what has changed, while the step runs and
-at its end: whole files, those written first before the others, so that whatever a file refers to is in the store before it.
+at its end: whole files, those written first before the others, so that whatever a file refers to is in the store before it. Files that
+grow come before them: a checkpoint in the store has the numbers of its steps there, too.
 
 The store is what counts. A folder in which another machine has worked since is made the same as the store's; what this machine had not
 sent of it is gone. Where nobody has, this machine goes on with what it had, sent or not. Steps of one machine share the copy: the first
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _TEXTS = re.compile(r"(.*\.(json|yaml|config|pbtxt|txt|md|html)|checkpoint)$")
 _LONGEST_TEXT = 1 << 26
+_GROWS = ".jsonl"
 _WEIGHTS = re.compile(r"\.data-\d+-of-\d+$")
 _SENT_THOUGH_HIDDEN = (".parts", ".evaluation_parts")
 _SECONDS_BETWEEN_SENDINGS = 10.0
@@ -179,7 +181,7 @@ class WorkingCopy:
             files = self._found_in_all()
             kept = self._index.of(files)
             new = [name for name, stat in files.items() if name not in kept or kept[name].stat != stat]
-            for name in sorted(new, key=lambda name: files[name][1]):
+            for name in sorted(new, key=lambda name: (not name.endswith(_GROWS), files[name][1])):
                 self._put(name, files[name])
             for name in sorted(self._here - files.keys()):
                 self._remove(name)

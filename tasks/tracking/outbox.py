@@ -3,7 +3,8 @@
 What makes doubling impossible: MLflow keeps one of equal points (name, step, time and value), and an entry is sent each time with the
 time that it bears; a parameter, a tag or an artifact that is sent again is what it was; a run bears the journal's key as a tag, by which
 one whose making was not confirmed is found. The numbers of a training step are sent the first time they are written, and not again by a
-training that was resumed before that step: its numbers are the same, and MLflow takes no point back.
+training that was resumed before that step: its numbers are the same, and MLflow takes no point back. Where a machine has died, the journal
+that another one goes on with may lack what MLflow had from the first: so MLflow is asked what it has.
 """
 
 from __future__ import annotations
@@ -98,6 +99,8 @@ class Outbox(ABC):
         self.told: Callable[[], None] = lambda: None
         """Called after each batch of them"""
         self._values: dict[tuple[str, int], float] | None = None
+        self._latest: dict[str, tuple[int, float]] = {}
+        """The last step of each metric that MLflow had when this object found the run, and its value there; by MLflow's names"""
         self._confirmed = False
         """Whether the last call found the run, and lost nothing"""
         self._warned: set[int] = set()
@@ -135,8 +138,11 @@ class Outbox(ABC):
         with self.journal.locked(_LOCK_SECONDS):
             client, sent = store.client(), self.journal.sent
             try:
-                if sent.run_id and not confirmed and store.existing_run(client, sent.run_id) is None:
-                    raise LostRunError
+                if sent.run_id and not confirmed:
+                    held = store.existing_run(client, sent.run_id)
+                    if held is None:
+                        raise LostRunError
+                    self._latest = _latest_points(held)
                 self._send(client, sent, stop, try_held=not confirmed)
             except LostRunError:
                 # The journal has all of it: another run gets it from the beginning.
@@ -185,6 +191,8 @@ class Outbox(ABC):
             for name, value in entry["values"].items():
                 earlier = known.get((name, step))
                 # An equal one says nothing new; a training that was resumed measures again what it has measured.
+                if earlier is None and (latest := self._latest.get(mlflow_name(name))):
+                    earlier = latest[1] if latest[0] == step or (entry["once"] and latest[0] > step) else None
                 if earlier is None or not (entry["once"] or _equal(earlier, value)):
                     points.append(Metric(mlflow_name(name), value, entry["at"], step))
                     known[name, step] = value
@@ -196,8 +204,12 @@ class Outbox(ABC):
             row, points, reached = json.loads(line), [], line_end
             if row[STEP] > last_step:
                 last_step, at = row[STEP], int(row[TIME] * 1000)
-                figures = {name: value for name, value in row.items() if name not in (STEP, TIME) and not isinstance(value, bool)}
-                points = [Metric(mlflow_name(name), value, at, last_step) for name, value in figures.items()]
+                figures = {
+                    mlflow_name(name): value for name, value in row.items() if name not in (STEP, TIME) and not isinstance(value, bool)
+                }
+                # Of one name the steps are sent in their order.
+                new = {name: value for name, value in figures.items() if name not in self._latest or self._latest[name][0] < last_step}
+                points = [Metric(name, value, at, last_step) for name, value in new.items()]
             yield points, dataclasses.replace(batch.then, line=reached, last_step=last_step)
         if reached < entry["end"]:
             store.warn_lost(file, f"its lines from byte {reached} to byte {entry['end']}")
@@ -273,7 +285,7 @@ class Outbox(ABC):
             if held is None and (again := self._by_key(client, experiment, entry["key"])):
                 held = again
             held = held or client.create_run(experiment, start_time=entry["at"], tags={KEY: entry["key"]}, run_name=entry["name"])
-            identity = identity_of(held)
+            identity, self._latest = identity_of(held), _latest_points(held)
             self._remember(identity)
             client.update_run(identity.run_id, status="RUNNING")
             if "error" in held.data.tags:
@@ -505,6 +517,11 @@ class ModelOutbox(Outbox):
 
 def pipeline_tags(run: RunDir, identity: RunIdentity) -> dict[str, str]:
     return {PIPELINE: run.name, PIPELINE_RUN: identity.run_id}
+
+
+def _latest_points(run: Any) -> dict[str, tuple[int, float]]:
+    """The last step of each metric of MLflow's run, and its value there."""
+    return {metric.key: (metric.step, metric.value) for metric in run.data.to_proto().metrics}
 
 
 def _equal(one: float, other: float) -> bool:

@@ -398,3 +398,22 @@ def test_a_workspace_in_a_store_is_named_as_every_machine_knows_it(monkeypatch, 
     kept = storage.stored(storage.local_folder() / "steps/r/1/result.json")
     kept.write_text("{}")
     assert storage.stored(storage.local_folder() / "steps/r/1/result.json").read_text() == "{}"
+
+
+def test_a_try_on_another_machine_has_another_folder_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: TaskStateStore
+) -> None:
+    folders: list[Path] = []
+
+    def start(step: step_runner.Step) -> tuple[None, dict[str, str]]:
+        folders.append(step.folder)
+        return None, {}
+
+    monkeypatch.setattr(step_runner, "start", start)
+    monkeypatch.setenv("MASKLINE_WORKSPACE", "s3://bucket/maskline")
+    for machine, number in (("one", 1), ("two", 2), ("one", 3), ("one", 3)):
+        monkeypatch.setenv("MASKLINE_WORKING_COPIES", str(tmp_path / machine))
+        attempt = Try(store, number)
+        attempt.operator.submit_job(attempt.context)
+    assert [folder.name for folder in folders] == ["1", "2", "3", "4"]
+    assert {folder.relative_to(tmp_path).parts[1:4] for folder in folders} == {("s3", "bucket", "maskline")}

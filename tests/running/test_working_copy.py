@@ -57,6 +57,25 @@ def test_what_one_machine_writes_another_finds(machine, url):
     assert (two.root / "runs/r/run.json").exists()
 
 
+def test_the_store_has_the_numbers_of_a_checkpoint_s_steps_when_it_has_the_checkpoint(machine, url, monkeypatch):
+    one = machine("one")
+    one.open(MODEL)
+    write(one, f"{MODEL}/train/ckpt-2.index", "2")
+    # Written last, since training has gone on.
+    write(one, f"{MODEL}/train/metrics.jsonl", "1\n2\n3\n")
+    right = one._put
+
+    def dies_at_the_second(name, stat):
+        if stored(url):
+            raise KeyboardInterrupt
+        right(name, stat)
+
+    monkeypatch.setattr(one, "_put", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        one.send()
+    assert set(stored(url)) == {f"{MODEL}/train/metrics.jsonl"}
+
+
 def test_what_a_step_removes_is_removed_and_what_was_cleaned_away_here_is_not(machine, url):
     one = machine("one")
     one.open(MODEL)

@@ -232,6 +232,29 @@ def test_a_resumed_training_doubles_no_step_and_leaves_none_out(client: MlflowCl
     assert history(client, model, "mask_ap") == [(3, 0.25), (6, 0.5), (3, 0.75)]
 
 
+def test_a_machine_that_goes_on_with_an_older_journal_doubles_nothing_that_mlflow_has(
+    client: MlflowClient, model: ModelDir, records: RecordSet, tmp_path: Path
+) -> None:
+    with contextlib.suppress(KeyboardInterrupt), model_run(model, records, "train") as child:
+        log_steps(child, model, range(1, 4))
+        child.flush()
+        # What the store has of it when the machine dies, two steps and a measurement later.
+        shutil.copytree(model.root, tmp_path / "store")
+        log_steps(child, model, range(4, 6))
+        child.log_metrics({"mask_ap": 0.25}, 5, once=True)
+        raise KeyboardInterrupt
+    shutil.rmtree(model.root)
+    shutil.copytree(tmp_path / "store", model.root)
+    with model_run(model, records, "train") as child:
+        log_steps(child, model, range(4, 8), start=2e9)
+        child.log_metrics({"mask_ap": 0.2500001}, 5, once=True)
+        child.log_metrics({"mask_ap": 0.5}, 7, once=True)
+    assert history(client, model) == losses(*range(1, 8))
+    assert history(client, model, "mask_ap") == [(5, 0.25), (7, 0.5)]
+    times = [point.timestamp for point in client.get_metric_history(run_id(model), "Loss/0")]
+    assert times == [(1_000_000_000 if step < 6 else 2_000_000_000) * 1000 + step * 1000 for step in range(1, 8)]
+
+
 @pytest.mark.parametrize("torn", ["tracking.jsonl", "metrics.jsonl"])
 def test_a_torn_last_line_is_mended(
     client: MlflowClient, model: ModelDir, records: RecordSet, torn: str, capsys: pytest.CaptureFixture[str]
