@@ -1,4 +1,5 @@
-"""A small cluster on this machine: the services of `docker/compose.yaml`, by its commands, settings and secrets, without containers.
+"""A small cluster on this machine: the services of `docker/compose.yaml`, by its commands, settings and secrets, without containers;
+with `docker/compose.objects.yaml` laid over it, which puts the workspace into the S3 store.
 
     postgres, redis       from the system's packages
     objects               an S3 server (moto), in memory
@@ -20,7 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +40,6 @@ DOCKER = REPOSITORY / "docker"
 DEPLOYMENT = Path(__file__).with_name("deployment")
 DAG_ID = "mask_rcnn_zoo"
 USER = "admin"
-ON_S3 = False
 QUEUES = ("default", "gpu")
 
 NOTICED_SOONER = {
@@ -72,7 +72,7 @@ class Cluster:
         # Not in pytest's folder, which no other user may enter.
         self._database = Path(tempfile.mkdtemp(prefix="maskline-postgres-"))
         self._machines: dict[str, int] = dict.fromkeys((f"worker-{queue}" for queue in QUEUES), 0)
-        self.workspace_url = "s3://workspace/maskline" if ON_S3 else f"{folder / 'workspace'}"
+        self._in_store = cast(dict[str, Any], yaml.safe_load((DOCKER / "compose.objects.yaml").read_text()))
         self.services: dict[str, Service] = {}
 
     # What a test or a drill asks of it.
@@ -87,7 +87,7 @@ class Cluster:
             self._add(getattr(self, f"_{name}")())
             self.services[name].start()
         self._wait("postgres", "redis", "objects")
-        self._make_stores()
+        self._make_databases()
         self._add(self._mlflow())
         self.services["mlflow"].start()
         self._say("preparing Airflow's database ...")
@@ -145,6 +145,10 @@ class Cluster:
         return f"http://127.0.0.1:{self._ports['airflow-apiserver']}"
 
     @property
+    def workspace_url(self) -> str:
+        return self._settings("worker-gpu")["MASKLINE_WORKSPACE"]
+
+    @property
     def mlflow_url(self) -> str:
         return f"http://127.0.0.1:{self._ports['mlflow']}"
 
@@ -152,8 +156,6 @@ class Cluster:
         """A path of the S3 store, by its URL; it reads as one of a disk does."""
         from upath import UPath
 
-        if not ON_S3 and not url.startswith("s3://"):
-            return Path(url)
         keys = {"key": "maskline", "secret": self._secret("objects_key"), "endpoint_url": self._objects_url, "use_listings_cache": False}
         return UPath(url, **keys)
 
@@ -168,7 +170,7 @@ class Cluster:
 
     def copies(self, queue: str) -> Path:
         """Where the worker of a queue has its working copies of the workspace."""
-        return self._machine(queue) / "copies" if ON_S3 else self._root / "workspace"
+        return self._machine(queue) / "copies"
 
     # The services.
 
@@ -243,15 +245,13 @@ class Cluster:
             "CLUSTER_MACHINE": folder.name,
             "MASKLINE_SCHEDULES": f"{self._root / 'schedules'}",
             "MASKLINE_MLFLOW_UI": self.mlflow_url,
-            "MASKLINE_WORKSPACE": self.workspace_url,
-            "AWS_ENDPOINT_URL": self._objects_url,
-            "AWS_SHARED_CREDENTIALS_FILE": f"{self._secrets / 'objects_credentials'}",
-            "AWS_DEFAULT_REGION": "us-east-1",
         }
 
     def _settings(self, name: str) -> dict[str, str]:
-        """The environment that the compose file gives a service, with the addresses that hold here; no proxy stands before them."""
-        told: Mapping[str, str] = self._compose["services"][name]["environment"]
+        """The environment that the compose files give a service, with the addresses that hold here; no proxy stands before them."""
+        told: dict[str, str] = self._compose["services"][name]["environment"] | self._in_store["services"].get(name, {}).get(
+            "environment", {}
+        )
         return {variable: self._here(f"{value}") for variable, value in told.items()} | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
     def _here(self, text: str) -> str:
@@ -300,11 +300,9 @@ class Cluster:
         if done.returncode:
             raise ClusterError(f"initdb ended with code {done.returncode}\n{(self._logs / 'postgres.log').read_text()}")
 
-    def _make_stores(self) -> None:
+    def _make_databases(self) -> None:
         self._psql("postgres", "CREATE DATABASE airflow")
         self._psql("postgres", (DOCKER / "postgres-databases.sql").read_text())
-        bucket = self.stored("s3://workspace")
-        bucket.fs.mkdir(bucket.path)
 
     def _psql(self, database: str, statements: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [self._programs["psql"], "-h", "127.0.0.1", "-p", f"{self._ports['postgres']}", "-U", "maskline", "-v", "ON_ERROR_STOP=1"]
