@@ -47,22 +47,22 @@ def _filled_three_times(bench: Bench, training: Training, folder: Path, one: int
     with training.running() as process:
         process.until(lambda: reached(EVALUATE_EVERY), every=0.002)
         before = training.checkpoints()
-        _fill(ballast, leave=one // 2)
+        fill(ballast, leave=one // 2)
         stopped("filled up to half a checkpoint", process.end(), before)
     with training.running() as process:
         lines = training.lines()
         process.until(lambda: training.lines() > lines, every=0.002)
         before = training.checkpoints()
-        _fill(ballast, leave=0)
+        fill(ballast, leave=0)
         stopped("filled up to the last byte among the steps", process.end(), before)
     with training.running() as process:
         there = unfinished(folder)
         before = training.checkpoints()
         # Training has found the room that it asks for. The next checkpoint has some when its writing begins, and then has not.
         process.until(lambda: process.says("training from step"))
-        _fill(ballast, leave=one * 6 // 5)
+        fill(ballast, leave=one * 6 // 5)
         process.until(lambda: any(name.startswith("ckpt-") for name in unfinished(folder) - there), every=0.0005)
-        _fill(ballast, leave=0)
+        fill(ballast, leave=0)
         stopped("filled up while a checkpoint was written", process.end(), before)
     done = training.run()
     if done.code:
@@ -73,7 +73,7 @@ def _filled_three_times(bench: Bench, training: Training, folder: Path, one: int
     return Found(said or f"{'; '.join(told)}. Then to step {STEPS}, to the bit as an undisturbed one", kept, len(told))
 
 
-def _fill(ballast: Path, leave: int) -> None:
+def fill(ballast: Path, leave: int) -> None:
     """Takes all room but so many bytes."""
     with ballast.open("ab") as stream:
         # What others write meanwhile takes some of the room that was free.

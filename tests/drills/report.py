@@ -24,11 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.running.workspace import workspace_root, write_json, write_text
-from tests.drills import disk, kills, records, tracker, workers
+from tests.drills import disk, kills, orchestration, records, tracker, workers
 from tests.drills.drill import Bench, Drill, Found
 from tests.drills.processes import REPOSITORY
 
-DRILLS: Mapping[str, Drill] = {drill.name: drill for module in (kills, tracker, disk, records, workers) for drill in module.DRILLS}
+_MODULES = (kills, tracker, disk, records, workers, orchestration)
+DRILLS: Mapping[str, Drill] = {drill.name: drill for module in _MODULES for drill in module.DRILLS}
 TABLE = REPOSITORY / "docs" / "drills.md"
 COMMAND = "make drills"
 HEAD = """# Drills
