@@ -12,7 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from maskline_airflow.form import REPOSITORY
+# Not from `form`, which imports Airflow: that reads its settings at once, and the local stack has yet to make them.
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def workspace() -> str:

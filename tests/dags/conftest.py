@@ -26,6 +26,7 @@ for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "MASKLI
     del os.environ[_name]
 sys.path[:0] = [str(DAGS), str(DAGS / "local")]
 stack = importlib.import_module("stack")
+assert "airflow" not in sys.modules, "the local stack makes the settings that Airflow reads when it is imported"
 os.environ |= {
     "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(stack.BUNDLES),
     "AIRFLOW_HOME": _home,
