@@ -26,6 +26,7 @@ COPY docker/kubernetes /opt/maskline/docker/kubernetes
 FROM ${TRAINER_IMAGE} AS worker
 COPY --from=build /opt/maskline/dags /opt/maskline/dags
 COPY --from=build /opt/maskline/docker /opt/maskline/docker
+COPY docker/airflow-entrypoint.sh /entrypoint
 USER 0
 RUN install -d -o 10001 -g 0 -m 775 /opt/airflow
 USER 10001
@@ -34,7 +35,7 @@ ENV PATH=/opt/maskline/dags/.venv/bin:$PATH \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/maskline/dags \
     AIRFLOW__CORE__LOAD_EXAMPLES=False \
     PYTHONPATH=/opt/maskline/dags
-ENTRYPOINT ["airflow"]
+ENTRYPOINT ["/entrypoint"]
 CMD ["celery", "worker", "--queues", "default"]
 
 FROM ${PYTHON_IMAGE} AS airflow
@@ -43,6 +44,7 @@ RUN useradd --uid 10001 --gid 0 --create-home maskline \
     && install -d -o 10001 -g 0 -m 775 /workspace /opt/airflow
 COPY --from=build /opt/maskline/dags /opt/maskline/dags
 COPY --from=build /opt/maskline/docker /opt/maskline/docker
+COPY docker/airflow-entrypoint.sh /entrypoint
 COPY configs /opt/maskline/configs
 ENV PATH=/opt/maskline/dags/.venv/bin:$PATH \
     MASKLINE_WORKSPACE=/workspace \
@@ -52,5 +54,5 @@ ENV PATH=/opt/maskline/dags/.venv/bin:$PATH \
     PYTHONPATH=/opt/maskline/dags
 WORKDIR /opt/maskline
 USER 10001
-ENTRYPOINT ["airflow"]
+ENTRYPOINT ["/entrypoint"]
 CMD ["version"]
