@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -77,16 +77,20 @@ class Cluster:
 
     # What a test or a drill asks of it.
 
-    def start(self) -> None:
-        """Returns when everything serves, with the pool `gpu` and the first user made. ClusterError where something does not come up."""
+    def start(self, without: Collection[str] = ()) -> None:
+        """Returns when everything serves, with the pool `gpu` and the first user made, or all but a few services.
+
+        ClusterError where something does not come up.
+        """
         for folder in (self._logs, self._root / "schedules"):
             folder.mkdir(parents=True)
         self._make_secrets()
         self._prepare_database()
-        for name in ("postgres", "redis", "objects"):
+        stores = [name for name in ("postgres", "redis", "objects") if name not in without]
+        for name in stores:
             self._add(getattr(self, f"_{name}")())
             self.services[name].start()
-        self._wait("postgres", "redis", "objects")
+        self._wait(*stores)
         self._make_databases()
         self._add(self._mlflow())
         self.services["mlflow"].start()
@@ -100,6 +104,7 @@ class Cluster:
             self._airflow("airflow-dag-processor", lambda _: self.airflow.has_dag(DAG_ID)),
             *(self._worker(queue) for queue in QUEUES),
         )
+        airflow = tuple(service for service in airflow if service.name not in without)
         for service in airflow:
             self._add(service)
             service.start()
@@ -162,6 +167,14 @@ class Cluster:
     def secret_file(self, name: str) -> Path:
         """Where a secret is, as `docker/make_secrets.py` names it."""
         return self._secrets / name
+
+    def port(self, name: str) -> int:
+        """Where a service listens on 127.0.0.1."""
+        return self._ports[name]
+
+    def binary(self, name: str) -> Path:
+        """A program of the system's packages, such as `initdb`."""
+        return Path(self._programs[name])
 
     @property
     def logs(self) -> Path:
