@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down compose-up compose-down test test-slow drills cluster-test parity bench bench-gpu bench-input bench-check bench-data bench-eval bench-serving screenshots lint clean
+.PHONY: help setup demo up down compose-up compose-down test test-slow drills cluster-test parity bench bench-gpu bench-input bench-check bench-data bench-eval bench-serving screenshots lint audit clean
 
 UV_VERSION := 0.13.9
 # The interpreter that is there; none is downloaded.
@@ -92,6 +92,9 @@ lint: setup  ## Check style, types and the direction of imports
 		--python-executable .venv/bin/python maskline_airflow local
 	.venv/bin/lint-imports
 	.venv/bin/hadolint docker/*.Dockerfile
+
+audit: $(UV)  ## Look both lock files up among known vulnerabilities; the recorded answers are in .ci/audit_answers.toml
+	$(PYTHON) .ci/audit.py $(ARGS)
 
 clean:  ## Remove both environments and all caches; keep workspace/
 	rm -rf .venv dags/.venv .uv .mypy_cache dags/.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,7 +1,8 @@
 """The secrets of `compose.yaml`, as files: `python make_secrets.py FOLDER`.
 
-What is there stays, so that running it again changes no password. The folder opens for its owner alone; the files in it have to be readable
-by the users of the containers, which see each its own.
+What is there stays, so that running it again changes no password; what is there and keeps nobody out, such as an empty file or an
+example's password, is refused. The folder opens for its owner alone; the files in it have to be readable by the users of the containers,
+which see each its own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -28,6 +30,28 @@ def make_secrets(folder: Path) -> list[str]:
             temporary.replace(file)
             made.append(name)
     return made
+
+
+_EXAMPLES = re.compile(r"change.?me|example|passw|secret|placeholder|your.?key|12345678", re.IGNORECASE)
+_LEAST_CHARACTERS = 16
+_PASSWORD_OF_ADDRESS = re.compile(r"://[^:/@]*:([^@]*)@")
+
+
+def refusals(folder: Path) -> list[str]:
+    """What is wrong with the secrets that are there, a line for each that keeps nobody out."""
+    found = []
+    for name, make in SECRETS.items():
+        text = _read(folder, name) if (folder / name).exists() else None
+        if text is None:
+            continue
+        password = _PASSWORD_OF_ADDRESS.search(text)
+        if not text:
+            found.append(f"{name} is empty")
+        elif make is _random and len(text) < _LEAST_CHARACTERS:
+            found.append(f"{name} has {len(text)} characters, and {_LEAST_CHARACTERS} are the least")
+        elif (make is _random and _EXAMPLES.search(text)) or (password and _EXAMPLES.search(password[1])):
+            found.append(f"{name} reads like an example, which others can guess")
+    return found
 
 
 def _random(_: Path) -> str:
@@ -74,6 +98,15 @@ def main() -> int:
         print("usage: make_secrets.py FOLDER", file=sys.stderr)
         return 2
     folder = Path(sys.argv[1])
+    if wrong := refusals(folder):
+        names = " ".join(str(folder / line.split()[0]) for line in wrong)
+        print("\n".join(f"error: {folder}/{line}" for line in wrong), file=sys.stderr)
+        print(
+            f"  fix: rm {names}\n  then run this again, which makes new ones, and tell them to the services that keep the old ones"
+            " (docs/containers.md#what-protects-it)",
+            file=sys.stderr,
+        )
+        return 2
     made = make_secrets(folder)
     print(f"made in {folder}: {', '.join(made)}" if made else f"every secret is in {folder}")
     print(f"Airflow's first login: admin, with the password in {folder}/airflow_admin_password")

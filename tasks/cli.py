@@ -19,6 +19,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from tasks.running.concealment import without_secrets
 from tasks.running.errors import UserError
 from tasks.running.failure import as_user_error, keep_traceback
 from tasks.running.named_paths import dataset_folder, local_dataset, new_file, new_folder
@@ -1053,7 +1054,8 @@ def _errors_told() -> Iterator[None]:
     except Exception as error:
         if mendable := as_user_error(error):
             _end(2, str(mendable))
-        said = " ".join(str(error).split())
+        # Before it is cut: half a secret would not be known for one.
+        said = without_secrets(" ".join(str(error).split()))
         said = said if len(said) <= _LONGEST_MESSAGE else f"{said[:_LONGEST_MESSAGE]} ..."
         folder = workspace_root() / "tracebacks"
         with suppress(UserError):
@@ -1063,5 +1065,5 @@ def _errors_told() -> Iterator[None]:
 
 
 def _end(code: int, message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {without_secrets(message)}", file=sys.stderr)
     sys.exit(code)

@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tasks import tracking
+from tasks.running.concealment import without_secrets
 from tasks.running.workspace import StepResult, working_copy, workspace_root
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -120,7 +121,7 @@ def check_mlflow() -> Finding:
         return Finding("MLflow", OK, tracking.probe())
     except (OSError, ValueError) as error:
         advice = "`make up` starts the local server; unset MLFLOW_TRACKING_URI to use the workspace's database"
-        return Finding("MLflow", FAIL, f"{tracking.tracking_uri()}: {error}", advice)
+        return Finding("MLflow", FAIL, without_secrets(f"{tracking.tracking_uri()}: {error}"), advice)
 
 
 def check_airflow() -> Finding:

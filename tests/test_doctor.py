@@ -133,6 +133,16 @@ def test_mlflow_server(monkeypatch):
     assert "make up" in finding.advice
 
 
+def test_mlflow_server_behind_a_login(monkeypatch):
+    with serving("/version", b"3.17.2") as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:planted-secret@127.0.0.1:{port}")
+        assert doctor.check_mlflow() == Finding("MLflow", OK, f"server http://127.0.0.1:{port}, version 3.17.2")
+    finding = doctor.check_mlflow()
+    assert finding.state == FAIL
+    assert finding.found.startswith(f"http://***@127.0.0.1:{port}: ")
+    assert "Connection refused" in finding.found
+
+
 def test_airflow_running(monkeypatch):
     with serving("/api/v2/version", b'{"version": "3.3.2"}') as port:
         monkeypatch.setenv("MASKLINE_AIRFLOW_PORT", str(port))

@@ -5,16 +5,20 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import typer
+import yaml
 
 from tasks import cli
 from tasks.running.failure import as_user_error, keep_traceback
@@ -270,6 +274,95 @@ def test_wrong_path_is_named_with_the_way_out(
 
 def _content(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "tensorflow.log"}
+
+
+class _Marks:
+    """Whoever unpickles it, touches a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.mark}",)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Files that execute code when they are loaded carelessly, which touches `mark`, and how careless that is, by the file."""
+
+    mark: Path
+    careless: dict[Path, Callable[[Path], object]]
+
+
+@pytest.fixture(scope="module")
+def planted(things: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    import tf_keras
+
+    folder = tmp_path_factory.mktemp("planted")
+    mark = folder.parent / "mark"
+    (folder / "model.pkl").write_bytes(pickle.dumps(_Marks(mark)))
+    np.save(folder / "array.npy", np.array([_Marks(mark)], object), allow_pickle=True)
+    with zipfile.ZipFile(folder / "weights.pt", "w") as archive:
+        archive.writestr("weights/data.pkl", pickle.dumps(_Marks(mark)))
+    (folder / "code.yaml").write_text(f"!!python/object/apply:os.system ['touch {mark}']\n")
+    # Made a part of the function, as Keras keeps it.
+    layer = tf_keras.layers.Lambda(eval(f"lambda x: (__import__('os').system('touch {mark}'), x)[1]"))
+    network = tf_keras.Sequential([tf_keras.Input((2,)), layer])
+    for name in ("model.h5", "model.keras"):
+        network.save(folder / name)
+    mark.unlink()
+
+    def keras(file: Path) -> object:
+        return tf_keras.models.load_model(file, safe_mode=False)
+
+    return Planted(
+        mark,
+        {
+            folder / "model.pkl": lambda file: pickle.loads(file.read_bytes()),
+            folder / "array.npy": lambda file: np.load(file, allow_pickle=True),
+            folder / "weights.pt": lambda file: pickle.loads(zipfile.ZipFile(file).read("weights/data.pkl")),
+            folder / "code.yaml": lambda file: yaml.unsafe_load(file.read_text()),
+            folder / "model.h5": keras,
+            folder / "model.keras": keras,
+        },
+    )
+
+
+def test_each_planted_file_would_execute_its_code(planted: Planted) -> None:
+    for file, load in planted.careless.items():
+        load(file)
+        assert planted.mark.exists(), file
+        planted.mark.unlink()
+
+
+def with_paths() -> list[Any]:
+    """Every command that takes a path, with two kinds of planted files in turn for each, and by `make test-slow` with all."""
+    commands = [command for command, call in CALLS.items() if any(not isinstance(word, str) for word in call)]
+    return [pytest.param(command, 2) for command in commands] + [pytest.param(command, 6, marks=pytest.mark.slow) for command in commands]
+
+
+@pytest.mark.parametrize(("command", "kinds"), with_paths())
+def test_no_users_file_is_executed(
+    command: str,
+    kinds: int,
+    things: dict[str, Path],
+    planted: Planted,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    files = [*planted.careless]
+    for number, (parameter, right) in enumerate(word for word in CALLS[command] if not isinstance(word, str)):
+        chosen = [files[(number + step * len(files) // kinds) % len(files)] for step in range(kinds)]
+        # A folder of them all may be taken for data without any; a new folder's content may be anything.
+        for named in (*chosen, *([files[0].parent] if right != "new" else [])):
+            monkeypatch.setattr(sys, "argv", ["maskline", *words(command, parameter, named, things)])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            told = capfd.readouterr()
+            assert not planted.mark.exists(), (parameter, named)
+            if named.is_file():
+                assert ended.value.code == 2, (parameter, named, told)
+                assert "fix: " in told.err or "--help" in told.err, (parameter, named, told)
 
 
 def flat(told: str) -> str:

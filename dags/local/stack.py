@@ -1,6 +1,6 @@
 """Airflow and the MLflow server on this machine: `python stack.py up` and `python stack.py down`.
 
-Both listen on 127.0.0.1 only. Settings from the environment:
+Both listen on 127.0.0.1 only, for the login is one that everybody knows. Settings from the environment:
 
     MASKLINE_WORKSPACE      where everything is written; default `<repository>/workspace`. Of a URL, what Airflow and MLflow keep themselves
                             is in the default nonetheless
@@ -288,6 +288,7 @@ def _wait_until_ready(settings: Settings) -> None:
 def describe(settings: Settings) -> str:
     """Addresses and login; of MLflow also the pages that show the backbones of each data set, while it runs."""
     lines = [f"Airflow  {settings.airflow_url}   user {LOGIN[0]}, password {LOGIN[1]}", f"MLflow   {settings.mlflow_url}"]
+    lines.append("         for whoever is on this machine: both answer on 127.0.0.1 alone (docs/security.md)")
     return "\n".join(lines + [f"         {name}: {page}" for name, page in experiment_pages(settings.mlflow_url).items()])
 
 

@@ -17,7 +17,6 @@ _PASSED = re.compile(
     r"(MLFLOW|AWS|GOOGLE|TF|XLA|NCCL)_[A-Z0-9_]+|MASKLINE_(MLFLOW_UI|MAX_IMAGE_PIXELS|PLAN_DEVICE|PRICE_PER_HOUR)|(https?|no)_proxy",
     re.IGNORECASE,
 )
-_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|_KEY", re.IGNORECASE)
 _DIGEST = re.compile(r"(.+@)?sha256:[0-9a-f]{64}")
 
 
@@ -39,8 +38,3 @@ def passed_environment() -> dict[str, str]:
     """The variables of the worker that a step is given beside those of its task."""
     named = re.split(r"[\s,]+", os.environ.get("MASKLINE_PASS", "").strip())
     return {name: value for name, value in os.environ.items() if name in named or _PASSED.fullmatch(name)}
-
-
-def is_secret(name: str) -> bool:
-    """Whether a variable of this name holds a secret, and not the path of a file with one."""
-    return bool(_SECRET.search(name)) and not name.upper().endswith("_FILE")

@@ -33,7 +33,8 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from maskline_airflow import step_runner, storage
-from maskline_airflow.container_settings import is_secret, passed_environment, trainer_image
+from maskline_airflow.concealment import is_secret
+from maskline_airflow.container_settings import passed_environment, trainer_image
 from maskline_airflow.form import REPOSITORY
 from maskline_airflow.step_log import StampedLog
 from maskline_airflow.step_runner import (
@@ -241,7 +242,7 @@ def _left_by_earlier_tries(client: CoreV1Api, pod: V1Pod) -> Pod | None:
 
 def _passed() -> dict[str, str]:
     passed = passed_environment()
-    secrets = sorted(name for name in passed if is_secret(name))
+    secrets = sorted(name for name, value in passed.items() if is_secret(name, value))
     if secrets:
         log.info("Not written into the pod: %s; it has what the template's envFrom gives it", ", ".join(secrets))
     return {name: value for name, value in passed.items() if name not in secrets}

@@ -24,9 +24,12 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow.configuration import conf
-from airflow.sdk import BaseNotifier, Context
+from airflow.sdk import BaseNotifier, Connection, Context
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.log import redact  # type: ignore[attr-defined]
+
+from maskline_airflow.concealment import hide_connection
 
 log = logging.getLogger(__name__)
 
@@ -129,11 +132,13 @@ def send(message: Message) -> None:
         return
     for target in _targets():
         try:
+            notifier = _notifier(target, message)
+            hide_connection(Connection.get(_parts(target)[1]))
             # Not called, which would take braces in the text for a template.
-            _notifier(target, message).notify({})
+            notifier.notify({})
             log.info("Told %s: %s", target, message.title)
         except Exception as error:
-            log.warning("%s is not told of %r: %s: %s", target, message.title, type(error).__name__, error)
+            log.warning("%s is not told of %r: %s: %s", target, message.title, type(error).__name__, redact(str(error)))
 
 
 def run_address(dag_id: str, run_id: str) -> str:

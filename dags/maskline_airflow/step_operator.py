@@ -31,6 +31,7 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from maskline_airflow import step_runner, storage
+from maskline_airflow.concealment import hide_environment
 from maskline_airflow.step_log import as_file_name, new_try, task_folder
 from maskline_airflow.step_runner import (
     FAILED,
@@ -163,6 +164,8 @@ class StepOperator(ResumableJobMixin, BaseOperator):
         self._killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
+        # What a step prints is shown here, and a library may quote what it was given.
+        hide_environment()
         self._publish_link(context)
         try:
             self.execute_resumable(context)

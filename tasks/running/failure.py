@@ -9,6 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
+from tasks.running.concealment import without_secrets
 from tasks.running.errors import UserError
 
 # Of files and folders that were named, each with the way out. Other errors of the system may pass, and are worth another try.
@@ -54,7 +55,7 @@ def as_user_error(error: Exception) -> UserError | None:
 
 def keep_traceback(error: BaseException, folder: Path) -> Path | None:
     """The file, new in `folder` or else in the system's temporary folder, that has the error's traceback; None where none can be made."""
-    text = "".join(traceback.format_exception(error))
+    text = without_secrets("".join(traceback.format_exception(error)))
     for place in (folder, Path(tempfile.gettempdir())):
         try:
             place.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TextIO
 from urllib.parse import quote
 
+from tasks.running.concealment import without_secrets
 from tasks.running.errors import UserError
 from tasks.running.object_store import ObjectStore, Stored
 
@@ -209,7 +210,7 @@ class WorkingCopy:
                         f"{told}\n  fix: see that it answers and may be written, then run the step again on this machine, which has it all"
                     ) from error
                 if not waited:
-                    print(f"WARNING: {told}; trying again", file=sys.stderr, flush=True)
+                    print(f"WARNING: {without_secrets(told)}; trying again", file=sys.stderr, flush=True)
                 waited = True
                 time.sleep(_SECONDS_BETWEEN_TRIES)
         for lock in self._locks:
@@ -229,7 +230,8 @@ class WorkingCopy:
                 self.send()
             except Exception as error:  # each store's client has errors of its own
                 if not failed:
-                    print(f"WARNING: {self.url} does not answer: {error}; what is written meanwhile waits", file=sys.stderr, flush=True)
+                    told = without_secrets(f"WARNING: {self.url} does not answer: {error}; what is written meanwhile waits")
+                    print(told, file=sys.stderr, flush=True)
                 failed = True
             else:
                 failed = False

@@ -10,11 +10,13 @@ import os
 import re
 import sqlite3
 import sys
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tasks.running.concealment import without_secrets
 from tasks.running.errors import UserError
 from tasks.running.workspace import workspace_root
 
@@ -45,9 +47,15 @@ def is_server(uri: str) -> bool:
 
 
 def ui_address() -> str:
-    """Where a person's browser finds MLflow: `$MASKLINE_MLFLOW_UI`, else the server itself, else the local default."""
+    """Where a person's browser finds MLflow: `$MASKLINE_MLFLOW_UI`, else the server itself, else the local default; without any login."""
     uri = tracking_uri()
-    return (os.environ.get(UI_VARIABLE) or (uri if is_server(uri) else DEFAULT_UI)).rstrip("/")
+    return _without_login(os.environ.get(UI_VARIABLE) or (uri if is_server(uri) else DEFAULT_UI)).rstrip("/")
+
+
+def _without_login(address: str) -> str:
+    """What is before the host of an address is for the program that calls it: links go to people, and into XComs and tags."""
+    parts = urllib.parse.urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 @contextlib.contextmanager
@@ -143,11 +151,11 @@ def unreachable(waiting: str, error: Exception) -> UserError:
 
 
 def _say(warning: str) -> None:
-    print(f"WARNING: {warning}\n  fix: {way_out()}", file=sys.stderr, flush=True)
+    print(without_secrets(f"WARNING: {warning}\n  fix: {way_out()}"), file=sys.stderr, flush=True)
 
 
 def _reason(error: Exception) -> str:
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    said = without_secrets(str(error).strip() or type(error).__name__).splitlines()[0]
     # Of the pools, retries and addresses that MLflow's client tells, what happened.
     cause = re.search(r"\(Caused by \w+\([\"']?(.+?)[\"']?\)\)$", said)
     return cause[1] if cause else said
@@ -169,8 +177,10 @@ def probe() -> str:
     """
     uri = tracking_uri()
     if is_server(uri):
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=5) as answer:
-            return f"server {uri}, version {answer.read(100).decode(errors='replace').strip()}"
+        # This path asks for no login, and `urllib` would take one for a part of the host.
+        shown = _without_login(uri)
+        with urllib.request.urlopen(f"{shown.rstrip('/')}/version", timeout=5) as answer:
+            return f"server {shown}, version {answer.read(100).decode(errors='replace').strip()}"
     if not uri.startswith("sqlite:///"):
         return f"{uri.split('://')[0]} database, not checked here"
     file = Path(uri.removeprefix("sqlite:///")).absolute()

@@ -3,6 +3,7 @@
 FAKE_TRAINER_FAILS   `STEP WORD CODE`: a command of that step with that word in an argument ends with that code
 FAKE_TRAINER_WAITS   a file; the step says "waiting" and waits until it exists
 FAKE_TRAINER_DEAF    set: SIGTERM is ignored
+FAKE_TRAINER_TELLS   names of variables, with spaces between: printed with their values, as a careless library might
 FAKE_TRAINER_REAL    a trainer's command: the steps that need no TensorFlow are its own
 """
 
@@ -105,6 +106,8 @@ def main() -> int:
     kept = {"command": [step, *arguments], "environment": dict(os.environ), "pid": os.getpid()}
     with (WORKSPACE / "commands.jsonl").open("a") as stream:
         stream.write(json.dumps(kept) + "\n")
+    for name in os.environ.get("FAKE_TRAINER_TELLS", "").split():
+        print(f"told {name}: {os.environ[name]}", flush=True)
     if awaited := os.environ.get("FAKE_TRAINER_WAITS"):
         print("waiting", flush=True)
         while not Path(awaited).exists():

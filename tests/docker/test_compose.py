@@ -9,7 +9,9 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,8 @@ def test_no_secret_is_in_an_environment_or_on_a_command_line(compose: dict[str, 
 def test_every_service_listens_on_loopback_is_looked_after_and_cannot_gain_rights(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        # Without names of hosts, Docker's own network would be the host's.
+        assert "network_mode" not in service, name
         if service["image"].startswith("maskline/"):
             rights = (service["read_only"], service["cap_drop"], service["security_opt"])
             assert rights == (True, ["ALL"], ["no-new-privileges:true"]), name
@@ -169,13 +173,14 @@ def test_first_user_is_made_once_and_its_password_stands_on_no_command_line(tmp_
         "2026-11-26T13:11:13Z [warning  ] deprecated\n  id  username    email            first_name    last_name    roles\n"
         "   2  administrator  a@localhost  a  admin  ['Viewer']\n" + row
     )
-    (tmp_path / "password").write_text("planted-secret\n")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "airflow_admin_password").write_text("planted-secret\n")
     airflow = tmp_path / "airflow"
     airflow.write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ncase "$2" in list) cat {tmp_path}/users;; create) cat > {tmp_path}/typed;; esac\n'
     )
     airflow.chmod(0o755)
-    script = (DOCKER / "airflow-init.sh").read_text().replace("/run/secrets/airflow_admin_password", str(tmp_path / "password"))
+    script = (DOCKER / "airflow-init.sh").read_text().replace("/run/secrets", str(tmp_path / "secrets"))
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MASKLINE_GPUS": "2"}
     subprocess.run(["sh", "-c", script], env=environment, check=True)
     calls = (tmp_path / "calls").read_text()
@@ -185,3 +190,88 @@ def test_first_user_is_made_once_and_its_password_stands_on_no_command_line(tmp_
     assert "planted-secret" not in calls
     if not there:
         assert (tmp_path / "typed").read_text() == "planted-secret\nplanted-secret\n"
+
+
+def test_pages_open_to_a_network_only_where_a_setting_says_so(compose: dict[str, Any]) -> None:
+    text = (DOCKER / "compose.yaml").read_text()
+    for setting, service in (("AIRFLOW_ADDRESS", "airflow-apiserver"), ("MLFLOW_ADDRESS", "mlflow")):
+        opened = yaml.safe_load(_DEFAULTED.sub(lambda match, setting=setting: "10.1.2.3" if match[1] == setting else match[2], text))
+        addresses = {name: port.split(":")[0] for name, one in opened["services"].items() for port in one.get("ports", [])}
+        assert addresses == {"airflow-apiserver": "127.0.0.1", "mlflow": "127.0.0.1", service: "10.1.2.3"}
+    # Whom MLflow answers is told by the name that it is asked by.
+    assert "10.1.2.3:5000" in opened["services"]["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert opened["x-airflow"]["environment"]["MASKLINE_MLFLOW_UI"] == "http://10.1.2.3:5000"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("postgres_password", "", "is empty"),
+        ("airflow_fernet_key", " \n", "is empty"),
+        ("airflow_admin_password", "admin", "has 5 characters, and 16 are the least"),
+        ("objects_key", "changeme-changeme-changeme", "reads like an example"),
+        ("redis_password", "the-password-of-redis", "reads like an example"),
+        ("mlflow_database", "postgresql+psycopg2://maskline:password@db.example.org:5432/mlflow", "reads like an example"),
+    ],
+)
+def test_nothing_starts_with_a_secret_that_keeps_nobody_out(made: tuple[Path, Any], tmp_path: Path, name: str, text: str, why: str) -> None:
+    folder = tmp_path / "secrets"
+    shutil.copytree(made[0], folder)
+    assert made[1].refusals(folder) == []
+    file = folder / name
+    file.unlink()
+    file.write_text(text)
+    command = [sys.executable, DOCKER / "make_secrets.py", folder]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"error: {file} {why}")
+    # What it says mends it; nothing was changed before.
+    assert file.read_text() == text
+    fix = re.search(r"fix: (rm .*)", answer.stderr)
+    assert fix
+    subprocess.run(shlex.split(fix[1]), check=True)
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert len(file.read_text()) > 16
+
+
+def test_a_database_of_ones_own_may_be_named(made: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    shutil.copytree(made[0], folder)
+    (folder / "mlflow_database").unlink()
+    (folder / "mlflow_database").write_text("postgresql+psycopg2://ml:kW3v9z@db.example.org:5432/mlflow")
+    assert made[1].refusals(folder) == []
+
+
+@pytest.mark.parametrize("empty", ["airflow_database", "mlflow_database"])
+def test_a_service_refuses_an_empty_secret_also_where_nobody_called_make(tmp_path: Path, empty: str) -> None:
+    (tmp_path / "secrets").mkdir()
+    for name in ("airflow_database", "mlflow_database"):
+        (tmp_path / "secrets" / name).write_text("" if name == empty else "kept")
+    for command in ("airflow", "python", "mlflow"):
+        (tmp_path / command).write_text(f"#!/bin/sh\ntouch {tmp_path}/began\n")
+        (tmp_path / command).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MASKLINE_GPUS": "1"}
+    # The second one is given no other secret than its own.
+    for script, refuses in (("airflow-init.sh", True), ("mlflow-server.sh", empty == "mlflow_database")):
+        text = (DOCKER / script).read_text().replace("/run/secrets", str(tmp_path / "secrets"))
+        answer = subprocess.run(["sh", "-c", text], env=environment, capture_output=True, text=True, check=False)
+        assert (answer.returncode == 2) is refuses, answer.stderr
+        assert (f"error: {tmp_path}/secrets/{empty} is empty or missing; fix: remove" in answer.stderr) is refuses
+        assert (tmp_path / "began").exists() is not refuses
+
+
+def test_other_machines_find_all_that_the_first_opens_and_nothing_opens_to_all() -> None:
+    def read(name: str) -> dict[str, Any]:
+        text = _DEFAULTED.sub(lambda match: match[2], (DOCKER / name).read_text())
+        return dict(yaml.safe_load(text)["services"])
+
+    opened, there, whole = (read(f"compose{name}.yaml") for name in (".shared", ".worker", ""))
+    assert all(port.startswith("127.0.0.1:") for service in opened.values() for port in service["ports"])
+    assert {*opened, *there} <= set(whole)
+    for name, service in there.items():
+        assert {host.split(":")[0] for host in service["extra_hosts"]} == set(opened)
+        # Every server that a worker is told of, by its settings and by what its secrets quote.
+        told = re.findall(r"//(?:[^/@ ]*@)?([a-z-]+):(\d+)", json.dumps(whole[name]["environment"]))
+        told += [("postgres", "5432"), ("redis", "6379")]
+        for host, port in told:
+            assert f":{port}" in str(opened[host]["ports"][0]), host
