@@ -91,6 +91,11 @@ SECRETS: dict[str, Callable[[Path], str]] = {
     ),
 }
 """In the order of making: what others quote comes first"""
+QUOTED_BY = {
+    "postgres_password": ("airflow_database", "airflow_results", "mlflow_database"),
+    "redis_password": ("redis_configuration", "airflow_broker"),
+    "objects_key": ("objects_identities", "objects_credentials"),
+}
 
 
 def main() -> int:
@@ -99,7 +104,9 @@ def main() -> int:
         return 2
     folder = Path(sys.argv[1])
     if wrong := refusals(folder):
-        names = " ".join(str(folder / line.split()[0]) for line in wrong)
+        refused = [line.split()[0] for line in wrong]
+        quoting = [name for one in refused for name in QUOTED_BY.get(one, ()) if (folder / name).exists()]
+        names = " ".join(str(folder / name) for name in dict.fromkeys([*refused, *quoting]))
         print("\n".join(f"error: {folder}/{line}" for line in wrong), file=sys.stderr)
         print(
             f"  fix: rm {names}\n  then run this again, which makes new ones, and tell them to the services that keep the old ones"

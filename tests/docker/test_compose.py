@@ -231,7 +231,10 @@ def test_nothing_starts_with_a_secret_that_keeps_nobody_out(made: tuple[Path, An
     assert fix
     subprocess.run(shlex.split(fix[1]), check=True)
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    assert len(file.read_text()) > 16
+    secrets = {one.name: one.read_text() for one in folder.iterdir()}
+    assert len(secrets[name]) > 16
+    for quoted, others in made[1].QUOTED_BY.items():
+        assert all(secrets[quoted] in secrets[other] for other in others)
 
 
 def test_a_database_of_ones_own_may_be_named(made: tuple[Path, Any], tmp_path: Path) -> None:
