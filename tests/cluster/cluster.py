@@ -262,9 +262,8 @@ class Cluster:
 
     def _settings(self, name: str) -> dict[str, str]:
         """The environment that the compose files give a service, with the addresses that hold here; no proxy stands before them."""
-        told: dict[str, str] = self._compose["services"][name]["environment"] | self._in_store["services"].get(name, {}).get(
-            "environment", {}
-        )
+        services = (self._compose["services"][name], self._in_store["services"].get(name, {}))
+        told = {variable: value for service in services for variable, value in service.get("environment", {}).items()}
         return {variable: self._here(f"{value}") for variable, value in told.items()} | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
     def _here(self, text: str) -> str:
