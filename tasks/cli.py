@@ -7,6 +7,7 @@ with its options and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -91,6 +92,33 @@ OriginalConfigOption = Annotated[
 
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", help="Show TensorFlow's own log too, instead of keeping it in the model folder's tensorflow.log.")
+]
+
+
+ConvertedDatasetOption = Annotated[
+    DatasetDir | None,
+    typer.Option(
+        parser=local_dataset,
+        metavar="FOLDER",
+        help="Folder of a materialized dataset; by default the config keeps its own records and classes.",
+    ),
+]
+
+
+AssignmentsOption = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help=_SET_HELP)]
+
+
+StartOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Checkpoint to start from: the original's by its prefix, folder or tarball, its frozen graph or SavedModel, a model that "
+        "was trained here, or a folder of several named as zoo configs."
+    ),
+]
+
+
+StartLabelMapOption = Annotated[
+    str | None, typer.Option(help="Label map of the checkpoint, or `coco`: restores the heads, class by class.")
 ]
 
 
@@ -184,24 +212,14 @@ def answer(result: StepResult, result_file: Path | None) -> None:
 @app.command("convert")
 def convert_command(
     config: Annotated[str, typer.Argument(help="Name of a zoo config, or path of a pipeline.config.")],
-    dataset: Annotated[
-        DatasetDir | None,
-        typer.Option(
-            parser=local_dataset,
-            metavar="FOLDER",
-            help="Folder of a materialized dataset; by default the config keeps its own records and classes.",
-        ),
-    ] = None,
+    dataset: ConvertedDatasetOption = None,
     output: Annotated[
         Path | None,
         typer.Option(parser=new_folder, metavar="FOLDER", help="Folder of the model: receives pipeline.config and experiment.yaml."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be different, and write nothing.")] = False,
     reverse: Annotated[bool, typer.Option("--reverse", help="Take the masks away: back to Faster R-CNN.")] = False,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help=_SET_HELP),
-    ] = None,
+    assignments: AssignmentsOption = None,
     mask_type: Annotated[
         str, typer.Option(help="How the records store masks: png or numerical; auto asks the dataset, or looks into the config's records.")
     ] = "auto",
@@ -215,16 +233,8 @@ def convert_command(
         bool,
         typer.Option("--original-padded-masks", help="Predict masks of padded images where the original did: docs/parity.md."),
     ] = False,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="Checkpoint to start from: the original's by its prefix, folder or tarball, its frozen graph or SavedModel, a model that "
-            "was trained here, or a folder of several named as zoo configs."
-        ),
-    ] = None,
-    checkpoint_label_map: Annotated[
-        str | None, typer.Option(help="Label map of the checkpoint, or `coco`: restores the heads, class by class.")
-    ] = None,
+    checkpoint: StartOption = None,
+    checkpoint_label_map: StartLabelMapOption = None,
     checkpoint_type: Annotated[str | None, typer.Option(help="classification, detection or full; by default what the config says.")] = None,
     all_checkpoint_variables: Annotated[
         bool, typer.Option("--all-checkpoint-variables", help="Restore the heads too, where their shapes are equal.")
@@ -380,10 +390,7 @@ def preflight_command(
     configs: Annotated[
         list[str] | None, typer.Option("--config", help="Name of a zoo config, or path of a pipeline.config; repeatable.")
     ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help=_SET_HELP),
-    ] = None,
+    assignments: AssignmentsOption = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint to start from, as `convert` takes it.")] = None,
     checkpoint_label_map: Annotated[str | None, typer.Option(help="Label map of the checkpoint, as `convert` takes it.")] = None,
     shard_ranges: Annotated[
@@ -538,8 +545,20 @@ def train_command(
 @app.command("plan")
 @_takes_overrides
 def plan_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a converted model.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a converted model; with --output, a config as `convert` takes it.")],
     overrides: Mapping[str, Any],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            parser=new_folder,
+            metavar="FOLDER",
+            help="Folder that the config's model will have: receives plan.json; nothing is converted.",
+        ),
+    ] = None,
+    dataset: ConvertedDatasetOption = None,
+    assignments: AssignmentsOption = None,
+    checkpoint: StartOption = None,
+    checkpoint_label_map: StartLabelMapOption = None,
     device: Annotated[
         str | None, typer.Option(envvar="MASKLINE_PLAN_DEVICE", help="Where it will run, such as h100 or a100; by default this machine.")
     ] = None,
@@ -561,14 +580,29 @@ def plan_command(
     result: ResultOption = None,
 ) -> None:
     """Tell memory, time and cost of a training before it takes a machine."""
-    with _trained_in(model, verbose) as folder:
+    conversion = {"--dataset": dataset, "--set": assignments, "--checkpoint": checkpoint, "--checkpoint-label-map": checkpoint_label_map}
+    if output is None and (given := [name for name, value in conversion.items() if value]):
+        raise UserError(
+            f"{given[0]} is for a config, and without --output {model} is a model", "name the folder that the model will have with --output"
+        )
+    with contextlib.ExitStack() as block:
+        experiment = None
+        if output is not None:
+            from tasks.convert import would_be_experiment
+            from tasks.pipeline_config.fine_tuning import StartingPoint
+
+            start = StartingPoint(checkpoint, label_map=checkpoint_label_map)
+            experiment = block.enter_context(would_be_experiment(str(model), dataset, assignments or (), start))
+            output.mkdir(parents=True, exist_ok=True)
+        folder = block.enter_context(_trained_in(output or model, verbose))
         from tasks.plan import plan
         from tasks.planning.devices import Machine
         from tasks.planning.measured_step import Limits
         from tasks.training.overrides import Overrides
 
         limits = None if count_only else Limits(time_limit, memory_limit)
-        answer(plan(folder, Overrides(**overrides), Machine(device, flops, memory, devices), price_per_hour, limits), result)
+        machine = Machine(device, flops, memory, devices)
+        answer(plan(folder, Overrides(**overrides), machine, price_per_hour, limits, experiment_file=experiment), result)
 
 
 @app.command("replay")

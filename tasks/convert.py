@@ -11,9 +11,11 @@ Usual runtime: under a second.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -40,6 +42,7 @@ from tasks.records.manifest import Manifest, read_manifest
 from tasks.records.survey import Survey, survey
 from tasks.records.tfrecord import confirm_whole, matching_files
 from tasks.running.errors import UserError
+from tasks.running.scratch import scratch_folder
 from tasks.running.workspace import DatasetDir, ModelDir, StepResult, read_json, write_json, write_text
 
 FORMAT_VERSION = 1
@@ -132,6 +135,19 @@ def convert(
     write_text(output.zoo_difference, zoo.text())
     write_json(output.conversion_report, report)
     return StepResult("convert", "done", files, summary)
+
+
+@contextlib.contextmanager
+def would_be_experiment(
+    config: str, dataset: DatasetDir | None, assignments: Sequence[str] = (), start: StartingPoint | None = None
+) -> Iterator[Path]:
+    """The experiment that `convert` would write, as a file that is there within the block. Raises and takes what `convert` does."""
+    with scratch_folder() as folder:
+        model = ModelDir(folder)
+        # Whoever converts in earnest is told all of it.
+        with contextlib.redirect_stdout(io.StringIO()):
+            convert(config, dataset, model, assignments=assignments, start=start)
+        yield model.experiment
 
 
 class _Conversion(NamedTuple):

@@ -1,10 +1,12 @@
 """The step that tells what a training will need, before it takes a machine.
 
     maskline plan MODEL_DIR [the options of `train`] [--device h100 | --flops T --memory GB] [--price-per-hour X] [--count-only]
+    maskline plan CONFIG --output MODEL_DIR [--dataset DATASET_DIR ...] ...
 
-Reads `experiment.yaml` and the sizes of its records; writes `plan.json`. A step is counted on the model's own graph at the records' sizes,
-and, unless `--count-only` is given, run a few times on this machine within `--time-limit` and `--memory-limit`. Each figure says whether it
-was measured or estimated. Usual runtime: 15 CPU-seconds to count; to run takes four steps more.
+Reads `experiment.yaml`, for a config what `convert` would write there, and the sizes of its records; writes `plan.json`. A step is
+counted on the model's own graph at the records' sizes, and, unless `--count-only` is given, run a few times on this machine within
+`--time-limit` and `--memory-limit`. Each figure says whether it was measured or estimated. Usual runtime: 15 CPU-seconds to count; to run
+takes four steps more.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import dataclasses
 import shutil
 import statistics
 import sys
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -41,17 +44,20 @@ def plan(
     machine: Machine | None = None,
     price_per_hour: float | None = None,
     limits: Limits | None = None,
+    *,
+    experiment_file: Path | None = None,
 ) -> StepResult:
     """The summary has hours, cost, memory, the largest batch and what limits; `plan.json` all, with ranges, and how each is known.
 
-    `price_per_hour` is that of all devices together. Without `limits` nothing is run.
+    `price_per_hour` is that of all devices together. Without `limits` nothing is run. `experiment_file` is the model's where it is not
+    converted yet.
     """
     if price_per_hour is not None and price_per_hour <= 0:
         raise UserError(f"--price-per-hour is {price_per_hour}", "give a number above zero")
     overrides, machine = overrides or Overrides(), machine or Machine()
     # What is counted needs no device, and TensorFlow would take all memory of one.
     tf.config.set_visible_devices([], "GPU")
-    experiment = load_experiment(model.experiment)
+    experiment = load_experiment(experiment_file or model.experiment)
     override(experiment, overrides)
     written = written_checkpoints(model.train)
     begun = read_settings(model.train / "experiment.yaml") if written else {}

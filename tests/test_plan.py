@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks import cli
 from tasks.convert import convert
 from tasks.plan import plan
 from tasks.planning.batch_shapes import BatchShape
@@ -68,6 +70,33 @@ def test_counted_plan_for_another_machine_goes_on_from_the_last_checkpoint(model
     assert "on 2 x A100 SXM 80 GB" in printed
     assert "not measured: --count-only" in printed
     assert "datasheet" in printed
+
+
+def test_config_is_planned_without_being_converted(
+    model: ModelDir, scenes: DatasetDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = ModelDir(tmp_path / "model-seed7")
+    words = [model.name, "--dataset", str(scenes.root), "--output", str(planned.root), "--set", "train_config.num_steps=50"]
+    sized = ["--image-size", "64", "--proposals", "4", "--device", "h100", "--count-only"]
+    monkeypatch.setattr(sys, "argv", ["maskline", "plan", *words, *sized])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    found = told(planned)
+    assert (found["config"], found["steps_left"], found["devices"]["name"]) == ("model-seed7", 50, "H100 SXM")
+    # Of the dataset's scenes.
+    assert (found["batch"]["usual"]["height"], found["batch"]["usual"]["width"]) == (64, 80)
+    assert {file.name for file in planned.root.iterdir()} - {"tensorflow.log"} == {"plan.json"}
+
+
+def test_what_describes_a_config_is_refused_of_a_model(
+    model: ModelDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["maskline", "plan", str(model.root), "--set", "train_config.batch_size=2"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "--set is for a config, and without --output" in capsys.readouterr().err
 
 
 def test_steps_are_run_on_the_records(model: ModelDir, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,10 +33,9 @@ SHOWN_STATES = {"running", "success", "failed", "up_for_retry", "upstream_failed
 class Follower:
     """Prints the changes of a run since the last look: states of its tasks, and new lines of their steps' logs."""
 
-    def __init__(self, workspace: Path, run_id: str, configs: list[str]) -> None:
+    def __init__(self, workspace: Path, run_id: str) -> None:
         self._workspace = workspace
         self._run_id = run_id
-        self._configs = configs
         self._began = time.monotonic()
         self._states: dict[tuple[str, int], str] = {}
         self._logs: dict[Path, LogReader] = {}
@@ -62,7 +61,7 @@ class Follower:
     def _name(self, task: dict[str, Any]) -> str:
         """`train mask_rcnn_resnet50_atrous_coco` for an instance of a mapped task, else the task's id."""
         short = task["task_id"].rpartition(".")[2]
-        return f"{short} {self._configs[task['map_index']]}" if task["map_index"] >= 0 else short
+        return f"{short} {task['rendered_map_index'] or task['map_index']}" if task["map_index"] >= 0 else short
 
     def _say(self, text: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
@@ -77,7 +76,7 @@ def run(settings: Settings, conf: dict[str, Any]) -> tuple[bool, str | None]:
     airflow = AirflowRest(settings.airflow_url, LOGIN)
     run_id = airflow.trigger(DAG_ID, conf)
     print(f"\nrun {run_id}\n{describe(settings)}\n", flush=True)
-    follower = Follower(storage.local_folder() if storage.is_remote() else settings.workspace, run_id, conf["configs"])
+    follower = Follower(storage.local_folder() if storage.is_remote() else settings.workspace, run_id)
     side_by_side: str | None = None
     state, silent_since = "queued", time.monotonic()
     while state not in FINISHED:

@@ -176,11 +176,13 @@ class _Told:
 
     def failures(self) -> Iterator[str]:
         """A line for each task that failed, with the first words of why."""
+        models = self._pulled("longest_first", -1, "return_value") or []
         for name in sorted(name for name, state in self._states.items() if state == "failed"):
             task_id, index = _split(name)
+            shown = f"{task_id} of {models[index]}" if task_id.startswith("backbone.") and index < len(models) else name
             why = self._pulled(task_id, index, "error")
-            yield f"{name} failed" + (f": {why}" if why else "")
-            self.links[name] = task_address(self.dag_id, self.run_id, task_id, index)
+            yield f"{shown} failed" + (f": {why}" if why else "")
+            self.links[shown] = task_address(self.dag_id, self.run_id, task_id, index)
         if not self._states:
             yield str(self._context.get("reason") or "see its tasks")
 

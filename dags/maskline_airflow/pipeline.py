@@ -6,18 +6,23 @@ setting.
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context, TriggerRule, task, task_group
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from maskline_airflow import notifications
 from maskline_airflow.assets import CANDIDATE, MaterializeOperator
 from maskline_airflow.form import config_of, lines_template, named_models, seed_of, template, unknown_fields
 from maskline_airflow.schedule import LAST_GOOD_RUN
 from maskline_airflow.step_operator import ComparisonLink, MlflowRunLink, StepOperator, gpus_per_training, run_dir
+
+log = logging.getLogger(__name__)
 
 DAG_SETTINGS: dict[str, Any] = {
     "catchup": False,
@@ -42,7 +47,7 @@ ON_GPU: dict[str, Any] = {"pool": "gpu", "queue": "gpu", "weight_rule": "absolut
 
 RUN_DIR = "{{ run_dir(params.run_name, run_id) }}"
 
-BACKBONE_STEPS = ("convert", "plan", "train", "evaluate")
+BACKBONE_STEPS = ("convert", "train", "evaluate")
 """Tasks of the group `backbone`, in their order."""
 
 _GO_ON = (
@@ -142,35 +147,40 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
     configs = chosen_configs()
     check_request >> configs
 
+    of_model: dict[str, Any] = {
+        "map_index_template": "{{ task.instance_name }}",
+        "mlflow_url": "{{ ti.xcom_pull(task_ids='open_run')['summary']['mlflow_url'] }}",
+    }
+    config = "{{ config_of(task.instance_name) }}"
+    conversion = {
+        "--dataset": materialize.output["dataset"],
+        "--output": f"{RUN_DIR}/{{{{ task.instance_name }}}}",
+        "--set": lines_template("config_fields"),
+        **start,
+    }
+    settings = {f"--{field.replace('_', '-')}": template(field) for field in _TRAIN_FIELDS}
+    settings["--seed"] = "{{ seed_of(task.instance_name) }}"
+    # Counted and not run: that takes seconds, and nobody's accelerator.
+    plan = Plan.partial(
+        task_id="plan",
+        step="plan",
+        arguments=[config, "--count-only", "--devices", gpus_per_training()],
+        options=conversion | settings,
+        execution_timeout=timedelta(minutes=5),
+        **of_model,
+    ).expand(instance_name=configs)
+
     @task_group
-    def backbone(config: str) -> None:
-        named: dict[str, Any] = {
-            "instance_name": config,
-            "map_index_template": "{{ task.instance_name }}",
-            "mlflow_url": "{{ ti.xcom_pull(task_ids='open_run')['summary']['mlflow_url'] }}",
-        }
+    def backbone(model: str) -> None:
         convert = StepOperator(
             task_id="convert",
             step="convert",
-            arguments=["{{ config_of(task.instance_name) }}"],
-            options={
-                "--dataset": materialize.output["dataset"],
-                "--output": f"{RUN_DIR}/{{{{ task.instance_name }}}}",
-                "--set": lines_template("config_fields"),
-                **start,
-            },
-            **named,
-        )
-        settings = {f"--{field.replace('_', '-')}": template(field) for field in _TRAIN_FIELDS}
-        settings["--seed"] = "{{ seed_of(task.instance_name) }}"
-        # Counted and not run: that takes seconds, and nobody's accelerator.
-        plan = Plan(
-            task_id="plan",
-            step="plan",
-            arguments=[convert.output["model"], "--count-only", "--devices", gpus_per_training()],
-            options=settings,
-            execution_timeout=timedelta(minutes=5),
-            **named,
+            arguments=[config],
+            options=conversion,
+            # One after the other, in the order of the list: trainings ask for a GPU in that order, and Airflow keeps to it.
+            max_active_tis_per_dagrun=1,
+            instance_name=model,
+            **of_model,
         )
         train = StepOperator(
             task_id="train",
@@ -180,21 +190,27 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
             execution_timeout=timedelta(days=30),
             priority_weight=1,
             pool_slots=gpus_per_training(),
+            instance_name=model,
             **ON_GPU,
-            **named,
+            **of_model,
         )
-        plan >> train
         StepOperator(
             task_id="evaluate",
             step="evaluate",
             arguments=[train.output["model"]],
             # Comes before training the next, so that results arrive as early as they can.
             priority_weight=2,
+            instance_name=model,
             **ON_GPU,
-            **named,
+            **of_model,
         )
 
-    backbones = backbone.expand(config=configs)
+    # Listed before they are converted: whatever fails and is cleared later, each model keeps its place in the list, by which Airflow
+    # knows its tasks.
+    models = longest_first()
+    open_run >> [plan, models]
+    plan >> models
+    backbones = backbone.expand(model=models)
 
     compare = Compare(
         task_id="compare",
@@ -214,20 +230,41 @@ def pipeline(schedule: str | None = None, *, offer: bool = False) -> None:
             remember >> offer_for_promotion()
 
 
+@task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+def longest_first(*, ti: Any, params: dict[str, Any], task_state_store: Any) -> list[str]:
+    """The models in the order in which their trainings are to start: by planned hours, those without a plan before all others.
+
+    Cleared, it keeps to its first answer, since tasks that may have run already are known by their places in it.
+    """
+    if kept := task_state_store.get("models"):
+        log.info("as before: %s", ", ".join(kept))
+        return list(kept)
+    models = named_models(params["configs"], params["seeds"])
+    plans = (ti.xcom_pull(task_ids="plan", map_indexes=index) for index in range(len(models)))
+    # Without a plan a training may be the longest.
+    hours = {model: (plan or {"summary": {}})["summary"].get("hours", math.inf) for model, plan in zip(models, plans, strict=True)}
+    ordered = sorted(models, key=lambda model: -hours[model])
+    for model in ordered:
+        log.info("%s: %s", model, f"{hours[model]:.3g} hours" if math.isfinite(hours[model]) else "no plan, so it comes first")
+    task_state_store.set("models", ordered, retention=NEVER_EXPIRE)
+    return ordered
+
+
 @task(trigger_rule=TriggerRule.ALL_DONE)
 def every_backbone_finished(*, ti: Any, run_id: str, params: dict[str, Any]) -> None:
     """Fails the run, naming what is missing, where a backbone did not finish or nothing was compared; skipped where all was."""
     states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
     if states.get("compare") == "skipped":
         raise AirflowSkipException("there was nothing to train")
-    if missing := unfinished(named_models(params["configs"], params["seeds"]), states):
+    models = ti.xcom_pull(task_ids="longest_first") or named_models(params["configs"], params["seeds"])
+    if missing := unfinished(models, states):
         raise AirflowFailException(f"not finished: {'; '.join(missing)}\n  fix: {_GO_ON}")
     if states.get("compare") != "success":
         raise AirflowFailException("the models were not compared: see the log of `compare`, or of what failed before it")
 
 
 def unfinished(models: Sequence[str], states: Mapping[str, str | None]) -> list[str]:
-    """Each model that did not get to its end, with the step that failed; `states` are of the run's tasks, `TASK_INDEX` where mapped."""
+    """Each model of the list that did not get to its end, with the step that failed; `states` are of tasks, `TASK_INDEX` where mapped."""
     found = []
     for index, model in enumerate(models):
         of_model = {step: states.get(f"backbone.{step}_{index}") for step in BACKBONE_STEPS}

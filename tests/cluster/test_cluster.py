@@ -60,7 +60,8 @@ class Done:
 
     @property
     def index(self) -> int:
-        return CONFIGS.index(self.model)
+        ordered: list[str] = self.cluster.airflow.xcom(DAG_ID, self.run_id, "longest_first", "return_value")
+        return ordered.index(self.model)
 
     def tries(self, task: str, index: int) -> list[dict[str, Any]]:
         path = f"/api/v2/dags/{DAG_ID}/dagRuns/{urllib.parse.quote(self.run_id)}/taskInstances/{task}/{index}/tries"

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 WORKSPACE = Path(os.environ["MASKLINE_WORKSPACE"])
+HOURS = {"inception_v2": 0.5, "resnet50": 1.0, "resnet101": 2.0, "inception_resnet_v2": 3.0}
+"""That trainings are planned to take, by backbone."""
 REAL_STEPS = ("preflight", "materialize", "recall", "remember")
 
 
@@ -33,7 +35,7 @@ def outputs(step: str, arguments: list[str]) -> dict[str, str]:
         "materialize": {"dataset": f"{WORKSPACE}/datasets/fake"},
         "open-run": {"run": first},
         "convert": {"model": options.get("--output", "")},
-        "plan": {"model": first, "plan": f"{first}/plan.json"},
+        "plan": {"model": options.get("--output", ""), "plan": f"{options.get('--output', '')}/plan.json"},
         "train": {"model": first, "checkpoint": f"{first}/train/ckpt-1"},
         "evaluate": {"model": first, "metrics": f"{first}/evaluation/metrics.json"},
         "compare": {"markdown": f"{first}/compare/comparison.md"},
@@ -73,7 +75,9 @@ def told(step: str, arguments: list[str]) -> tuple[str, dict[str, Any]]:
         return "done", {**about, "fell": fell, "sentence": sentence, "mlflow_url": "http://mlflow.example/reassess"}
     if step == "promote":
         return promoted(arguments)
-    summary = {} if step in ("preflight", "remember") else {"mlflow_url": f"http://mlflow.example/{step}"}
+    summary: dict[str, Any] = {} if step in ("preflight", "remember") else {"mlflow_url": f"http://mlflow.example/{step}"}
+    if step == "plan":
+        summary["hours"] = HOURS[arguments[0].removeprefix("mask_rcnn_").removesuffix("_coco").removesuffix("_atrous")]
     if step == "compare":
         summary |= {
             "best": "mask_rcnn_inception_v2_coco",

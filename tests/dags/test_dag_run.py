@@ -18,15 +18,18 @@ from typing import Any
 import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
+from airflow.jobs.job import Job
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.asset import AssetEvent, AssetModel
 from airflow.models.dagrun import DagRun as AirflowRun
-from airflow.models.taskinstance import find_relevant_relatives
+from airflow.models.pool import Pool
+from airflow.models.taskinstance import TaskInstance, find_relevant_relatives
 from airflow.sdk.definitions.dag import _run_task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.session import create_session
 from maskline_airflow import docker_container, kubernetes_pod
-from maskline_airflow.pipeline import BACKBONE_STEPS, every_backbone_finished, offer_for_promotion, unfinished
+from maskline_airflow.pipeline import BACKBONE_STEPS, every_backbone_finished, longest_first, offer_for_promotion, unfinished
 from maskline_airflow.retrain import retrain_dag
 from maskline_airflow.step_runner import Step
 from sqlalchemy import select
@@ -47,7 +50,7 @@ class DagRun:
     run_id: str
     state: str
     tasks: dict[str, list[str]]
-    """State of each task, or of each of its mapped instances in the order of the chosen configs."""
+    """State of each task, or of each of its mapped instances: of the group `backbone` the longest training first"""
     commands: list[list[str]]
     workspace: Path
 
@@ -156,10 +159,12 @@ def test_backbone_that_fails_stops_no_other_and_fails_the_run(one_fails: DagRun)
         "materialize": ["success"],
         "open_run": ["success"],
         "chosen_configs": ["success"],
+        "plan": ["success", "success", "success"],
+        "longest_first": ["success"],
         "backbone.convert": ["success", "success", "success"],
-        "backbone.plan": ["success", "success", "success"],
-        "backbone.train": ["success", "failed", "success"],
-        "backbone.evaluate": ["success", "upstream_failed", "success"],
+        # ResNet-101's, which is planned to take the longest.
+        "backbone.train": ["failed", "success", "success"],
+        "backbone.evaluate": ["upstream_failed", "success", "success"],
         "compare": ["success"],
         "every_backbone_finished": ["failed"],
     }
@@ -169,7 +174,7 @@ def test_backbone_that_fails_stops_no_other_and_fails_the_run(one_fails: DagRun)
 @pytest.fixture(scope="module")
 def mended(one_fails: DagRun) -> DagRun:
     """What the run did when its failed training was cleared."""
-    done = clear_and_go_on(one_fails, "backbone.train", 1)
+    done = clear_and_go_on(one_fails, "backbone.train", 0)
     return dataclasses.replace(done, commands=done.commands[len(one_fails.commands) :])
 
 
@@ -184,6 +189,62 @@ def test_clearing_the_failed_training_goes_on_with_that_one_alone(one_fails: Dag
     assert mended.of_step("compare") == one_fails.of_step("compare")
 
 
+def starts_next(run: DagRun, slots: int, ready: Sequence[tuple[str, int]]) -> list[str]:
+    """What Airflow's scheduler starts of a run of which these tasks wait to be started, with so many slots of the pool `gpu`."""
+    with create_session() as session:
+        session.scalars(select(AirflowRun).where(AirflowRun.run_id == run.run_id)).one().state = "running"
+        session.add(Pool(pool="gpu", slots=slots, description="", include_deferred=False))
+        for task, index in ready:
+            instance = TaskInstance.get_task_instance("mask_rcnn_zoo", run.run_id, task, index, session=session)
+            assert instance is not None
+            instance.state = "scheduled"
+        session.flush()
+        started = SchedulerJobRunner(Job())._executable_task_instances_to_queued(32, session=session)
+        session.rollback()
+    return [f"{instance.task_id.rpartition('.')[2]} {instance.map_index}" for instance in started]
+
+
+def test_longest_training_starts_first_and_an_evaluation_before_any(one_fails: DagRun) -> None:
+    # By the name of the result's file, which has the place in the list.
+    converted = sorted((words[-1], words[1]) for words in one_fails.commands if words[0] == "convert")
+    assert [config for _, config in converted] == [NAMES[1], NAMES[0], NAMES[2]]
+    trainings = [("backbone.train", index) for index in (2, 0, 1)]
+    assert starts_next(one_fails, 1, trainings) == ["train 0"]
+    assert starts_next(one_fails, 2, trainings) == ["train 0", "train 1"]
+    assert starts_next(one_fails, 2, [*trainings, ("backbone.evaluate", 2)]) == ["evaluate 2", "train 0"]
+    # Of conversions one at a time, or a short one would let its training pass.
+    assert starts_next(one_fails, 4, [("backbone.convert", index) for index in (1, 2)]) == ["convert 1"]
+
+
+def test_model_without_a_plan_comes_first_and_an_order_once_given_stays() -> None:
+    given: list[list[str]] = []
+    for summaries in ([{"hours": 1.0}, {"reason": "too late"}, {"hours": 3.0}, None], [{"hours": 9.0}, {"hours": 1.0}, {}, None]):
+        plans = [None if summary is None else {"summary": summary} for summary in summaries]
+        ti = SimpleNamespace(xcom_pull=lambda task_ids, map_indexes, plans=plans: plans[map_indexes])
+        kept = SimpleNamespace(get=lambda _: given[0] if given else None, set=lambda _, models, retention: given.append(models))
+        params = {"configs": ["a", "b", "c", "d"], "seeds": None}
+        assert longest_first.function(ti=ti, params=params, task_state_store=kept) == ["b", "d", "c", "a"]
+    assert len(given) == 1
+
+
+@pytest.fixture(scope="module")
+def conversion_fails(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> DagRun:
+    """That of the first model in the list"""
+    return run_dag(tmp_path_factory.mktemp("conversion_fails"), {"configs": NAMES[:2], "run_name": "r"}, f"convert /r/{NAMES[1]} 2")
+
+
+def test_clearing_a_failed_conversion_touches_no_other_model(conversion_fails: DagRun) -> None:
+    backbone = ("backbone.convert", "backbone.train", "backbone.evaluate")
+    assert [conversion_fails.tasks[task] for task in backbone] == [["failed", "success"], *[["upstream_failed", "success"]] * 2]
+    assert conversion_fails.tasks["compare"] == ["success"]
+    mended = clear_and_go_on(conversion_fails, "backbone.convert", 0)
+    assert mended.state == "success"
+    again = mended.commands[len(conversion_fails.commands) :]
+    assert [step for step, *_ in again] == ["convert", "train", "evaluate", "compare"]
+    assert again[0][1] == NAMES[1]
+    assert again[1][1] == f"{conversion_fails.workspace}/runs/r/{NAMES[1]}"
+
+
 def test_what_did_not_finish_is_named_with_the_step_that_failed() -> None:
     done = {f"backbone.{step}": "success" for step in BACKBONE_STEPS}
     states: dict[str, str | None] = {f"{task}_{index}": state for task, state in done.items() for index in range(4)}
@@ -193,6 +254,11 @@ def test_what_did_not_finish_is_named_with_the_step_that_failed() -> None:
     assert unfinished(["a", "b", "c", "d"], states) == ["b (train failed)", "c (not begun)", "d"]
 
 
+def ended(states: Mapping[str, str | None], ordered: list[str] | None = None) -> SimpleNamespace:
+    """The last task of a run whose tasks have these states, and whose models were put in order, or not."""
+    return SimpleNamespace(dag_id="d", get_task_states=lambda **_: {"r": states}, xcom_pull=lambda task_ids: ordered)
+
+
 def test_run_says_in_the_end_what_did_not_finish_and_how_to_go_on() -> None:
     states = {f"backbone.{step}_{index}": "success" for step in BACKBONE_STEPS for index in range(3)}
     ends: dict[str, dict[str, Any]] = {
@@ -200,11 +266,11 @@ def test_run_says_in_the_end_what_did_not_finish_and_how_to_go_on() -> None:
         "the models were not compared": {"compare": "failed"},
     }
     for message, changes in ends.items():
-        ti = SimpleNamespace(dag_id="d", get_task_states=lambda changes=changes, **_: {"r": states | changes})
+        ti = ended(states | changes)
         with pytest.raises(AirflowFailException, match=message):
             every_backbone_finished.function(ti=ti, run_id="r", params={"configs": ["a", "b", "c"], "seeds": None})
-    ti = SimpleNamespace(dag_id="d", get_task_states=lambda **_: {"r": states | {"backbone.evaluate_1": "failed"}})
-    with pytest.raises(AirflowFailException, match=r"not finished: a-seed8 \(evaluate failed\)"):
+    ti = ended(states | {"backbone.evaluate_1": "failed"}, ["a-seed9", "a-seed7", "a-seed8"])
+    with pytest.raises(AirflowFailException, match=r"not finished: a-seed7 \(evaluate failed\)"):
         every_backbone_finished.function(ti=ti, run_id="r", params={"configs": ["a"], "seeds": ["7", "8", "9"]})
 
 
@@ -242,14 +308,16 @@ def test_single_backbone_runs_to_the_end_without_a_plan(one_alone: DagRun) -> No
 
 def test_empty_fields_of_the_form_become_no_options(one_alone: DagRun) -> None:
     (words,) = one_alone.of_step("convert")
-    model = words[words.index("--output") + 1]
-    assert one_alone.of_step("plan") == [[model, "--count-only", "--devices", "1"]]
-    assert one_alone.of_step("train") == [[model]]
+    config, *conversion = words
+    assert one_alone.of_step("plan") == [[config, "--count-only", "--devices", "1", *conversion]]
+    assert one_alone.of_step("train") == [[words[words.index("--output") + 1]]]
 
 
-def test_plan_is_asked_for_what_is_trained(one_fails: DagRun) -> None:
-    plans = sorted([model, *settings] for model, _, _, _, *settings in one_fails.of_step("plan"))
-    assert plans == sorted(one_fails.of_step("train"))
+def test_plan_is_asked_for_what_is_converted_and_trained(one_fails: DagRun) -> None:
+    converted = one_fails.of_step("convert")
+    trained = {words[0].rpartition("/")[2]: words[1:] for words in one_fails.of_step("train")}
+    asked = [[config, "--count-only", "--devices", "1", *conversion, *trained[config]] for config, *conversion in converted]
+    assert sorted(one_fails.of_step("plan")) == sorted(asked)
 
 
 def test_parts_come_before_what_joins_them(one_alone: DagRun) -> None:
@@ -329,7 +397,7 @@ def test_a_schedules_run_trains_what_its_file_says_and_remembers_it(retrained: R
     settings = [words[index + 1] for index, word in enumerate(words) if word == "--setting"]
     filled = {name: value for name, value in (setting.split("=", 1) for setting in settings) if value}
     assert filled == {"steps": "7", "config_fields": "train_config.batch_size=2", "seeds": "3 5", "checkpoint": str(Path(__file__).parent)}
-    assert run.of_step("train") == [[f"{folder}/{NAMES[0]}-seed{seed}", "--steps", "7", "--seed", seed] for seed in ("3", "5")]
+    assert sorted(run.of_step("train")) == [[f"{folder}/{NAMES[0]}-seed{seed}", "--steps", "7", "--seed", seed] for seed in ("3", "5")]
     # Its data are others than the last good run's, and the comparison says what they gained.
     assert run.of_step("compare") == [[folder, "--before", "/last/run"]]
     assert run.of_step("remember") == [["daily", folder]]

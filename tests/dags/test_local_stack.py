@@ -147,7 +147,7 @@ def test_training_survives_its_task_under_the_real_scheduler_and_down_leaves_not
         assert link(airflow, run, "open_run") == {"MLflow run": "http://mlflow.example/open-run"}
         assert link(airflow, run, "compare") == {"MLflow run": "http://mlflow.example/compare", "Comparison": "http://mlflow.example/page"}
         steps = [line.split('"')[3] for line in kept.read_text().splitlines()]
-        assert steps == ["preflight", "materialize", "open-run", "convert", "plan", "train", "evaluate", "compare"]
+        assert steps == ["preflight", "materialize", "open-run", "plan", "convert", "train", "evaluate", "compare"]
     finally:
         stack.down(settings)
     assert list(stack._marked_processes(settings)) == []

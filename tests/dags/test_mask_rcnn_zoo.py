@@ -44,10 +44,11 @@ def test_edges(dag: DAG) -> None:
         "materialize": {"materialize_part"},
         "chosen_configs": {"check_request"},
         "open_run": {"materialize"},
-        "backbone.convert": {"materialize", "open_run", "chosen_configs"},
-        "backbone.plan": {"backbone.convert", "chosen_configs"},
-        "backbone.train": {"backbone.convert", "backbone.plan", "chosen_configs"},
-        "backbone.evaluate": {"backbone.train", "chosen_configs"},
+        "plan": {"materialize", "open_run", "chosen_configs"},
+        "longest_first": {"plan", "open_run"},
+        "backbone.convert": {"materialize", "open_run", "longest_first"},
+        "backbone.train": {"backbone.convert", "longest_first"},
+        "backbone.evaluate": {"backbone.train", "longest_first"},
         "compare": {"backbone.evaluate"},
         "every_backbone_finished": {"backbone.evaluate", "compare"},
     }
@@ -57,12 +58,13 @@ def test_edges(dag: DAG) -> None:
 
 
 def test_plan_takes_no_gpu_and_little_time(dag: DAG) -> None:
-    plan, train = dag.get_task("backbone.plan"), dag.get_task("backbone.train")
+    plan, convert, train = (dag.get_task(name) for name in ("plan", "backbone.convert", "backbone.train"))
+    asked = plan.partial_kwargs
     assert plan.pool != "gpu"
-    assert plan.execution_timeout == timedelta(minutes=5)
-    # What `plan` is asked for is what `train` will do.
-    assert plan.options == train.options
-    assert "--count-only" in plan.arguments
+    assert asked["execution_timeout"] == timedelta(minutes=5)
+    # What `plan` is asked for is what `convert` and `train` will do.
+    assert asked["options"] == convert.options | train.options
+    assert "--count-only" in asked["arguments"]
 
 
 def test_form_offers_the_zoo_configs_that_there_are(dag: DAG) -> None:

@@ -224,18 +224,19 @@ def test_run_that_failed_names_what_failed_with_the_way_out_and_what_there_is_al
     states = {"backbone.train_0": "success", "backbone.train_1": "failed", "compare": "success", "every_backbone_finished": "failed"}
     xcoms = {
         ("backbone.train", 1, "error"): "error: record 7 is broken fix: mend it",
+        ("longest_first", -1, "return_value"): ["resnet50", "resnet101"],
         ("compare", -1, "return_value"): {"summary": {**COMPARED, "not_evaluated": ["resnet101"]}},
     }
     notifications.tell_of_failure(context(states, xcoms))
     message = told()["message"].splitlines()
     assert told()["type"] == "failure"
     assert message[:3] == [
-        "backbone.train_1 failed: error: record 7 is broken fix: mend it",
+        "backbone.train of resnet101 failed: error: record 7 is broken fix: mend it",
         "every_backbone_finished failed",
         "best: resnet50, mask AP 0.432",
     ]
     assert "not evaluated: resnet101" in message
-    assert f"backbone.train_1: {RUN.format('mask_rcnn_zoo')}/tasks/backbone.train/mapped/1" in message
+    assert f"backbone.train of resnet101: {RUN.format('mask_rcnn_zoo')}/tasks/backbone.train/mapped/1" in message
 
 
 def test_champion_that_fell_is_told_with_its_numbers(told: Told) -> None:
