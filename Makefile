@@ -51,7 +51,7 @@ test-slow: setup  ## Run the tests that take minutes each
 	dags/.venv/bin/python $(PYTEST) -q --timeout 3600 -m slow tests/dags
 	.venv/bin/python $(PYTEST) -q --timeout 3600 -m slow --ignore=tests/dags --ignore=tests/browser
 
-drills: setup  ## Kill trainings, MLflow and workers, fill disks, damage records; write docs/drills.md (ARGS: names, --go-on, --list)
+drills: setup dags/.venv/.installed-cluster  ## Kill trainings and whatever runs them, fill disks, damage records; write docs/drills.md (ARGS: names, --go-on, --list)
 	.venv/bin/python -m tests.drills.report $(ARGS)
 
 cluster-test: setup dags/.venv/.installed-cluster  ## Run the demo's line on a real small cluster, and kill its scheduler and a worker

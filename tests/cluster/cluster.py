@@ -137,6 +137,13 @@ class Cluster:
         for service in self.services.values():
             service.confirm()
 
+    def restart_ended(self) -> list[str]:
+        """Starts what has ended by itself, as an engine does with `restart: unless-stopped`; returns the names."""
+        ended = [name for name, service in self.services.items() if service.has_ended()]
+        for name in ended:
+            self.services[name].start()
+        return ended
+
     def tails(self) -> str:
         """The end of every log."""
         return "\n".join(service.tail() for service in self.services.values())

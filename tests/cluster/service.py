@@ -96,8 +96,13 @@ class Service:
 
     def confirm(self) -> None:
         """ClusterError where it was started, and has ended by itself."""
-        if self._process is not None and self._process.poll() is not None:
+        if self.has_ended():
+            assert self._process is not None
             raise ClusterError(f"{self.name} ended with code {self._process.returncode}\n{self.tail()}")
+
+    def has_ended(self) -> bool:
+        """Whether it was started, and has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
 
     @property
     def pid(self) -> int:

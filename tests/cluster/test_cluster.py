@@ -128,8 +128,11 @@ def perform(done: Done) -> None:
 class Follower:
     """Says what becomes of the run's tasks."""
 
-    def __init__(self, done: Done) -> None:
+    def __init__(self, done: Done, tell: Callable[[str], None] = say, confirm: Callable[[], None] | None = None) -> None:
+        """`confirm` is called at each look, by default to see that no service has ended by itself."""
         self._done = done
+        self._say = tell
+        self._confirm = confirm or done.cluster.confirm
         self._told: dict[tuple[str, int], tuple[str, int]] = {}
         self._limit = time.monotonic() + LIMIT_SECONDS
         self.state = ""
@@ -144,7 +147,7 @@ class Follower:
 
     def _look(self) -> None:
         cluster, run_id = self._done.cluster, self._done.run_id
-        cluster.confirm()
+        self._confirm()
         try:
             self.state = cluster.airflow.run_state(DAG_ID, run_id)
             tasks = cluster.airflow.task_instances(DAG_ID, run_id)
@@ -161,7 +164,7 @@ class Follower:
                 "skipped",
             ):
                 index = f" {task['map_index']}" if task["map_index"] >= 0 else ""
-                say(f"{task['task_id']}{index}: {task['state']}, try {task['try_number']}, {task['hostname']}, queue {task['queue']}")
+                self._say(f"{task['task_id']}{index}: {task['state']}, try {task['try_number']}, {task['hostname']}, queue {task['queue']}")
                 self._told[key] = now
 
 

@@ -24,11 +24,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.running.workspace import workspace_root, write_json, write_text
-from tests.drills import disk, kills, orchestration, records, tracker, workers
+from tests.drills import database, disk, kills, orchestration, records, tracker, workers
 from tests.drills.drill import Bench, Drill, Found
 from tests.drills.processes import REPOSITORY
 
-_MODULES = (kills, tracker, disk, records, workers, orchestration)
+_MODULES = (kills, tracker, disk, records, workers, orchestration, database)
 DRILLS: Mapping[str, Drill] = {drill.name: drill for module in _MODULES for drill in module.DRILLS}
 TABLE = REPOSITORY / "docs" / "drills.md"
 COMMAND = "make drills"
