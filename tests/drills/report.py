@@ -28,8 +28,8 @@ from tests.drills import database, disk, kills, orchestration, records, tracker,
 from tests.drills.drill import Bench, Drill, Found
 from tests.drills.processes import REPOSITORY
 
-_MODULES = (kills, tracker, disk, records, workers, orchestration, database)
-DRILLS: Mapping[str, Drill] = {drill.name: drill for module in _MODULES for drill in module.DRILLS}
+MODULES = (kills, tracker, disk, records, workers, orchestration, database)
+DRILLS: Mapping[str, Drill] = {drill.name: drill for module in MODULES for drill in module.DRILLS}
 TABLE = REPOSITORY / "docs" / "drills.md"
 COMMAND = "make drills"
 HEAD = """# Drills
