@@ -41,8 +41,8 @@ commands are those that anybody runs (`maskline train ...`), and its own code kn
 held against an undisturbed one of the same command. `make drills ARGS=NAME` performs one drill, and `make drills ARGS=--go-on` those that
 have no result yet, after a run that was stopped. Moments are drawn by chance, from a seed (`--seed`).
 
-Drills whose names begin with `airflow-` strike a run of the DAG `mask_rcnn_zoo` while it trains one model: on the stack of `make up`, and for the
-database on the cluster of `make cluster-test`, which also kills Celery's worker and the scheduler ([cluster.md](cluster.md)).
+Drills whose names begin with `airflow-` strike a run of the DAG `mask_rcnn_zoo` while it trains one model: on the stack of `make up`, and
+for the database on the cluster of `make cluster-test`, which also kills Celery's worker and the scheduler ([cluster.md](cluster.md)).
 
 """
 
