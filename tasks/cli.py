@@ -7,14 +7,13 @@ with its options and nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -585,7 +584,7 @@ def plan_command(
         raise UserError(
             f"{given[0]} is for a config, and without --output {model} is a model", "name the folder that the model will have with --output"
         )
-    with contextlib.ExitStack() as block:
+    with ExitStack() as block:
         experiment = None
         if output is not None:
             from tasks.convert import would_be_experiment

@@ -43,7 +43,9 @@ class StoreLease:
         }
 
     def take(self) -> bool:
-        """Whether it was free, or its holder has been gone."""
+        """Whether it was free. A store that knows no condition for writing overwrites what is there: so that is looked at first."""
+        if self._copy.store.read(self._name) is not None:
+            return False
         return self._copy.store.write(self._name, self._encoded(), new=True) and self._is_mine()
 
     def confirm(self) -> None:

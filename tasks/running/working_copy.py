@@ -319,8 +319,8 @@ class WorkingCopy:
 
     def _remove(self, name: str) -> None:
         """Removes a file from the store, unless another machine has written it anew."""
-        kept, stored = self._index.of((name,)).get(name), self.store.stored(name)
-        if kept and stored and stored.tag == kept.tag:
+        kept, stored = self._index.tag(name), self.store.stored(name)
+        if stored and stored.tag == kept:
             self.store.remove(name)
         self._index.forget(name)
 
@@ -379,6 +379,10 @@ class _Index:
 
     def of(self, names: Collection[str]) -> dict[str, _Kept]:
         return {name: kept for name, kept in self._all() if name in names}
+
+    def tag(self, name: str) -> str | None:
+        row = self._database.execute("SELECT tag FROM files WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
 
     def keep(self, name: str, kept: _Kept) -> None:
         self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (name, kept.tag, *kept.stat))

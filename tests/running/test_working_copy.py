@@ -207,6 +207,21 @@ def test_a_lease_that_stands_still_is_taken_over_and_its_holder_sends_nothing_mo
     assert set(stored(url)) == set()
 
 
+def test_a_store_that_overwrites_in_spite_of_a_condition_keeps_a_lease_too(machine, url, monkeypatch):
+    monkeypatch.setattr(store_lease, "_SECONDS_TO_WAIT", 0.1)
+    monkeypatch.setattr(store_lease, "_SECONDS_BETWEEN_LOOKS", 0.02)
+    one, two = machine("one"), machine("two")
+    for copy in (one, two):
+        copy.open(MODEL)
+        write_always = copy.store.write
+        monkeypatch.setattr(copy.store, "write", lambda name, content, new=False, write=write_always: write(name, content))
+    with leased_in_store(one, MODEL, "is trained"):
+        with pytest.raises(UserError, match="is trained by process"), leased_in_store(two, MODEL, "is trained"):
+            pass
+        write(one, f"{MODEL}/ckpt-1", "1")
+    assert set(stored(url)) == {f"{MODEL}/ckpt-1"}
+
+
 def test_a_damaged_lease_is_nobodys(machine, url, monkeypatch):
     monkeypatch.setattr(store_lease, "STANDS_STILL_SECONDS", 0.1)
     monkeypatch.setattr(store_lease, "_SECONDS_BETWEEN_LOOKS", 0.02)
